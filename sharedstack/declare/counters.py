@@ -1,0 +1,50 @@
+"""Counters of a participant, in shared memory: every slow path increments one, so that the field can be diagnosed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A counter; `unit` is what one increment means."""
+
+    name: str
+    unit: str
+    meaning: str
+
+
+COUNTERS: tuple[Counter, ...] = (
+    Counter("tx_local_bytes", "bytes", "sent by ring"),
+    Counter("rx_local_bytes", "bytes", "received by ring"),
+    Counter("tx_kernel_bytes", "bytes", "sent by the kernel on registered connections"),
+    Counter("rx_kernel_bytes", "bytes", "received by the kernel on registered connections"),
+    Counter("registered", "endpoints", "connections registered for pairing"),
+    Counter("paired", "pairs", "pairs made by this participant"),
+    Counter("tx_activated", "directions", "sending directions put under count"),
+    Counter("rx_activated", "directions", "receiving directions put under count"),
+    Counter("opens", "calls", "rings opened"),
+    Counter("shuts", "calls", "rings shut to sleep in the kernel"),
+    Counter("tx_full", "calls", "sends that found the ring full"),
+    Counter("tx_full_kernel", "calls", "sends that went by the kernel because the ring stayed full"),
+    Counter("tx_shut_kernel", "calls", "sends that went by the kernel because the ring was shut"),
+    Counter("grown", "rings", "rings that were given a larger chunk"),
+    Counter("spins", "waits", "waits that began with a spin"),
+    Counter("spins_hit", "waits", "spins that ended with data"),
+    Counter("probes", "waits", "probing spins"),
+    Counter("dozes", "waits", "waits inside the library behind a doorbell"),
+    Counter("sleeps", "waits", "waits in the kernel"),
+    Counter("bells", "calls", "doorbells rung"),
+    Counter("bells_failed", "calls", "doorbells that could not be rung"),
+    Counter("looks", "calls", "looks at the kernel's queue"),
+    Counter("lock_waits", "calls", "times a lock was waited for"),
+    Counter("lock_repairs", "locks", "locks taken over from the dead"),
+    Counter("busy_ctl", "calls", "registrations put off because a table was locked"),
+    Counter("in_flight", "calls", "activations put off because another thread was inside the kernel on that socket"),
+    Counter("exhausted", "times", "no endpoint, pair or ring memory was left"),
+    Counter("attach_failed", "times", "attaching to the stack failed"),
+    Counter("opener_dead", "directions", "rings shut because their reader had died"),
+    Counter("reset_unread", "closes", "closes that sent RST because ring bytes were unread"),
+    Counter("fork_slots", "slots", "slots taken by forked children"),
+    Counter("residue", "bytes", "ring bytes that had to be sent again by the kernel"),
+)

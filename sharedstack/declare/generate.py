@@ -1,0 +1,162 @@
+"""Generate C headers, wrappers and the export list from the declarations: `python -m sharedstack.declare.generate DIR`.
+
+Written files: layout.gen.h, names.gen.h, intercepts.gen.h, wrappers.gen.c, exports.map.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from . import layout
+from .counters import COUNTERS
+from .intercepts import INTERCEPTS, Intercept
+from .messages import MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
+from .model import Struct, c_type
+from .names import BELL_PREFIX, DEFAULT_STACK, MAX_STACK_NAME, SHM_PREFIX
+from .options import OPTIONS, PROFILES
+from .reasons import REASONS
+
+HEAD = "/* Generated from sharedstack/declare; do not edit. */\n"
+_FIXED_ARITY = {"fcntl": "int fd, int cmd", "fcntl64": "int fd, int cmd", "ioctl": "int fd, unsigned long request"}
+
+
+def _struct(struct: Struct) -> str:
+    lines = [f"/* {struct.meaning} */", f"struct shs_{struct.name} {{"]
+    asserts = [f'_Static_assert(sizeof(struct shs_{struct.name}) == {struct.size}, "{struct.name}: size");']
+    at = pads = 0
+    for p in struct.placed():
+        if p.offset > at:
+            lines.append(f"    uint8_t pad_{pads}[{p.offset - at}];")
+            pads += 1
+        align = "_Alignas(8) " if p.item % 8 == 0 else ""
+        array = f"[{p.field.count}]" if p.field.count > 1 else ""
+        lines.append(f"    {align}{c_type(p.field.type)} {p.field.name}{array}; /* {p.field.meaning} */")
+        asserts.append(f'_Static_assert(offsetof(struct shs_{struct.name}, {p.field.name}) == {p.offset}, "{struct.name}.{p.field.name}");')
+        at = p.offset + p.size
+    if at < struct.size:
+        lines.append(f"    uint8_t pad_{pads}[{struct.size - at}];")
+    return "\n".join([*lines, "};", *asserts, ""])
+
+
+def layout_header() -> str:
+    """The structs with an assertion for every offset, and the constants."""
+    out = [HEAD, "#pragma once\n#include <stddef.h>\n#include <stdint.h>\n"]
+    for name, value in layout.CONSTANTS.items():
+        out.append(f"#define SHS_{name} {value:#x}ull" if value > 0x7FFFFFFF else f"#define SHS_{name} {value}")
+    out.append(f"#define SHS_LAYOUT_HASH {layout.HASH:#x}ull\n")
+    out += [_struct(s) for s in layout.STRUCTS]
+    return "\n".join(out)
+
+
+def names_header() -> str:
+    """Reasons, counters, options, messages and names."""
+    out = [HEAD, "#pragma once\n#include <stdint.h>\n"]
+    for title, prefix, names in (
+        ("Why a direction is on the kernel path.", "REASON", [r.name for r in REASONS]),
+        ("Counters of a slot.", "CTR", [c.name for c in COUNTERS]),
+    ):
+        out += [f"/* {title} */", "enum {", *(f"    SHS_{prefix}_{n.upper()} = {i}," for i, n in enumerate(names)), f"    SHS_{prefix}_COUNT = {len(names)}", "};"]
+    out += ["/* Options; see `sharedstack options`. */", "struct shs_options {", *(f"    uint64_t {o.name}; /* {o.meaning} */" for o in OPTIONS), "};"]
+    rows = ", \\\n".join(f'    X({o.name}, "{o.env}", {o.default}ull, {o.low}ull, {o.high}ull)' for o in OPTIONS)
+    out.append("#define SHS_OPTION_LIST(X) \\\n" + rows.replace(", \\\n", " \\\n"))
+    profile_rows = [f'    X("{profile}", {name}, {value}ull)' for profile, values in PROFILES.items() for name, value in values.items()]
+    out.append("#define SHS_PROFILE_LIST(X) \\\n" + " \\\n".join(profile_rows))
+    out.append(f"#define SHS_PROTOCOL_VERSION {PROTOCOL_VERSION}\n#define SHS_MAX_MESSAGE {MAX_MESSAGE}")
+    out += [f'#define SHS_MSG_{m.name.upper()} "{m.name}"' for m in MESSAGES]
+    out.append(f'#define SHS_SHM_PREFIX "{SHM_PREFIX}"\n#define SHS_BELL_PREFIX "{BELL_PREFIX}"')
+    out.append(f'#define SHS_DEFAULT_STACK "{DEFAULT_STACK}"\n#define SHS_MAX_STACK_NAME {MAX_STACK_NAME}')
+    return "\n".join(out) + "\n"
+
+
+def _params(i: Intercept) -> str:
+    return ", ".join(i.params)
+
+
+def _call(i: Intercept) -> str:
+    return ", ".join(i.args)
+
+
+def _result(i: Intercept) -> str:
+    """The type in which a handler returns a value or -errno."""
+    return {"ssize_t": "ssize_t", "int": "int", "void": "void"}.get(i.ret, "intptr_t")
+
+
+def intercepts_header() -> str:
+    """Pointers to libc's functions, native callers (-errno) and the prototypes of the handlers."""
+    out = [HEAD, "#pragma once", '#include "preload/types.h"\n', "/* libc's own functions */", "struct shs_real {"]
+    out += [f"    {i.ret} (*{i.name})({_params(i)});" for i in INTERCEPTS]
+    out += ["};", "extern struct shs_real shs_real;\n"]
+    for i in INTERCEPTS:
+        result, star = _result(i), "" if i.ret.endswith("*") else " "
+        out.append(f"/* {i.note or i.area} */\n{result} shs_i_{i.name}({_params(i)});")
+        if i.ret == "void":
+            continue
+        cast = "(intptr_t)" if star == "" else ""
+        failed = "r == NULL" if i.error == "NULL" else f"r == {i.error}"
+        out.append(
+            f"static inline {result} shs_n_{i.name}({_params(i)})\n{{\n    {i.ret}{star}r = shs_real.{i.name}({_call(i)});\n"
+            f"    return {failed} ? -errno : {cast}r;\n}}\n"
+        )
+    return "\n".join(out)
+
+
+def wrappers() -> str:
+    """The exported functions, all of one shape, and the resolver of libc's."""
+    out = [HEAD, '#include "intercepts.gen.h"', '#include "preload/boundary.h"', "#include <stdarg.h>\n", "struct shs_real shs_real;\n"]
+    out.append("void shs_resolve(void)\n{")
+    out += [f'    shs_real.{i.name} = (__typeof__(shs_real.{i.name}))shs_next("{i.name}");' for i in INTERCEPTS]
+    out.append("}\n")
+    for i in INTERCEPTS:
+        fixed = _FIXED_ARITY.get(i.name)
+        params = f"{fixed}, ..." if fixed else _params(i)
+        body = [f"SHS_EXPORT {i.ret} {i.name}({params})".replace("* ", "*"), "{"]
+        if fixed:
+            last = fixed.split()[-1]
+            body += ["    va_list ap;", f"    va_start(ap, {last});", "    void *arg = va_arg(ap, void *);", "    va_end(ap);"]
+        ret = "" if i.ret == "void" else "return "
+        body.append("    if (SHS_UNLIKELY(shs_plain())) {")
+        body.append(f"        {ret}shs_real.{i.name}({_call(i)});")
+        if i.ret == "void":
+            body += ["        return;", "    }", f"    shs_i_{i.name}({_call(i)});"]
+        elif i.error == "NULL":
+            body += ["    }", f"    return ({i.ret})shs_pointer(shs_i_{i.name}({_call(i)}));"]
+        else:
+            body += ["    }", f"    return ({i.ret})shs_errno(shs_i_{i.name}({_call(i)}));"]
+        out.append("\n".join([*body, "}\n"]))
+    return "\n".join(out)
+
+
+def exports() -> str:
+    """The version script: nothing but what is intercepted leaves the library."""
+    names = "".join(f"    {name};\n" for name in sorted([*(i.name for i in INTERCEPTS), "vfork"]))
+    return f"{{\n  global:\n{names}  local:\n    *;\n}};\n"
+
+
+FILES = {
+    "layout.gen.h": layout_header,
+    "names.gen.h": names_header,
+    "intercepts.gen.h": intercepts_header,
+    "wrappers.gen.c": wrappers,
+    "exports.map": exports,
+}
+
+
+def main(argv: list[str]) -> int:
+    """Write all generated files into the directory `argv[1]`."""
+    if len(argv) != 2:
+        print("usage: python -m sharedstack.declare.generate DIR", file=sys.stderr)
+        return 2
+    target = Path(argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    for name, make in FILES.items():
+        text = re.sub(r"\n{3,}", "\n\n", make())
+        path = target / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

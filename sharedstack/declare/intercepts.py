@@ -1,0 +1,106 @@
+"""The functions of libc that the preload library takes over, each declared once.
+
+From a declaration come the exported wrapper, the pointer to libc's own function, a native caller that returns
+-errno, the prototype of the handler that the library implements (`shs_i_<name>`, also -errno), and a row of the coverage
+table in the docs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Intercept:
+    """One function.
+
+    `params` are C declarations; `error` is what the wrapper returns on failure ("-1", "NULL" or "" for none);
+    `cancel`: a cancellation point; `vfork`: may be called in a vfork child, where it goes straight to libc.
+    """
+
+    name: str
+    ret: str
+    params: tuple[str, ...]
+    area: str
+    cancel: bool = False
+    vfork: bool = False
+    error: str = "-1"
+    note: str = ""
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """The parameters' names."""
+        return tuple(p.replace("*", " ").replace("[2]", "").split()[-1] for p in self.params)
+
+
+def _rx(name: str, *params: str, **kw: object) -> Intercept:
+    return Intercept(name, "ssize_t", params, "receive", cancel=True, **kw)  # type: ignore[arg-type]
+
+
+def _tx(name: str, *params: str, **kw: object) -> Intercept:
+    return Intercept(name, "ssize_t", params, "send", cancel=True, **kw)  # type: ignore[arg-type]
+
+
+def _int(area: str, name: str, *params: str, **kw: object) -> Intercept:
+    return Intercept(name, "int", params, area, **kw)  # type: ignore[arg-type]
+
+
+_TS = "const struct timespec *timeout"
+_SET = "const sigset_t *sigmask"
+
+INTERCEPTS: tuple[Intercept, ...] = (
+    _rx("read", "int fd", "void *buf", "size_t len", vfork=True),
+    _rx("__read_chk", "int fd", "void *buf", "size_t len", "size_t room", note="fortified read"),
+    _rx("readv", "int fd", "const struct iovec *iov", "int iovcnt"),
+    _rx("recv", "int fd", "void *buf", "size_t len", "int flags"),
+    _rx("__recv_chk", "int fd", "void *buf", "size_t len", "size_t room", "int flags", note="fortified recv"),
+    _rx("recvfrom", "int fd", "void *buf", "size_t len", "int flags", "struct sockaddr *addr", "socklen_t *addrlen"),
+    _rx("__recvfrom_chk", "int fd", "void *buf", "size_t len", "size_t room", "int flags", "struct sockaddr *addr", "socklen_t *addrlen",
+        note="fortified recvfrom"),
+    _rx("recvmsg", "int fd", "struct msghdr *msg", "int flags"),
+    _int("receive", "recvmmsg", "int fd", "struct mmsghdr *vec", "unsigned int vlen", "int flags", "struct timespec *timeout", cancel=True),
+    _tx("write", "int fd", "const void *buf", "size_t len", vfork=True),
+    _tx("writev", "int fd", "const struct iovec *iov", "int iovcnt"),
+    _tx("send", "int fd", "const void *buf", "size_t len", "int flags"),
+    _tx("sendto", "int fd", "const void *buf", "size_t len", "int flags", "const struct sockaddr *addr", "socklen_t addrlen"),
+    _tx("sendmsg", "int fd", "const struct msghdr *msg", "int flags"),
+    _int("send", "sendmmsg", "int fd", "struct mmsghdr *vec", "unsigned int vlen", "int flags", cancel=True),
+    _tx("sendfile", "int out", "int in", "off_t *offset", "size_t count"),
+    _tx("sendfile64", "int out", "int in", "off64_t *offset", "size_t count"),
+    _tx("splice", "int in", "off64_t *offin", "int out", "off64_t *offout", "size_t len", "unsigned int flags"),
+    _int("descriptor", "socket", "int domain", "int type", "int protocol"),
+    _int("descriptor", "accept", "int fd", "struct sockaddr *addr", "socklen_t *addrlen", cancel=True),
+    _int("descriptor", "accept4", "int fd", "struct sockaddr *addr", "socklen_t *addrlen", "int flags", cancel=True),
+    _int("descriptor", "connect", "int fd", "const struct sockaddr *addr", "socklen_t addrlen", cancel=True),
+    _int("descriptor", "shutdown", "int fd", "int how"),
+    _int("descriptor", "close", "int fd", cancel=True, vfork=True),
+    _int("descriptor", "close_range", "unsigned int first", "unsigned int last", "int flags", vfork=True),
+    Intercept("closefrom", "void", ("int first",), "descriptor", vfork=True, error=""),
+    _int("descriptor", "dup", "int fd", vfork=True),
+    _int("descriptor", "dup2", "int fd", "int to", vfork=True),
+    _int("descriptor", "dup3", "int fd", "int to", "int flags", vfork=True),
+    Intercept("fdopen", "FILE *", ("int fd", "const char *mode"), "descriptor", error="NULL", note="the socket stays on the kernel path from then on"),
+    _int("descriptor", "fclose", "FILE *stream", cancel=True, note="closes a descriptor inside libc"),
+    _int("option", "setsockopt", "int fd", "int level", "int name", "const void *value", "socklen_t len"),
+    _int("option", "fcntl", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),
+    _int("option", "fcntl64", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),
+    _int("option", "ioctl", "int fd", "unsigned long request", "void *arg", vfork=True, note="variadic in libc"),
+    _int("wait", "poll", "struct pollfd *fds", "nfds_t n", "int timeout", cancel=True),
+    _int("wait", "__poll_chk", "struct pollfd *fds", "nfds_t n", "int timeout", "size_t room", cancel=True, note="fortified poll"),
+    _int("wait", "ppoll", "struct pollfd *fds", "nfds_t n", _TS, _SET, cancel=True),
+    _int("wait", "__ppoll_chk", "struct pollfd *fds", "nfds_t n", _TS, _SET, "size_t room", cancel=True, note="fortified ppoll"),
+    _int("wait", "select", "int n", "fd_set *rd", "fd_set *wr", "fd_set *ex", "struct timeval *timeout", cancel=True),
+    _int("wait", "pselect", "int n", "fd_set *rd", "fd_set *wr", "fd_set *ex", _TS, _SET, cancel=True),
+    _int("epoll", "epoll_create", "int size"),
+    _int("epoll", "epoll_create1", "int flags"),
+    _int("epoll", "epoll_ctl", "int epfd", "int op", "int fd", "struct epoll_event *event"),
+    _int("epoll", "epoll_wait", "int epfd", "struct epoll_event *events", "int max", "int timeout", cancel=True),
+    _int("epoll", "epoll_pwait", "int epfd", "struct epoll_event *events", "int max", "int timeout", _SET, cancel=True),
+    _int("epoll", "epoll_pwait2", "int epfd", "struct epoll_event *events", "int max", _TS, _SET, cancel=True),
+)
+
+# taken over without a wrapper of the common shape
+SPECIAL: dict[str, str] = {
+    "fork": "by pthread_atfork: the child takes a slot of its own when it next needs one",
+    "vfork": "in assembly: until the child executes or exits, every wrapper goes straight to libc",
+}

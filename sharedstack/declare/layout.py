@@ -1,0 +1,304 @@
+"""The layout of the shared-memory segments.
+
+A *stack* segment belongs to one uid in one network namespace: header, participant slots, endpoint records, flow table.
+An *arena* segment belongs to a pair of uids: pairs (two ring directions each) and the map of its bulk memory.
+A *bulk* segment is ring memory, in units; it has no structure of its own.
+
+Rules (docs/internals/invariants.md): no pointers, only indices with generations; an index is stored plus one, so that
+zero is "none"; primary fields change by one release store at a time; derived fields can be rebuilt from them.
+"""
+
+from __future__ import annotations
+
+from .counters import COUNTERS
+from .model import Field, Line, Struct, layout_hash
+from .options import OPTIONS
+
+CONSTANTS: dict[str, int] = {
+    "VERSION": 1,
+    "STACK_MAGIC": 0x0031_4B53_5453_4853,
+    "ARENA_MAGIC": 0x0031_4E41_5241_4853,
+    "N_SLOTS": 1024,
+    "N_ENDPOINTS": 32768,
+    "N_FLOW_BUCKETS": 16384,
+    "N_PAIRS": 8192,
+    "UNIT_BYTES": 16384,
+    "N_UNITS": 2048,
+    "WINDOW_BYTES": 16 << 20,
+    "MAX_RING_UNITS": 64,
+    "RECORD_ALIGN": 16,
+    "N_BELLS": 16,
+    "N_TAKES": 16,
+    # the 64-bit word of a direction: write index, open, bell, takers
+    "WORD_INDEX_BITS": 46,
+    "WORD_OPEN": 1 << 46,
+    "WORD_STICKY": 1 << 47,
+    "WORD_TAKER": 1 << 48,
+    # a lock word: owner slot plus one in the upper half, thread tag, waiters bit
+    "LOCK_SLOT_SHIFT": 16,
+    "LOCK_WAITERS": 1,
+    # stack states
+    "STACK_READY": 1,
+    "STACK_DRAINING": 2,
+    "STACK_RETIRED": 3,
+    # slot states
+    "SLOT_FREE": 0,
+    "SLOT_CLAIMED": 1,
+    "SLOT_LIVE": 2,
+    "SLOT_DEAD": 3,
+    # slot flags
+    "SLOT_UNWITNESSED": 1,
+    "SLOT_HELPER": 2,
+    # endpoint states
+    "EP_FREE": 0,
+    "EP_LIVE": 1,
+    "EP_CLOSED": 2,
+    # endpoint flags
+    "EPF_NONBLOCK": 1,
+    "EPF_SHARED": 2,
+    "EPF_KERNEL_ONLY": 4,
+    "EPF_RCVTIMEO": 8,
+    "EPF_SNDTIMEO": 16,
+    "EPF_RDSHUT": 32,
+    "EPF_WRSHUT": 64,
+    "EPF_SEALED": 128,
+    # pair states
+    "PAIR_FREE": 0,
+    "PAIR_LIVE": 1,
+    # bulk kinds
+    "BULK_POSIX": 1,
+    "BULK_SYSV_HUGE": 2,
+    # record kinds in a ring
+    "REC_DATA": 0,
+    "REC_SWITCH": 1,
+    # a packed read index: index / 16 above, bytes consumed of the head record below
+    "RD_OFF_BITS": 22,
+    # a packed chunk: first unit plus one (12 bits) | log2 of its units (4 bits) | index / 16 at which it begins (42 bits)
+    "CHUNK_LOG_SHIFT": 12,
+    "CHUNK_BASE_SHIFT": 16,
+}
+
+BELL = Struct(
+    "bell",
+    16,
+    "The doorbell of one thread: an AF_UNIX datagram socket on the abstract name `sharedstack.bell.<name in hex>`.",
+    (
+        Field("name", "u64", "random name of the socket; 0: the bell does not exist", owner="slot"),
+        Field("armed", "u32", "1 while its thread sleeps behind it; a writer exchanges it to 0 and rings", owner="slot and writers"),
+        Field("used", "u32", "thread tag of its owner; 0: free", owner="slot"),
+    ),
+)
+
+SLOT = Struct(
+    "slot",
+    1024,
+    "One participant (a process that has mapped the stack).",
+    (
+        Line("the kernel and the owner", "laid out as libc's robust mutex, because its list links live here"),
+        Field("robust", "u32", "thread id of the home thread; the kernel sets FUTEX_OWNER_DIED when it ends (set_robust_list(2))"),
+        Field("robust_links", "u32", "list links of the owner's libc (robust list); meaningless to others", count=15),
+        Line("the owner"),
+        Field("state", "u32", "SLOT_*", lock="ctl"),
+        Field("gen", "u32", "incremented when the slot is claimed", lock="ctl"),
+        Field("pid", "u32", "process id in the owner's pid namespace", lock="ctl"),
+        Field("uid", "u32", "real uid of the owner", lock="ctl"),
+        Field("start_ns", "u64", "when the slot was claimed", unit="ns CLOCK_MONOTONIC", lock="ctl"),
+        Field("pidns", "u64", "inode of the owner's pid namespace", lock="ctl"),
+        Field("flags", "u32", "SLOT_UNWITNESSED: the home thread ended, the process lives on; SLOT_HELPER"),
+        Field("bits", "u32", "32 or 64"),
+        Field("comm", "u8", "name of the program, as in /proc/PID/comm", count=16),
+        Line("the owner's threads"),
+        Field("spinning", "u32", "threads that spin now", derived=True),
+        Field("awake", "u32", "threads between two waits on rings", derived=True),
+        Line("the owner's threads", "doorbells"),
+        Field("bells", "bell", "doorbells of the owner's threads", count=16),
+        Line("the owner's threads"),
+        Field("takes", "u32", "directions (pair * 2 + direction, plus one) in which a thread is counted as a taker", count=16),
+        Line("the owner's threads"),
+        Field("counters", "u64", "counters, in declared order", count=64),
+    ),
+    {"bell": BELL},
+)
+
+ENDPOINT = Struct(
+    "endpoint",
+    256,
+    "The stack's record of an anchor that is, was or may be lifted.",
+    (
+        Line("whoever holds ctl", "identity"),
+        Field("state", "u32", "EP_*", lock="ctl"),
+        Field("gen", "u32", "incremented when the record is taken into use", lock="ctl"),
+        Field("cookie", "u64", "SO_COOKIE of the anchor, never reused by the kernel", lock="ctl"),
+        Field("inode", "u64", "inode of the anchor (fstat(2)), as in /proc/PID/fd", lock="ctl"),
+        Field("pair", "u32", "pair plus one; 0: not paired", lock="ctl"),
+        Field("side", "u32", "0 or 1: which end of the pair; writes direction `side`, reads direction `1 - side`", lock="ctl"),
+        Field("flow_next", "u32", "next endpoint plus one in the flow bucket", lock="ctl", derived=True),
+        Field("flags", "u32", "EPF_*", owner="any holder, atomic or"),
+        Field("slot", "u32", "slot plus one of the participant that registered it", lock="ctl"),
+        Field("holders", "u32", "participants of this stack known to hold the anchor", lock="ctl"),
+        Field("family", "u16", "AF_INET or AF_INET6", lock="ctl"),
+        Field("lport", "u16", "local port, host order", lock="ctl"),
+        Field("rport", "u16", "remote port, host order", lock="ctl"),
+        Line("whoever holds ctl", "addresses"),
+        Field("laddr", "u8", "local address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
+        Field("raddr", "u8", "remote address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
+        Field("created_ns", "u64", "when the record was taken into use", unit="ns CLOCK_MONOTONIC", lock="ctl"),
+        Field("why_tx", "u32", "REASON_*: why the sending direction is not on the local path", owner="a holder"),
+        Field("why_rx", "u32", "REASON_*: why the receiving direction is not on the local path", owner="a holder"),
+        Line("the writer", "sending"),
+        Field("tx_local", "u64", "bytes sent by ring", unit="bytes", lock="wlock"),
+        Field("tx_kernel", "u64", "bytes sent by the kernel since the record exists", unit="bytes", lock="wlock"),
+        Field("tx_calls", "u64", "sends by ring", unit="calls", lock="wlock"),
+        Field("tx_full", "u64", "sends that found the ring full", unit="calls", lock="wlock"),
+        Field("tx_bells", "u64", "doorbells rung", unit="calls", lock="wlock"),
+        Line("the reader", "receiving"),
+        Field("rx_local", "u64", "bytes received by ring", unit="bytes", lock="rlock"),
+        Field("rx_kernel", "u64", "bytes received by the kernel since the record exists", unit="bytes", lock="rlock"),
+        Field("rx_calls", "u64", "receives by ring", unit="calls", lock="rlock"),
+        Field("rx_lifts", "u64", "times the ring was opened", lock="rlock"),
+        Field("rx_lowers", "u64", "times the ring was shut", lock="rlock"),
+    ),
+)
+
+DIRECTION = Struct(
+    "direction",
+    256,
+    "One direction of a pair: a byte ring beside the kernel's stream (docs/internals/protocol.md).",
+    (
+        Line("reader and writer, compare-and-swap"),
+        Field("word", "u64", "write index 46 bits | open | sticky | takers 16 bits"),
+        Line("the writer"),
+        Field("ksent", "u64", "stream bytes given to the kernel, FIN counts one; released after the call", unit="bytes", lock="wlock"),
+        Field("wlock", "u32", "lock word of the writer's side"),
+        Field("tx_on", "u32", "1: ksent is exact, sends are counted under wlock", lock="wlock"),
+        Field("wchunk", "u64", "chunk written to, packed: CHUNK_*; 0: none", lock="wlock"),
+        Field("rd_seen", "u64", "read index when the writer last looked", unit="bytes", lock="wlock", derived=True),
+        Field("pub_ns", "u64", "when a record was last published for a reader that was not spinning", unit="ns CLOCK_MONOTONIC", lock="wlock"),
+        Field("wcpu", "u32", "CPU of the last send", lock="wlock", derived=True),
+        Field("wslot", "u32", "slot plus one of the last writer", lock="wlock"),
+        Line("the reader"),
+        Field("rd", "u64", "packed: read index (records before it are consumed) and bytes consumed of the record there", lock="rlock"),
+        Field("taken", "u64", "stream bytes taken from the kernel", unit="bytes", owner="readers, atomic add"),
+        Field("rlock", "u32", "lock word of the reader's side"),
+        Field("rx_on", "u32", "1: taken is exact, receives are counted", lock="rlock"),
+        Field("rchunk", "u64", "chunk read from, packed: CHUNK_*; 0: none", lock="rlock"),
+        Field("opener", "u32", "slot plus one of the participant that opened the ring", lock="rlock"),
+        Field("rcpu", "u32", "CPU of the last receive", lock="rlock", derived=True),
+        Line("the reader", "who to wake"),
+        Field("bell", "u32", "(slot * 16 + bell) plus one to ring after publishing; 0: none", owner="dozing thread"),
+    ),
+)
+
+PAIR = Struct(
+    "pair",
+    640,
+    "Both ends of one connection of this host, and its two directions.",
+    (
+        Line("whoever holds the arena's lock"),
+        Field("state", "u32", "PAIR_*", lock="arena"),
+        Field("gen", "u32", "incremented when the pair is taken into use", lock="arena"),
+        Field("endpoint", "u32", "endpoint plus one at each end; 0: gone", count=2, lock="arena"),
+        Field("cookie", "u64", "SO_COOKIE of the anchor at each end", count=2, lock="arena"),
+        Field("made_ns", "u64", "when the pair was made", unit="ns CLOCK_MONOTONIC", lock="arena"),
+        Line("", "keeps directions 128-byte aligned"),
+        Line(""),
+        Field("pad", "u64", "unused", count=8),
+        Field("dir", "direction", "direction i is written by end i and read by end 1 - i", count=2),
+    ),
+    {"direction": DIRECTION},
+)
+
+RECORD = Struct(
+    "record",
+    16,
+    "What precedes the bytes of a send in a ring; records are aligned to RECORD_ALIGN.",
+    (
+        Field("len", "u32", "bytes that follow", unit="bytes"),
+        Field("kind", "u32", "REC_*"),
+        Field("ksent", "u64", "REC_DATA: ksent when it was written, these stream bytes come before it; REC_SWITCH: the next chunk, packed"),
+    ),
+)
+
+STACK = Struct(
+    "stack",
+    4096,
+    "Header of the stack segment.",
+    (
+        Line("the helper, once"),
+        Field("magic", "u64", "STACK_MAGIC"),
+        Field("layout_hash", "u64", "hash of this declaration"),
+        Field("version", "u32", "VERSION"),
+        Field("uid", "u32", "uid that the stack belongs to"),
+        Field("netns", "u64", "SO_NETNS_COOKIE of its network namespace"),
+        Field("made_ns", "u64", "when it was made", unit="ns CLOCK_MONOTONIC"),
+        Field("n_cpus", "u32", "CPUs on line"),
+        Line("the helper"),
+        Field("state", "u32", "STACK_*"),
+        Field("helper", "u32", "slot plus one of the helper; 0: none"),
+        Field("pair_ok", "u32", "1: endpoints may be paired"),
+        Line("whoever holds ctl"),
+        Field("ctl", "u32", "lock word: slots, endpoints, flow table"),
+        Field("endpoint_hint", "u32", "where to look for a free endpoint", lock="ctl", derived=True),
+        Field("endpoints_used", "u32", "endpoints not free", lock="ctl", derived=True),
+        Field("endpoints_top", "u32", "endpoints ever used: higher ones were never touched", lock="ctl", derived=True),
+        Field("slots_top", "u32", "slots ever used", lock="ctl", derived=True),
+        Line("all participants, atomic add", "how busy the CPUs are with us"),
+        Field("spinners", "u32", "threads that spin now", derived=True),
+        Field("awake", "u32", "threads between two waits on rings", derived=True),
+        Line("the helper"),
+        Field("options", "u64", "options of the stack, in declared order; participants may override some", count=64),
+        Field("stack_name", "u8", "name of the stack segment, zero-terminated", count=64),
+        Field("arena_name", "u8", "name of the arena segment, zero-terminated", count=64),
+        Field("bulk_name", "u8", "name of the POSIX bulk segment, zero-terminated", count=64),
+        Field("totals", "u64", "sums of the counters of participants that have gone", count=64, lock="ctl"),
+    ),
+)
+
+ARENA = Struct(
+    "arena",
+    4096,
+    "Header of an arena segment.",
+    (
+        Line("the helper, once"),
+        Field("magic", "u64", "ARENA_MAGIC"),
+        Field("layout_hash", "u64", "hash of this declaration"),
+        Field("uid", "u32", "the two uids whose connections live here", count=2),
+        Field("bulk_kind", "u32", "BULK_POSIX or BULK_SYSV_HUGE"),
+        Field("bulk_id", "i32", "System V identifier of the bulk segment, or -1"),
+        Field("n_units", "u32", "units in the bulk segment"),
+        Line("whoever holds the lock"),
+        Field("lock", "u32", "lock word: pairs and units"),
+        Field("pair_hint", "u32", "where to look for a free pair", lock="arena", derived=True),
+        Field("pairs_used", "u32", "pairs not free", lock="arena", derived=True),
+        Field("pairs_top", "u32", "pairs ever used", lock="arena", derived=True),
+        Field("units_used", "u32", "units in use", lock="arena", derived=True),
+        Line("whoever holds the lock"),
+        Field("units", "u64", "bit i: unit i is in use", count=32, lock="arena", derived=True),
+    ),
+)
+
+STRUCTS: tuple[Struct, ...] = (BELL, SLOT, ENDPOINT, DIRECTION, PAIR, RECORD, STACK, ARENA)
+BY_NAME: dict[str, Struct] = {s.name: s for s in STRUCTS}
+
+STACK_SLOTS = STACK.size
+STACK_FLOWS = STACK_SLOTS + CONSTANTS["N_SLOTS"] * SLOT.size
+STACK_ENDPOINTS = STACK_FLOWS + CONSTANTS["N_FLOW_BUCKETS"] * 4
+STACK_BYTES = STACK_ENDPOINTS + CONSTANTS["N_ENDPOINTS"] * ENDPOINT.size
+ARENA_PAIRS = ARENA.size
+ARENA_BYTES = ARENA_PAIRS + CONSTANTS["N_PAIRS"] * PAIR.size
+BULK_BYTES = CONSTANTS["N_UNITS"] * CONSTANTS["UNIT_BYTES"]
+
+CONSTANTS.update(
+    STACK_SLOTS=STACK_SLOTS,
+    STACK_FLOWS=STACK_FLOWS,
+    STACK_ENDPOINTS=STACK_ENDPOINTS,
+    STACK_BYTES=STACK_BYTES,
+    ARENA_PAIRS=ARENA_PAIRS,
+    ARENA_BYTES=ARENA_BYTES,
+    BULK_BYTES=BULK_BYTES,
+)
+
+if len(COUNTERS) > 64 or len(OPTIONS) > 64:
+    raise ValueError("counters and options have 64 places each; make room in SLOT and STACK")
+
+HASH: int = layout_hash(STRUCTS, {**CONSTANTS, "counters": len(COUNTERS), "options": len(OPTIONS)})

@@ -1,0 +1,47 @@
+"""Messages of the control socket: msgpack maps over SOCK_SEQPACKET, one message a packet.
+
+Keys are the declared names. Every message has `v` (PROTOCOL_VERSION) and `t` (its name). Descriptors travel beside the
+packet by SCM_RIGHTS, in the declared order. An answer is the declared reply or `error`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE = 4096
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message: `fields` maps key to type (u64, str, bool); `fds` names the descriptors that travel with it."""
+
+    name: str
+    meaning: str
+    fields: dict[str, str]
+    fds: tuple[str, ...] = ()
+    reply: str = ""
+
+
+MESSAGES: tuple[Message, ...] = (
+    Message("attach", "lend me the segments of my stack", {"hash": "u64", "netns": "u64"}, reply="lend"),
+    Message("lend", "the segments; bulk_id is the System V identifier of the bulk segment, or -1 where a descriptor is lent",
+            {"hash": "u64", "name": "str", "bulk_id": "i64"}, fds=("stack", "arena", "bulk")),
+    Message("ping", "are you there?", {}, reply="pong"),
+    Message("pong", "the helper's process id and release", {"pid": "u64", "release": "str"}),
+    Message("status", "what do you hold?", {}, reply="state"),
+    Message("state", "the helper's own figures", {"pid": "u64", "release": "str", "stack": "str", "participants": "u64", "reaped": "u64", "refused": "u64"}),
+    Message("error", "what failed and what to do", {"code": "str", "text": "str"}),
+)
+
+ERROR_CODES: dict[str, str] = {
+    "malformed": "the packet is not a msgpack map with v and t",
+    "oversized": "the packet is larger than MAX_MESSAGE",
+    "version": "another version of the control protocol",
+    "unknown": "no such message",
+    "field": "a field is missing or of the wrong type",
+    "layout": "the layout hashes differ",
+    "uid": "the stack belongs to another user",
+    "netns": "the stack belongs to another network namespace",
+    "draining": "the helper is leaving",
+}

@@ -1,0 +1,48 @@
+"""Options, each declared once: environment variable, default, bounds, meaning; and the profiles that set several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a participant, read from `SHAREDSTACK_<NAME>` when it first meets an internet socket."""
+
+    name: str
+    default: int
+    low: int
+    high: int
+    unit: str
+    meaning: str
+
+    @property
+    def env(self) -> str:
+        """The environment variable that sets it."""
+        return f"SHAREDSTACK_{self.name.upper()}"
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("enable", 1, 0, 1, "", "0: every socket stays on the kernel path"),
+    Option("eager", 0, 0, 1, "", "1, for tests: lift at the first byte, and doze rather than sleep"),
+    Option("lift_after", 6, 1, 1_000_000, "calls", "data calls on a connection before it is paired; short connections never leave the kernel"),
+    Option("spin_us", 20, 0, 1_000_000, "µs", "longest spin for data that recent waits say will come soon"),
+    Option("spin_gap_us", 12, 0, 1_000_000, "µs", "spin only while data recently came within this time of waiting for it"),
+    Option("spin_always", 0, 0, 1, "", "1: spin for spin_us at every wait, whatever recent waits say"),
+    Option("probe_us", 150, 0, 1_000_000, "µs", "how long a probing spin lasts (a few, now and then, to learn whether spinning would pay)"),
+    Option("probe_every_ms", 100, 1, 1_000_000, "ms", "time between two bursts of probing spins"),
+    Option("look_us", 20, 1, 1_000_000, "µs", "a spinner looks at the kernel's queue this often"),
+    Option("look_busy_us", 400, 1, 1_000_000, "µs", "and while its rings are busy and the kernel's queue stays empty, this often"),
+    Option("full_us", 30, 0, 1_000_000, "µs", "how long a writer waits for room while the reader makes progress, before it goes by the kernel"),
+    Option("doze", 1, 0, 1, "", "0: never doze, sleep in the kernel"),
+    Option("ring_max", 1 << 20, 16384, 1 << 20, "bytes", "largest ring; rings start at 16 KiB and grow while they are full"),
+    Option("open_max", 128, 1, 65536, "rings", "rings that one epoll set keeps open; more connections go by the kernel"),
+    Option("log", 0, 0, 2, "", "1: say on standard error why something was not accelerated, once each; 2: say more"),
+)
+
+PROFILES: dict[str, dict[str, int]] = {
+    "default": {},
+    "latency": {"spin_us": 10_000, "spin_gap_us": 1_000_000, "spin_always": 1, "lift_after": 1},
+    "throughput": {"spin_us": 50, "spin_gap_us": 50, "ring_max": 1 << 20},
+    "powersave": {"spin_us": 0, "probe_us": 0},
+}

@@ -1,0 +1,44 @@
+"""Why a direction is on the kernel path: one code each, the same words in C, in `inspect --why` and in the docs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A reason; `advice` says what a user can do about it, empty where there is nothing to do."""
+
+    name: str
+    text: str
+    advice: str = ""
+
+
+REASONS: tuple[Reason, ...] = (
+    Reason("none", "on the local path"),
+    Reason("peer_unknown", "peer not preloaded, on another host, or not active yet", "start the peer with `sharedstack run` too"),
+    Reason("reader_asleep", "reader asleep in the kernel: it is woken by the kernel's stream"),
+    Reason("short_lived", "too short-lived: fewer data calls than lift_after", "lower SHAREDSTACK_LIFT_AFTER if such connections matter"),
+    Reason("other_uid", "the peer runs as another user", "needs a system helper"),
+    Reason("other_netns", "the socket belongs to another network namespace"),
+    Reason("option", "a socket option that only the kernel has is in use"),
+    Reason("not_inet", "not an internet stream or datagram socket"),
+    Reason("no_helper", "no helper and no stack of this user", "run `sharedstack-helper &`"),
+    Reason("layout_mismatch", "the stack has another layout: library and helper are of different versions", "restart the helper of the installed version"),
+    Reason("exhausted", "endpoints, pairs or ring memory are used up", "see `sharedstack inspect --memory`"),
+    Reason("lowered_rule", "lowered by a rule of the policy"),
+    Reason("draining", "the helper is leaving and lowered everything"),
+    Reason("forked", "shared by fork, exec or passing before it was paired"),
+    Reason("standard_stream", "standard input, output or error: stdio may use it natively"),
+    Reason("stdio", "wrapped by fdopen: stdio uses it natively"),
+    Reason("many_sets", "member of several or nested epoll sets"),
+    Reason("open_limit", "more connections in one epoll set than open_max", "raise SHAREDSTACK_OPEN_MAX"),
+    Reason("native_reader", "a thread sleeps inside the kernel on this socket"),
+    Reason("not_established", "not an established connection"),
+    Reason("urgent", "urgent data was used"),
+    Reason("outside_holder", "a process outside the library holds the descriptor"),
+    Reason("counts_differ", "the kernel's stream counts could not be made certain"),
+    Reason("shut_down", "this direction was shut down"),
+    Reason("not_reading", "its reader has not read through the library yet"),
+    Reason("disabled", "switched off by SHAREDSTACK_ENABLE=0"),
+)
