@@ -1,0 +1,164 @@
+/*
+ * What the helper does to a stack: claim its slot, clean up after the dead, lower everything. Called from Python with the addresses of
+ * the mapped segments; bulk memory is not needed. Locks are taken over from the dead, and never waited for.
+ */
+#include "endpoint/admin.h"
+
+#include "endpoint/lift.h"
+#include "shm/flow.h"
+#include "shm/lock.h"
+#include "shm/slot.h"
+#include "shm/units.h"
+
+#define DEAD_SLOT1 0xffffu /* names nobody: a lock word with it is taken over, and repaired, by its next user */
+
+static struct shs_env admin_env(void *stack, void *arena)
+{
+    return (struct shs_env){.stack = stack, .arena = arena, .bulk_fd = -1, .bell_fd = -1, .slot1 = shs_load32(&((struct shs_stack *)stack)->helper)};
+}
+
+int shs_native_claim(void *stack, uint32_t pid, uint32_t flags)
+{
+    return shs_slot_claim(stack, pid, flags);
+}
+
+int shs_native_slot_alive(void *stack, uint32_t slot)
+{
+    return shs_slot_alive(stack, slot + 1);
+}
+
+void shs_native_release(void *stack, uint32_t slot)
+{
+    shs_slot_release(stack, slot);
+}
+
+/* Take a table's lock if it is free or its owner dead; run its repair. */
+static bool take_table(struct shs_env *env, uint32_t *lock, uint32_t me, bool ctl)
+{
+    int r = shs_lock_try(env, lock, me);
+    if (r == SHS_LOCK_REPAIR) {
+        if (ctl)
+            shs_stack_rebuild(env->stack);
+        else
+            shs_arena_rebuild(env->arena);
+    }
+    return r >= 0;
+}
+
+static bool take_tables(struct shs_env *env, uint32_t me)
+{
+    if (!take_table(env, &env->stack->ctl, me, true))
+        return false;
+    if (take_table(env, &env->arena->lock, me, false))
+        return true;
+    shs_unlock(&env->stack->ctl);
+    return false;
+}
+
+static void drop_tables(struct shs_env *env)
+{
+    shs_unlock(&env->arena->lock);
+    shs_unlock(&env->stack->ctl);
+}
+
+static void bury_lock(uint32_t *word, uint32_t slot1)
+{
+    uint32_t held = shs_load32(word);
+    if (held >> SHS_LOCK_SLOT_SHIFT == slot1)
+        shs_cas32(word, held, DEAD_SLOT1 << SHS_LOCK_SLOT_SHIFT | (held & SHS_LOCK_WAITERS));
+}
+
+/* A dead taker may have taken bytes that it did not count. */
+static void bury_take(struct shs_arena *arena, uint32_t handle)
+{
+    struct shs_pair *pair = shs_pair_at(arena, (handle - 1) / 2 + 1);
+    if (!pair || shs_load32(&pair->state) != SHS_PAIR_LIVE)
+        return;
+    struct shs_direction *dir = &pair->dir[(handle - 1) % 2];
+    shs_cas32(&dir->rx_on, 1, 2);
+    uint64_t word = shs_load64(&dir->word);
+    if (shs_word_takers(word) > 1)
+        __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+    if (shs_word_takers(word))
+        shs_add64(&dir->word, -SHS_WORD_TAKER);
+}
+
+int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
+{
+    struct shs_env env = admin_env(stack_at, arena_at);
+    struct shs_slot *slot = shs_slot_at(env.stack, index);
+    uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2, slot1 = index + 1;
+    if (shs_load32(&slot->state) == SHS_SLOT_FREE)
+        return 0;
+    if (!take_tables(&env, me))
+        return -EBUSY;
+    for (uint32_t p = 1; p <= env.arena->pairs_top && p <= SHS_N_PAIRS; p++) {
+        struct shs_pair *pair = shs_pair_at(env.arena, p);
+        for (int d = 0; d < 2 && shs_load32(&pair->state) == SHS_PAIR_LIVE; d++) {
+            struct shs_direction *dir = &pair->dir[d];
+            bury_lock(&dir->rlock, slot1);
+            bury_lock(&dir->wlock, slot1);
+            if (shs_load32(&dir->opener) == slot1 && shs_ring_close(dir))
+                shs_count(&env, SHS_CTR_OPENER_DEAD, 1);
+            if ((shs_load32(&dir->bell) - 1) / SHS_N_BELLS == index && shs_load32(&dir->bell))
+                shs_store32(&dir->bell, 0);
+        }
+    }
+    for (int i = 0; i < SHS_N_TAKES; i++)
+        if (slot->takes[i]) {
+            bury_take(env.arena, slot->takes[i]);
+            slot->takes[i] = 0;
+        }
+    uint32_t spinning = slot->spinning;
+    if (spinning)
+        shs_add32(&env.stack->spinners, -spinning);
+    slot->spinning = 0;
+    for (int i = 0; i < SHS_CTR_COUNT; i++)
+        __atomic_fetch_add(&env.stack->totals[i], shs_peek64(&slot->counters[i]), __ATOMIC_RELAXED);
+    shs_store32(&slot->robust, 0);
+    slot->pid = 0;
+    shs_store32(&slot->state, SHS_SLOT_FREE);
+    drop_tables(&env);
+    return 0;
+}
+
+int shs_native_lower_all(void *stack, void *arena_at)
+{
+    (void)stack;
+    struct shs_arena *arena = arena_at;
+    int shut = 0;
+    for (uint32_t p = 1; p <= arena->pairs_top && p <= SHS_N_PAIRS; p++) {
+        struct shs_pair *pair = shs_pair_at(arena, p);
+        for (int d = 0; d < 2 && shs_load32(&pair->state) == SHS_PAIR_LIVE; d++)
+            shut += shs_ring_close(&pair->dir[d]);
+    }
+    return shut;
+}
+
+int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie)
+{
+    struct shs_env env = admin_env(stack, arena);
+    uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2;
+    struct shs_endpoint *record = shs_endpoint_at(env.stack, ep + 1);
+    if (!record)
+        return -EINVAL;
+    if (!take_tables(&env, me))
+        return -EBUSY;
+    bool gone = shs_load32(&record->state) != SHS_EP_FREE && record->cookie == cookie;
+    if (gone)
+        shs_endpoint_free(&env, NULL, ep + 1);
+    drop_tables(&env);
+    return gone;
+}
+
+int shs_native_rebuild(void *stack, void *arena)
+{
+    struct shs_env env = admin_env(stack, arena);
+    uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2;
+    if (!take_tables(&env, me))
+        return -EBUSY;
+    shs_stack_rebuild(env.stack);
+    shs_arena_rebuild(env.arena);
+    drop_tables(&env);
+    return 0;
+}

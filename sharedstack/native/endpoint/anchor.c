@@ -1,0 +1,115 @@
+#include "endpoint/anchor.h"
+
+#include <arpa/inet.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/stat.h>
+
+#include "shm/sys.h"
+
+#define STATE_ESTABLISHED 1 /* TCP_ESTABLISHED of netinet/tcp.h, which cannot be included beside linux/tcp.h */
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+static int get_info(int fd, struct tcp_info *info)
+{
+    socklen_t len = sizeof *info;
+    memset(info, 0, sizeof *info);
+    return (int)shs_sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len);
+}
+
+static bool take_address(const struct sockaddr_storage *sa, uint8_t addr[16], uint16_t *port)
+{
+    if (sa->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
+        memset(addr, 0, 10);
+        addr[10] = addr[11] = 0xff;
+        memcpy(addr + 12, &in->sin_addr, 4);
+        *port = ntohs(in->sin_port);
+        return true;
+    }
+    if (sa->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)sa;
+        memcpy(addr, &in6->sin6_addr, 16);
+        *port = ntohs(in6->sin6_port);
+        return true;
+    }
+    return false;
+}
+
+static bool is_v4(const uint8_t addr[16])
+{
+    static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
+    return !memcmp(addr, prefix, sizeof prefix);
+}
+
+int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor)
+{
+    struct tcp_info info;
+    if (get_info(fd, &info) != 0)
+        return SHS_REASON_NOT_INET;
+    if (info.tcpi_state != STATE_ESTABLISHED)
+        return SHS_REASON_NOT_ESTABLISHED;
+    uint64_t netns = 0;
+    socklen_t len = sizeof netns;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &netns, &len) == 0 && netns != env->stack->netns)
+        return SHS_REASON_OTHER_NETNS;
+    len = sizeof anchor->cookie;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &anchor->cookie, &len) != 0)
+        return SHS_REASON_NOT_INET;
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return SHS_REASON_NOT_INET;
+    anchor->inode = (uint64_t)st.st_ino;
+    struct sockaddr_storage here = {0}, there = {0};
+    socklen_t here_len = sizeof here, there_len = sizeof there;
+    if (SHS_SYS(getsockname(fd, (struct sockaddr *)&here, &here_len)) != 0 || SHS_SYS(getpeername(fd, (struct sockaddr *)&there, &there_len)) != 0)
+        return SHS_REASON_NOT_ESTABLISHED;
+    memset(&anchor->flow, 0, sizeof anchor->flow);
+    if (!take_address(&here, anchor->flow.laddr, &anchor->flow.lport) || !take_address(&there, anchor->flow.raddr, &anchor->flow.rport))
+        return SHS_REASON_NOT_INET;
+    /* a v4-mapped IPv6 socket speaks IPv4: it has to meet the AF_INET socket at its other end */
+    anchor->flow.family = is_v4(anchor->flow.laddr) ? AF_INET : AF_INET6;
+    return 0;
+}
+
+/*
+ * Two independent sums must agree. TCP_INFO alone is consistent (taken under the socket's lock) but SYN-free only by way of
+ * bytes_sent; bytes_acked + OUTQ counts the active opener's SYN. Loopback loses nothing, so they differ by 0 or 1.
+ */
+int shs_anchor_sent(int fd, uint64_t *sent)
+{
+    for (int i = 0; i < 8; i++) {
+        struct tcp_info a, b;
+        int queued = 0;
+        if (get_info(fd, &a) != 0 || shs_sys_ioctl(fd, SIOCOUTQ, &queued) != 0 || get_info(fd, &b) != 0)
+            return -EAGAIN;
+        if (a.tcpi_bytes_acked != b.tcpi_bytes_acked || a.tcpi_notsent_bytes != b.tcpi_notsent_bytes || a.tcpi_bytes_sent != b.tcpi_bytes_sent)
+            continue;
+        uint64_t by_sent = b.tcpi_bytes_sent - b.tcpi_bytes_retrans + b.tcpi_notsent_bytes;
+        uint64_t by_acked = b.tcpi_bytes_acked + (uint64_t)queued;
+        if (by_acked - by_sent > 1)
+            continue;
+        *sent = by_sent;
+        return 0;
+    }
+    return -EAGAIN;
+}
+
+int shs_anchor_taken(int fd, uint64_t *taken)
+{
+    for (int i = 0; i < 8; i++) {
+        struct tcp_info a, b;
+        int unread = 0;
+        if (get_info(fd, &a) != 0 || shs_sys_ioctl(fd, SIOCINQ, &unread) != 0 || get_info(fd, &b) != 0)
+            return -EAGAIN;
+        if (a.tcpi_bytes_received != b.tcpi_bytes_received)
+            continue;
+        *taken = b.tcpi_bytes_received - (uint64_t)unread;
+        return 0;
+    }
+    return -EAGAIN;
+}

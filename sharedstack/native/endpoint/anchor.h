@@ -1,0 +1,19 @@
+/*
+ * Purpose: what the kernel says of an anchor: who it is, whom it is connected with, how far its streams are.
+ * Who may call: anybody who holds the descriptor; system calls, no locks.
+ * Sources: socket(7) SO_COOKIE and SO_NETNS_COOKIE, tcp(7) TCP_INFO and SIOCINQ, linux/tcp.h.
+ */
+#pragma once
+#include "shm/flow.h"
+
+struct shs_anchor {
+    struct shs_flow flow;
+    uint64_t cookie, inode;
+};
+
+/* Fill in the identity of an established TCP connection: 0, or the REASON_* (positive) why it cannot be lifted. */
+int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor);
+/* Stream bytes that the program gave to the kernel so far (SYN not counted): 0 or -EAGAIN where the counts do not agree. */
+int shs_anchor_sent(int fd, uint64_t *sent);
+/* Stream bytes that were taken from the kernel so far: 0 or -EAGAIN. */
+int shs_anchor_taken(int fd, uint64_t *taken);

@@ -1,0 +1,89 @@
+#include "endpoint/bell.h"
+
+#include <stdio.h>
+#include <sys/random.h>
+#include <sys/un.h>
+
+#include "endpoint/fds.h"
+#include "shm/sys.h"
+
+static socklen_t bell_address(struct sockaddr_un *sun, uint64_t name)
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t at = 1 + sizeof SHS_BELL_PREFIX - 1;
+    memset(sun, 0, sizeof *sun);
+    sun->sun_family = AF_UNIX;
+    memcpy(sun->sun_path + 1, SHS_BELL_PREFIX, sizeof SHS_BELL_PREFIX - 1);
+    for (int i = 60; i >= 0; i -= 4)
+        sun->sun_path[at++] = digits[name >> i & 15];
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + at);
+}
+
+int shs_bell_make(struct shs_env *env, uint32_t tag, struct shs_bell_own *own)
+{
+    struct shs_slot *slot = shs_slot_at(env->stack, env->slot1 - 1);
+    uint32_t i = 0;
+    while (i < SHS_N_BELLS && !shs_cas32(&slot->bells[i].used, 0, tag))
+        i++;
+    if (i == SHS_N_BELLS)
+        return -EAGAIN;
+    struct shs_bell *bell = &slot->bells[i];
+    uint64_t name = 0;
+    if (SHS_SYS(syscall(SYS_getrandom, &name, sizeof name, 0)) != sizeof name)
+        name = shs_now() ^ (uint64_t)(uintptr_t)own << 20;
+    struct sockaddr_un sun;
+    socklen_t len = bell_address(&sun, name);
+    int fd = shs_fd_high((int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
+    long r = fd < 0 ? fd : SHS_SYS(syscall(SYS_bind, fd, &sun, len));
+    if (r < 0) {
+        if (fd >= 0)
+            shs_sys_close(fd);
+        shs_store32(&bell->used, 0);
+        return (int)r;
+    }
+    shs_store32(&bell->armed, 0);
+    shs_store64(&bell->name, name);
+    *own = (struct shs_bell_own){.fd = fd, .handle = (env->slot1 - 1) * SHS_N_BELLS + i + 1, .bell = bell};
+    return 0;
+}
+
+void shs_bell_drop(struct shs_bell_own *own, bool forked)
+{
+    if (!own->handle)
+        return;
+    shs_sys_close(own->fd);
+    if (!forked) {
+        shs_store32(&own->bell->armed, 0);
+        shs_store64(&own->bell->name, 0);
+        shs_store32(&own->bell->used, 0);
+    }
+    memset(own, 0, sizeof *own);
+}
+
+void shs_bell_drain(struct shs_bell_own *own)
+{
+    char byte[8];
+    struct iovec iov = {byte, sizeof byte};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    while (shs_sys_recvmsg(own->fd, &msg, MSG_DONTWAIT) >= 0)
+        ;
+}
+
+bool shs_bell_ring(struct shs_env *env, struct shs_direction *dir, uint32_t handle)
+{
+    struct shs_bell *bell = &shs_slot_at(env->stack, (handle - 1) / SHS_N_BELLS)->bells[(handle - 1) % SHS_N_BELLS];
+    if (!shs_load32(&bell->armed))
+        return false;
+    shs_set64(&dir->pub_ns, shs_now()); /* before the exchange: the woken reader learns how long it really waited */
+    if (__atomic_exchange_n(&bell->armed, 0, __ATOMIC_SEQ_CST) != 1)
+        return false;
+    struct sockaddr_un sun;
+    socklen_t len = bell_address(&sun, shs_load64(&bell->name));
+    char byte = 1;
+    struct iovec iov = {&byte, 1};
+    struct msghdr msg = {.msg_name = &sun, .msg_namelen = len, .msg_iov = &iov, .msg_iovlen = 1};
+    long r = shs_sys_sendmsg(env->bell_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    /* EAGAIN: its queue is full, so it is rung; anything else: it has gone, and its death is found elsewhere */
+    shs_count(env, r < 0 && r != -EAGAIN ? SHS_CTR_BELLS_FAILED : SHS_CTR_BELLS, 1);
+    return true;
+}

@@ -1,0 +1,59 @@
+/*
+ * Purpose: one end of a paired connection as its holder uses it, and the steps of the protocol: activate, send, receive, open, shut.
+ * Who may call: a thread of a participant that holds the descriptor; each function takes the locks it needs (rlock or wlock of its
+ * own end) and never blocks but on those. Waiting is the business of the layer above.
+ * When the caller dies inside: see the repairs below, run by whoever takes its lock over.
+ */
+#pragma once
+#include <sys/socket.h>
+
+#include "ring/ring.h"
+
+struct shs_end {
+    struct shs_endpoint *ep;
+    struct shs_direction *tx, *rx;
+    int fd;
+};
+
+/* A direction's tx_on and rx_on. */
+enum {
+    SHS_OFF = 0,     /* the kernel is used without counting */
+    SHS_ON = 1,      /* counted, under lock */
+    SHS_RECOUNT = 2, /* as ON, but someone died inside: the next holder of the lock reads the count from the kernel */
+};
+
+/* Is another thread inside a native call on fd in this direction (0 send, 1 receive)? Supplied by the preload library. */
+typedef bool shs_in_flight_fn(int fd, int receive);
+
+/* Bring the sending (receiving) direction under count: 0, or -EAGAIN (another thread is inside the kernel, or counts differ). */
+int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end *end, bool receive, shs_in_flight_fn *in_flight);
+
+/* Send as sendmsg(2) does with `flags` (MSG_DONTWAIT included where the socket is non-blocking): bytes or -errno. */
+long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags);
+/* Make a native call that puts bytes into the stream (sendfile, splice, control data) under count: its result. */
+long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct shs_end *end, long (*call)(void *), void *arg);
+/* shutdown(2) of the sending direction, under count. */
+long shs_end_shutdown(struct shs_env *env, const struct shs_who *who, struct shs_end *end, int how);
+
+struct shs_rx {
+    uint64_t *looked_ns; /* when the kernel's queue was last looked at */
+    bool must_look;      /* look at the kernel's queue even if that was a moment ago */
+    bool may_open;       /* the ring may be opened (no set of the caller's forbids it) */
+};
+
+/* Receive without waiting: bytes, 0 at the end of the stream, -EAGAIN (nothing there; the ring is open if it may be) or -errno. */
+long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags, struct shs_rx *how);
+
+/* Count as a taker before a native wait or take: false if the ring holds something (then nothing is counted). */
+bool shs_taker_enter(struct shs_env *env, struct shs_direction *dir);
+/* The native call took n stream bytes (0: none). */
+void shs_taker_leave(struct shs_env *env, struct shs_direction *dir, uint64_t n);
+/* Shut the ring if it is open. Any thread of the opener, or whoever finds it dead. */
+bool shs_ring_close(struct shs_direction *dir);
+
+/* May the ring be opened: anything but the transient states? Fills in why_rx otherwise. */
+bool shs_may_open(struct shs_env *env, const struct shs_end *end);
+
+/* Repairs, run under the lock that was taken over from the dead (declare/locks.py). */
+void shs_dir_repair_writer(struct shs_direction *dir);
+void shs_dir_repair_reader(struct shs_direction *dir);

@@ -1,0 +1,203 @@
+/*
+ * 1  register: identify the anchor, take a record, link it in the flow table (under ctl);
+ * 2  pair: if the other end's record is there, make a pair, and name it in both records, each by one store;
+ * 3  activate (each end, each direction, in a call of its own): the kernel's counts become ksent and taken;
+ * 4  the reader opens the ring (rx.c). Until then, and whenever it is shut, the kernel carries the bytes.
+ * An end that is registered but dead never opens anything: a wrong pair can only stay unused.
+ */
+#include "endpoint/lift.h"
+
+#include "endpoint/anchor.h"
+#include "shm/lock.h"
+#include "shm/sys.h"
+#include "shm/units.h"
+
+static bool lock_tables(struct shs_env *env, const struct shs_who *who)
+{
+    uint32_t *locks[2] = {&env->stack->ctl, &env->arena->lock};
+    for (int i = 0; i < 2; i++) {
+        int r = -EAGAIN;
+        for (int spin = 0; spin < 200 && r == -EAGAIN; spin++) {
+            r = shs_lock_try(env, locks[i], who->lock_word);
+            if (r == -EAGAIN)
+                shs_pause();
+        }
+        if (r == SHS_LOCK_REPAIR) {
+            if (i == 0)
+                shs_stack_rebuild(env->stack);
+            else
+                shs_arena_rebuild(env->arena);
+        }
+        if (r < 0) {
+            if (i)
+                shs_unlock(locks[0]);
+            shs_count(env, SHS_CTR_BUSY_CTL, 1);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void unlock_tables(struct shs_env *env)
+{
+    shs_unlock(&env->arena->lock);
+    shs_unlock(&env->stack->ctl);
+}
+
+static void make_pair(struct shs_env *env, uint32_t first, uint32_t second)
+{
+    struct shs_endpoint *a = shs_endpoint_at(env->stack, first), *b = shs_endpoint_at(env->stack, second);
+    uint32_t pair1 = shs_pair_take(env->arena);
+    if (!pair1) {
+        shs_set32(&b->why_tx, SHS_REASON_EXHAUSTED);
+        shs_set32(&b->why_rx, SHS_REASON_EXHAUSTED);
+        shs_count(env, SHS_CTR_EXHAUSTED, 1);
+        return;
+    }
+    struct shs_pair *pair = shs_pair_at(env->arena, pair1);
+    pair->endpoint[0] = first;
+    pair->endpoint[1] = second;
+    pair->cookie[0] = a->cookie;
+    pair->cookie[1] = b->cookie;
+    pair->made_ns = shs_now();
+    shs_store32(&pair->state, SHS_PAIR_LIVE);
+    a->side = 0;
+    b->side = 1;
+    shs_set32(&a->why_tx, SHS_REASON_NOT_READING);
+    shs_set32(&a->why_rx, SHS_REASON_NOT_READING);
+    shs_set32(&b->why_tx, SHS_REASON_NOT_READING);
+    shs_set32(&b->why_rx, SHS_REASON_NOT_READING);
+    shs_store32(&a->pair, pair1);
+    shs_store32(&b->pair, pair1);
+    shs_count(env, SHS_CTR_PAIRED, 1);
+}
+
+void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t ep1)
+{
+    (void)who;
+    struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
+    if (!ep || shs_load32(&ep->state) == SHS_EP_FREE)
+        return;
+    struct shs_pair *pair = shs_pair_at(env->arena, ep->pair);
+    if (pair && pair->state == SHS_PAIR_LIVE && ep->side < 2 && pair->endpoint[ep->side] == ep1) {
+        /* nobody reads here any more: the other end's writer shall meet the kernel's answer */
+        __atomic_fetch_or(&pair->dir[1 - ep->side].word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+        pair->endpoint[ep->side] = 0;
+        if (!pair->endpoint[1 - ep->side])
+            shs_pair_drop(env->arena, ep->pair);
+    }
+    shs_endpoint_drop(env->stack, ep1);
+}
+
+static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, bool make)
+{
+    struct shs_anchor anchor;
+    int why = shs_anchor_identify(env, fd, &anchor);
+    if (why)
+        return -why;
+    if (!lock_tables(env, who))
+        return 0;
+    uint32_t ep1 = shs_endpoint_find(env->stack, &anchor.flow, anchor.cookie), stale = 0;
+    if (!ep1 && make) {
+        uint32_t mate = shs_endpoint_mate(env->stack, &anchor.flow, anchor.cookie, &stale);
+        if (stale)
+            shs_endpoint_free(env, who, stale);
+        ep1 = shs_endpoint_take(env->stack, &anchor.flow);
+        struct shs_endpoint *ep = ep1 ? shs_endpoint_at(env->stack, ep1) : NULL;
+        if (ep) {
+            ep->cookie = anchor.cookie;
+            ep->inode = anchor.inode;
+            ep->slot = env->slot1;
+            ep->holders = 1;
+            ep->created_ns = shs_now();
+            ep->why_tx = ep->why_rx = SHS_REASON_PEER_UNKNOWN;
+            shs_store32(&ep->state, SHS_EP_LIVE);
+            shs_count(env, SHS_CTR_REGISTERED, 1);
+            if (mate)
+                make_pair(env, mate, ep1);
+        } else {
+            shs_count(env, SHS_CTR_EXHAUSTED, 1);
+        }
+    } else if (ep1) {
+        struct shs_endpoint *ep = (struct shs_endpoint *)((uint8_t *)env->stack + SHS_STACK_ENDPOINTS) + (ep1 - 1);
+        __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+        ep->holders++;
+    }
+    unlock_tables(env);
+    if (!ep1)
+        return make ? -SHS_REASON_EXHAUSTED : 0;
+    return (int)ep1;
+}
+
+int shs_register(struct shs_env *env, const struct shs_who *who, int fd)
+{
+    return find_or_make(env, who, fd, true);
+}
+
+int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd)
+{
+    int r = find_or_make(env, who, fd, false);
+    return r > 0 ? r : 0;
+}
+
+bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end)
+{
+    struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
+    uint32_t pair1 = ep ? shs_load32(&ep->pair) : 0;
+    struct shs_pair *pair = pair1 ? shs_pair_at(env->arena, pair1) : NULL;
+    if (!pair || ep->side > 1)
+        return false;
+    end->ep = ep;
+    end->tx = &pair->dir[ep->side];
+    end->rx = &pair->dir[1 - ep->side];
+    return true;
+}
+
+int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end *end, bool receive, shs_in_flight_fn *in_flight)
+{
+    struct shs_direction *dir = receive ? end->rx : end->tx;
+    uint32_t *lock = receive ? &dir->rlock : &dir->wlock, *on = receive ? &dir->rx_on : &dir->tx_on;
+    int r = shs_lock_try(env, lock, who->lock_word);
+    if (r < 0)
+        return -EAGAIN;
+    if (shs_load32(on) == SHS_OFF) {
+        uint64_t at = 0;
+        if (in_flight(end->fd, receive)) {
+            shs_count(env, SHS_CTR_IN_FLIGHT, 1);
+            r = -EAGAIN;
+        } else if ((receive ? shs_anchor_taken(end->fd, &at) : shs_anchor_sent(end->fd, &at)) != 0) {
+            shs_set32(receive ? &end->ep->why_rx : &end->ep->why_tx, SHS_REASON_COUNTS_DIFFER);
+            r = -EAGAIN;
+        } else {
+            shs_store64(receive ? &dir->taken : &dir->ksent, at);
+            shs_store32(on, SHS_ON);
+            if (!receive)
+                shs_set32(&end->ep->why_tx, SHS_REASON_NONE);
+            shs_count(env, receive ? SHS_CTR_RX_ACTIVATED : SHS_CTR_TX_ACTIVATED, 1);
+        }
+    }
+    shs_unlock(lock);
+    return r < 0 ? r : 0;
+}
+
+void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole)
+{
+    struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
+    struct shs_end end;
+    if (!ep || !sole)
+        return; /* the helper frees it when the kernel has destroyed the anchor */
+    if (shs_end_of(env, ep1, &end)) {
+        __atomic_fetch_or(&end.rx->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+        if (shs_ring_waiting(end.rx)) {
+            /* close(2) with unread data resets the connection (RFC 1122, 4.2.2.13); the kernel cannot see ours */
+            struct linger now = {1, 0};
+            shs_sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+            shs_count(env, SHS_CTR_RESET_UNREAD, 1);
+        }
+    }
+    shs_store32(&ep->state, SHS_EP_CLOSED);
+    if (lock_tables(env, who)) {
+        shs_endpoint_free(env, who, ep1);
+        unlock_tables(env);
+    }
+}

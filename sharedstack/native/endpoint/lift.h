@@ -1,0 +1,18 @@
+/*
+ * Purpose: from a connection of the kernel's to an endpoint record, and from two records to a pair; and the way back.
+ * Who may call: a participant that holds the descriptor. The tables' locks are only tried: where one is held the work is put off.
+ */
+#pragma once
+#include "endpoint/end.h"
+
+/* Find or make the record of fd, pairing it if its other end is registered: endpoint plus one; 0 to try again later; or -REASON_*. */
+int shs_register(struct shs_env *env, const struct shs_who *who, int fd);
+/* As shs_register, but only find a record that exists (an inherited or received descriptor): endpoint plus one, 0: none. */
+int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd);
+/* Is the endpoint paired? Fills in `end` (fd is the caller's to set). */
+bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end);
+/* The last descriptor of this process is closed. `sole`: no other process holds the anchor, so the end goes with it: unread ring bytes
+ * turn the close into a reset. To be called before the kernel's close; frees the record where the tables' locks can be had. */
+void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole);
+/* Under ctl: free the record and its half of the pair. */
+void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t ep1);

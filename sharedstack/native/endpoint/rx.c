@@ -1,0 +1,217 @@
+/*
+ * Receiving, in the order of events (docs/internals/protocol.md, RECV):
+ * 1  under rlock: records that come no later than `taken` are copied out;
+ * 2  a head record that comes later: first the kernel's bytes up to it, no more;
+ * 3  nothing in the ring: count as a taker, look at the ring again, take from the kernel without limit;
+ * 4  nothing there either: open the ring, so that the next bytes come by it.
+ */
+#include "common.h"
+
+#include <sched.h>
+
+#include "endpoint/anchor.h"
+#include "endpoint/end.h"
+#include "shm/lock.h"
+#include "shm/slot.h"
+#include "shm/sys.h"
+#include "shm/units.h"
+
+#define MAX_IOV 64
+
+static uint32_t dir_handle(struct shs_env *env, struct shs_direction *dir)
+{
+    size_t at = (size_t)((uint8_t *)dir - (uint8_t *)env->arena) - SHS_ARENA_PAIRS;
+    return (uint32_t)(at / sizeof(struct shs_pair) * 2 + (at % sizeof(struct shs_pair) >= offsetof(struct shs_pair, dir) + sizeof(struct shs_direction))) + 1;
+}
+
+/* Note in our slot that one of our threads is a taker there, so that its death can be repaired. */
+static void note_take(struct shs_env *env, uint32_t handle, bool enter)
+{
+    struct shs_slot *slot = shs_slot_at(env->stack, env->slot1 - 1);
+    for (int i = 0; i < SHS_N_TAKES; i++)
+        if (shs_cas32(&slot->takes[i], enter ? 0 : handle, enter ? handle : 0))
+            return;
+}
+
+bool shs_taker_enter(struct shs_env *env, struct shs_direction *dir)
+{
+    note_take(env, dir_handle(env, dir), true);
+    uint64_t word = shs_add64(&dir->word, SHS_WORD_TAKER);
+    if (shs_word_index(word) == shs_rd_index(shs_load64(&dir->rd)))
+        return true;
+    shs_taker_leave(env, dir, 0);
+    return false;
+}
+
+void shs_taker_leave(struct shs_env *env, struct shs_direction *dir, uint64_t n)
+{
+    if (n)
+        shs_add64(&dir->taken, n); /* before the word: whoever pushes afterwards is read with the new count */
+    shs_add64(&dir->word, -SHS_WORD_TAKER);
+    note_take(env, dir_handle(env, dir), false);
+}
+
+bool shs_ring_close(struct shs_direction *dir)
+{
+    return __atomic_fetch_and(&dir->word, ~SHS_WORD_OPEN, __ATOMIC_SEQ_CST) & SHS_WORD_OPEN;
+}
+
+bool shs_may_open(struct shs_env *env, const struct shs_end *end)
+{
+    uint32_t flags = shs_load32(&end->ep->flags);
+    uint32_t why = SHS_REASON_NONE;
+    if (!shs_load32(&env->stack->pair_ok))
+        why = SHS_REASON_DRAINING;
+    else if (flags & SHS_EPF_KERNEL_ONLY)
+        why = shs_peek32(&end->ep->why_rx) ? shs_peek32(&end->ep->why_rx) : SHS_REASON_OPTION;
+    else if (flags & SHS_EPF_RDSHUT)
+        why = SHS_REASON_SHUT_DOWN;
+    if (why != SHS_REASON_NONE)
+        shs_set32(&end->ep->why_rx, why);
+    return why == SHS_REASON_NONE;
+}
+
+/* Under rlock: give the ring its first chunk. */
+static bool first_chunk(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir)
+{
+    if (shs_peek64(&dir->rchunk))
+        return true;
+    if (shs_lock_try(env, &env->arena->lock, who->lock_word) != SHS_LOCKED)
+        return false;
+    int unit = shs_units_take(env, 0);
+    shs_unlock(&env->arena->lock);
+    if (unit < 0) {
+        shs_count(env, SHS_CTR_EXHAUSTED, 1);
+        return false;
+    }
+    uint64_t chunk = shs_chunk_pack((uint32_t)unit, 0, shs_word_index(shs_load64(&dir->word)));
+    shs_store64(&dir->rchunk, chunk);
+    shs_store64(&dir->wchunk, chunk); /* nobody writes: the ring was never open, or was cooled under both locks */
+    return true;
+}
+
+/* Under rlock, the ring empty and the kernel's queue just seen empty: let the writer push from now on. */
+static void open_ring(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+{
+    struct shs_direction *dir = end->rx;
+    uint64_t word = shs_load64(&dir->word);
+    if (word & SHS_WORD_OPEN) {
+        if (shs_slot_alive(env->stack, shs_peek32(&dir->opener)))
+            return;
+        shs_ring_close(dir);
+        shs_count(env, SHS_CTR_OPENER_DEAD, 1);
+    }
+    if (!shs_may_open(env, end))
+        return;
+    if (!first_chunk(env, who, dir)) {
+        shs_set32(&end->ep->why_rx, SHS_REASON_EXHAUSTED);
+        return;
+    }
+    shs_store32(&dir->opener, env->slot1);
+    for (;;) {
+        word = shs_load64(&dir->word);
+        if ((word & SHS_WORD_STICKY) || shs_word_takers(word)) {
+            shs_set32(&end->ep->why_rx, (word & SHS_WORD_STICKY) ? SHS_REASON_OUTSIDE_HOLDER : SHS_REASON_NATIVE_READER);
+            return;
+        }
+        if (shs_cas64(&dir->word, word, word | SHS_WORD_OPEN))
+            break;
+    }
+    shs_set32(&end->ep->why_rx, SHS_REASON_NONE);
+    shs_set64(&end->ep->rx_lifts, shs_peek64(&end->ep->rx_lifts) + 1);
+    shs_count(env, SHS_CTR_OPENS, 1);
+}
+
+/* recvmsg(2) of at most `limit` bytes into cur, without waiting. */
+static long kernel_take(struct shs_end *end, struct shs_cursor *cur, uint64_t limit, int flags)
+{
+    struct iovec iov[MAX_IOV];
+    int n = 0;
+    size_t room = cur->left < limit ? cur->left : (size_t)limit, off = cur->off;
+    for (int i = 0; i < cur->count && n < MAX_IOV && room; i++, off = 0) {
+        size_t here = cur->iov[i].iov_len - off;
+        iov[n].iov_base = (uint8_t *)cur->iov[i].iov_base + off;
+        iov[n].iov_len = here < room ? here : room;
+        room -= iov[n++].iov_len;
+    }
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
+    long r = shs_sys_recvmsg(end->fd, &msg, (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
+    if (r > 0)
+        shs_cursor_advance(cur, (size_t)r);
+    return r;
+}
+
+/* Under rlock: after a death, `taken` is what the kernel says. */
+static bool recount(struct shs_end *end)
+{
+    uint64_t taken;
+    if (shs_word_takers(shs_load64(&end->rx->word)) || shs_anchor_taken(end->fd, &taken) != 0)
+        return false;
+    shs_store64(&end->rx->taken, taken);
+    shs_store32(&end->rx->rx_on, SHS_ON);
+    return true;
+}
+
+void shs_dir_repair_reader(struct shs_direction *dir)
+{
+    if (shs_peek32(&dir->rx_on) == SHS_ON)
+        shs_store32(&dir->rx_on, SHS_RECOUNT);
+}
+
+long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags, struct shs_rx *how)
+{
+    struct shs_direction *dir = end->rx;
+    bool peek = flags & MSG_PEEK;
+    long r = shs_lock(env, &dir->rlock, who->lock_word);
+    if (r < 0)
+        return -EAGAIN; /* a signal handler interrupted a receive on the same socket */
+    if (r == SHS_LOCK_REPAIR)
+        shs_dir_repair_reader(dir);
+    if (SHS_UNLIKELY(shs_peek32(&dir->rx_on) == SHS_RECOUNT) && !recount(end)) {
+        shs_unlock(&dir->rlock);
+        return -EAGAIN;
+    }
+    for (;;) {
+        uint64_t need = 0, taken = shs_load64(&dir->taken);
+        r = shs_ring_pull(env, dir, cur, taken, peek, who->lock_word, &need);
+        if (r > 0) {
+            shs_set64(&end->ep->rx_local, shs_peek64(&end->ep->rx_local) + (uint64_t)r);
+            shs_set64(&end->ep->rx_calls, shs_peek64(&end->ep->rx_calls) + 1);
+            shs_set32(&dir->rcpu, (uint32_t)sched_getcpu());
+            break;
+        }
+        if (SHS_UNLIKELY(r == SHS_RING_BROKEN)) {
+            __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+            r = -EIO;
+            break;
+        }
+        if (r == SHS_RING_BEHIND) {
+            r = kernel_take(end, cur, need, flags);
+            if (r > 0) {
+                if (!peek)
+                    shs_add64(&dir->taken, (uint64_t)r);
+                shs_set64(&end->ep->rx_kernel, shs_peek64(&end->ep->rx_kernel) + (uint64_t)r);
+            }
+            break;
+        }
+        uint64_t now = shs_now();
+        if (!how->must_look && (shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_load64(&dir->ksent) == taken &&
+            now - *how->looked_ns < env->opt.look_us * 1000) {
+            r = -EAGAIN;
+            break;
+        }
+        if (!shs_taker_enter(env, dir))
+            continue;
+        shs_count(env, SHS_CTR_LOOKS, 1);
+        r = kernel_take(end, cur, ~0ull, flags);
+        shs_taker_leave(env, dir, r > 0 && !peek ? (uint64_t)r : 0);
+        if (r > 0)
+            shs_set64(&end->ep->rx_kernel, shs_peek64(&end->ep->rx_kernel) + (uint64_t)r);
+        *how->looked_ns = now;
+        if (r == -EAGAIN && how->may_open)
+            open_ring(env, who, end);
+        break;
+    }
+    shs_unlock(&dir->rlock);
+    return r;
+}

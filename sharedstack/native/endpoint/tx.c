@@ -1,0 +1,177 @@
+/*
+ * Sending, in the order of events (docs/internals/protocol.md, SEND):
+ * 1  under wlock: while the ring is pushable and has room, records are pushed; a dozing reader's bell is rung once;
+ * 2  no room: a larger chunk, or a short wait while the reader makes progress;
+ * 3  shut, or still full: the kernel takes the rest, counted in ksent; that call may block, with wlock held: other
+ *    senders would wait in the kernel as well, and the lock's owner is named.
+ */
+#include "common.h"
+
+#include <sched.h>
+
+#include "endpoint/anchor.h"
+#include "endpoint/bell.h"
+#include "endpoint/end.h"
+#include "shm/lock.h"
+#include "shm/sys.h"
+
+void shs_dir_repair_writer(struct shs_direction *dir)
+{
+    if (shs_peek32(&dir->tx_on) == SHS_ON)
+        shs_store32(&dir->tx_on, SHS_RECOUNT);
+}
+
+static long lock_writer(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+{
+    struct shs_direction *dir = end->tx;
+    int r = shs_lock(env, &dir->wlock, who->lock_word);
+    if (SHS_UNLIKELY(r < 0))
+        return -EAGAIN; /* a signal handler interrupted a send on the same socket */
+    if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR))
+        shs_dir_repair_writer(dir);
+    if (SHS_UNLIKELY(shs_peek32(&dir->tx_on) == SHS_RECOUNT)) {
+        uint64_t sent;
+        if (shs_anchor_sent(end->fd, &sent) == 0) {
+            shs_store64(&dir->ksent, sent);
+            shs_store32(&dir->tx_on, SHS_ON);
+        } else {
+            /* no certain count: nothing may be pushed any more */
+            __atomic_fetch_or(&end->ep->flags, SHS_EPF_WRSHUT, __ATOMIC_SEQ_CST);
+            shs_set32(&end->ep->why_tx, SHS_REASON_COUNTS_DIFFER);
+        }
+    }
+    return 0;
+}
+
+/* The ring is full: true if it is worth trying again. */
+static bool wait_for_room(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+{
+    struct shs_direction *dir = end->tx;
+    shs_set64(&end->ep->tx_full, shs_peek64(&end->ep->tx_full) + 1);
+    shs_count(env, SHS_CTR_TX_FULL, 1);
+    if (shs_ring_grow(env, dir, who->lock_word))
+        return true;
+    /* the reader runs on another CPU, or it cannot make progress while we wait */
+    if ((uint32_t)sched_getcpu() == shs_peek32(&dir->rcpu))
+        return false;
+    uint64_t rd = shs_load64(&dir->rd), until = shs_now() + env->opt.full_us * 1000;
+    do {
+        for (int i = 0; i < 64; i++)
+            shs_pause();
+        if (shs_load64(&dir->rd) != rd)
+            return true;
+        if (!shs_word_pushable(shs_load64(&dir->word)))
+            return false;
+    } while (shs_now() < until);
+    return false;
+}
+
+/* A reader that may not be spinning learns when data came, and is woken if it dozes. */
+static void published(struct shs_env *env, struct shs_end *end)
+{
+    uint32_t bell = shs_load32(&end->tx->bell);
+    if (bell && shs_bell_ring(env, end->tx, bell))
+        shs_set64(&end->ep->tx_bells, shs_peek64(&end->ep->tx_bells) + 1);
+}
+
+static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_cursor *cur, int flags)
+{
+    struct iovec iov[64];
+    int n = 0;
+    size_t off = cur->off, want = 0;
+    for (int i = 0; i < cur->count && n < 64; i++, off = 0) {
+        iov[n].iov_base = (uint8_t *)cur->iov[i].iov_base + off;
+        iov[n].iov_len = cur->iov[i].iov_len - off;
+        want += iov[n++].iov_len;
+    }
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
+    /* SIGPIPE is raised by the caller, when no lock is held */
+    long r = shs_sys_sendmsg(end->fd, &msg, flags | MSG_NOSIGNAL | (want < cur->left ? MSG_MORE : 0));
+    if (r > 0) {
+        shs_store64(&end->tx->ksent, shs_peek64(&end->tx->ksent) + (uint64_t)r);
+        shs_set64(&end->tx->pub_ns, shs_now());
+        shs_set64(&end->ep->tx_kernel, shs_peek64(&end->ep->tx_kernel) + (uint64_t)r);
+        shs_count(env, SHS_CTR_TX_KERNEL_BYTES, (uint64_t)r);
+        shs_cursor_advance(cur, (size_t)r);
+    }
+    return r;
+}
+
+long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags)
+{
+    struct shs_direction *dir = end->tx;
+    long sent = 0, r = lock_writer(env, who, end);
+    if (r < 0)
+        return r;
+    bool ring = !(shs_peek32(&end->ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY)) && !(flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE));
+    while (ring && cur->left) {
+        r = shs_ring_push(env, dir, cur);
+        if (SHS_LIKELY(r > 0)) {
+            sent += r;
+            published(env, end);
+            continue;
+        }
+        if (r == SHS_RING_FULL) {
+            ring = wait_for_room(env, who, end);
+            if (!ring)
+                shs_count(env, SHS_CTR_TX_FULL_KERNEL, 1);
+            continue;
+        }
+        if (r == SHS_RING_DEAD) {
+            shs_ring_close(dir);
+            shs_count(env, SHS_CTR_OPENER_DEAD, 1);
+        }
+        if (r == SHS_RING_BROKEN)
+            __atomic_fetch_or(&end->ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+        shs_count(env, SHS_CTR_TX_SHUT_KERNEL, 1);
+        ring = false;
+    }
+    if (sent) {
+        shs_set64(&end->ep->tx_local, shs_peek64(&end->ep->tx_local) + (uint64_t)sent);
+        shs_set64(&end->ep->tx_calls, shs_peek64(&end->ep->tx_calls) + 1);
+        shs_set32(&dir->wcpu, (uint32_t)sched_getcpu());
+    }
+    r = 0;
+    if (cur->left || !sent) {
+        do {
+            r = kernel_send(env, end, cur, flags);
+            sent += r > 0 ? r : 0;
+        } while (r > 0 && cur->left && !(flags & MSG_DONTWAIT));
+    }
+    shs_unlock(&dir->wlock);
+    return sent ? sent : r;
+}
+
+long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct shs_end *end, long (*call)(void *), void *arg)
+{
+    long r = lock_writer(env, who, end);
+    if (r < 0)
+        return r;
+    r = call(arg);
+    if (r > 0) {
+        shs_store64(&end->tx->ksent, shs_peek64(&end->tx->ksent) + (uint64_t)r);
+        shs_set64(&end->tx->pub_ns, shs_now());
+        shs_set64(&end->ep->tx_kernel, shs_peek64(&end->ep->tx_kernel) + (uint64_t)r);
+    }
+    shs_unlock(&end->tx->wlock);
+    return r;
+}
+
+long shs_end_shutdown(struct shs_env *env, const struct shs_who *who, struct shs_end *end, int how)
+{
+    long r = lock_writer(env, who, end);
+    if (r < 0)
+        return r;
+    if (how != SHUT_RD && !(shs_load32(&end->ep->flags) & SHS_EPF_WRSHUT)) {
+        __atomic_fetch_or(&end->ep->flags, SHS_EPF_WRSHUT, __ATOMIC_SEQ_CST);
+        shs_set32(&end->ep->why_tx, SHS_REASON_SHUT_DOWN);
+        shs_store64(&end->tx->ksent, shs_peek64(&end->tx->ksent) + 1);
+    }
+    if (how != SHUT_WR) {
+        __atomic_fetch_or(&end->ep->flags, SHS_EPF_RDSHUT, __ATOMIC_SEQ_CST);
+        shs_ring_close(end->rx);
+    }
+    r = shs_sys_shutdown(end->fd, how);
+    shs_unlock(&end->tx->wlock);
+    return r;
+}

@@ -1,0 +1,242 @@
+/*
+ * 1  the writer fills a record behind the write index and publishes it by a compare-and-swap of the word: it fails if the reader
+ *    has shut the ring or a taker has come, and then nothing was written.
+ * 2  the reader copies out and consumes by one store of rd (index and offset in the head record, packed).
+ * 3  growing: wchunk := next chunk, whose base is just behind a switch record; then the switch record is published in the old chunk.
+ *    A writer that finds wchunk's base ahead of the index knows that its predecessor died in between, and reverts to rchunk. The
+ *    reader sets rchunk to the record's chunk, then rd to its base; finding rd behind rchunk's base it finishes that step.
+ */
+#include "ring/ring.h"
+
+#include "shm/lock.h"
+#include "shm/slot.h"
+#include "shm/units.h"
+
+void shs_cursor_init(struct shs_cursor *cur, const struct iovec *iov, int count)
+{
+    *cur = (struct shs_cursor){iov, count, 0, 0};
+    for (int i = 0; i < count; i++)
+        cur->left += iov[i].iov_len;
+}
+
+void shs_cursor_advance(struct shs_cursor *cur, size_t n)
+{
+    cur->left -= n;
+    while (n) {
+        size_t here = cur->iov->iov_len - cur->off;
+        if (n < here) {
+            cur->off += n;
+            return;
+        }
+        n -= here;
+        cur->iov++;
+        cur->count--;
+        cur->off = 0;
+    }
+}
+
+/* Copy len bytes between a ring position and the program's buffers, either of which may be in pieces. */
+static void copy_ring(uint8_t *ring, size_t size, size_t at, struct shs_cursor *cur, size_t len, bool out)
+{
+    while (len) {
+        size_t here = cur->iov->iov_len - cur->off, n = len < here ? len : here;
+        if (n > size - at)
+            n = size - at;
+        if (n) {
+            uint8_t *user = (uint8_t *)cur->iov->iov_base + cur->off;
+            if (out)
+                memcpy(user, ring + at, n);
+            else
+                memcpy(ring + at, user, n);
+        }
+        shs_cursor_advance(cur, n);
+        if (n == 0) { /* an empty iovec */
+            cur->iov++;
+            cur->count--;
+            cur->off = 0;
+        }
+        at = (at + n) & (size - 1);
+        len -= n;
+    }
+}
+
+static struct shs_record *record_at(uint8_t *ring, uint64_t chunk, uint64_t index)
+{
+    return (struct shs_record *)(ring + ((index - shs_chunk_base(chunk)) & (shs_chunk_bytes(chunk) - 1)));
+}
+
+/* The chunk that the writer writes to, after a predecessor's unfinished growth was undone. */
+static uint64_t writer_chunk(struct shs_direction *dir, uint64_t index)
+{
+    uint64_t chunk = shs_peek64(&dir->wchunk);
+    if (SHS_UNLIKELY(shs_index_diff(index, shs_chunk_base(chunk)) < 0)) {
+        chunk = shs_load64(&dir->rchunk);
+        shs_store64(&dir->wchunk, chunk);
+    }
+    return chunk;
+}
+
+long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur)
+{
+    for (;;) {
+        uint64_t word = shs_load64(&dir->word), index = shs_word_index(word);
+        if (!shs_word_pushable(word))
+            return SHS_RING_SHUT;
+        if (SHS_UNLIKELY(!shs_slot_alive(env->stack, shs_peek32(&dir->opener))))
+            return SHS_RING_DEAD;
+        uint64_t chunk = writer_chunk(dir, index);
+        size_t size = shs_chunk_bytes(chunk), len = cur->left;
+        uint8_t *ring = shs_unit_memory(env, shs_chunk_unit(chunk));
+        if (SHS_UNLIKELY(!ring))
+            return SHS_RING_BROKEN;
+        /* one record's room stays free for a switch; rd_seen spares us the reader's cache line while there is room */
+        int64_t used = shs_index_diff(index, shs_peek64(&dir->rd_seen));
+        if (used < 0 || used + (int64_t)shs_record_size(len) + 16 > (int64_t)size) {
+            shs_set64(&dir->rd_seen, shs_rd_index(shs_load64(&dir->rd)));
+            used = shs_index_diff(index, shs_peek64(&dir->rd_seen));
+            if (used < 0 || used > (int64_t)size)
+                return SHS_RING_BROKEN;
+            if (used + shs_record_size(len) + 16 > size) {
+                size_t room = size - (size_t)used;
+                if (len <= size / 2 || room < size / 4)
+                    return SHS_RING_FULL;
+                len = room - 16 - sizeof(struct shs_record);
+            }
+        }
+        struct shs_record *rec = record_at(ring, chunk, index);
+        *rec = (struct shs_record){.len = (uint32_t)len, .kind = SHS_REC_DATA, .ksent = shs_peek64(&dir->ksent)};
+        struct shs_cursor after = *cur;
+        copy_ring(ring, size, (index - shs_chunk_base(chunk) + sizeof *rec) & (size - 1), &after, len, false);
+        if (SHS_LIKELY(shs_cas64(&dir->word, word, (word & ~SHS_INDEX_MASK) | shs_index_add(index, shs_record_size(len))))) {
+            *cur = after;
+            return (long)len;
+        }
+    }
+}
+
+bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
+{
+    uint64_t word = shs_load64(&dir->word), index = shs_word_index(word), old = writer_chunk(dir, index);
+    unsigned log = shs_chunk_log(old) + 2;
+    if (!shs_word_pushable(word) || shs_load64(&dir->rchunk) != old || shs_chunk_log(old) >= 6)
+        return false;
+    if (((uint64_t)SHS_UNIT_BYTES << log) > env->opt.ring_max)
+        return false;
+    if (shs_lock_try(env, &env->arena->lock, me) != SHS_LOCKED)
+        return false;
+    int unit = shs_units_take(env, log);
+    shs_unlock(&env->arena->lock);
+    if (unit < 0) {
+        shs_count(env, SHS_CTR_EXHAUSTED, 1);
+        return false;
+    }
+    uint64_t next = shs_chunk_pack((uint32_t)unit, log, shs_index_add(index, sizeof(struct shs_record)));
+    uint8_t *ring = shs_unit_memory(env, shs_chunk_unit(old));
+    struct shs_record *rec = record_at(ring, old, index);
+    *rec = (struct shs_record){.len = 0, .kind = SHS_REC_SWITCH, .ksent = next};
+    shs_store64(&dir->wchunk, next);
+    if (shs_cas64(&dir->word, word, (word & ~SHS_INDEX_MASK) | shs_index_add(index, sizeof *rec))) {
+        shs_count(env, SHS_CTR_GROWN, 1);
+        return true;
+    }
+    shs_store64(&dir->wchunk, old);
+    if (shs_lock(env, &env->arena->lock, me) == SHS_LOCK_REPAIR)
+        shs_arena_rebuild(env->arena);
+    else
+        shs_units_drop(env->arena, next);
+    shs_unlock(&env->arena->lock);
+    return false;
+}
+
+/* The reader has come to a switch record: go over to its chunk, give the old one back. */
+static bool follow_switch(struct shs_env *env, struct shs_direction *dir, uint64_t old, uint64_t next, uint32_t me)
+{
+    if (shs_chunk_log(next) > 6 || !shs_unit_memory(env, shs_chunk_unit(next)))
+        return false;
+    shs_store64(&dir->rchunk, next);
+    shs_store64(&dir->rd, shs_rd_pack(shs_chunk_base(next), 0));
+    int r = shs_lock(env, &env->arena->lock, me);
+    if (r == SHS_LOCK_REPAIR)
+        shs_arena_rebuild(env->arena);
+    else if (r == SHS_LOCKED)
+        shs_units_drop(env->arena, old);
+    if (r >= 0)
+        shs_unlock(&env->arena->lock);
+    return true;
+}
+
+long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, bool peek, uint32_t me, uint64_t *need)
+{
+    uint64_t rd = shs_peek64(&dir->rd), end = shs_word_index(shs_load64(&dir->word)), index = shs_rd_index(rd);
+    uint32_t off = shs_rd_off(rd);
+    long got = 0;
+    if (index == end)
+        return SHS_RING_EMPTY;
+    uint64_t chunk = shs_peek64(&dir->rchunk);
+    if (SHS_UNLIKELY(shs_index_diff(index, shs_chunk_base(chunk)) < 0)) {
+        index = shs_chunk_base(chunk);
+        off = 0;
+    }
+    uint8_t *ring = shs_unit_memory(env, shs_chunk_unit(chunk));
+    if (SHS_UNLIKELY(!ring))
+        return SHS_RING_BROKEN;
+    size_t size = shs_chunk_bytes(chunk);
+    while (index != end && cur->left) {
+        struct shs_record *rec = record_at(ring, chunk, index);
+        uint32_t len = rec->len;
+        if (SHS_UNLIKELY(rec->kind == SHS_REC_SWITCH)) {
+            if (peek && got)
+                break;
+            if (!follow_switch(env, dir, chunk, rec->ksent, me))
+                return SHS_RING_BROKEN;
+            chunk = shs_peek64(&dir->rchunk);
+            ring = shs_unit_memory(env, shs_chunk_unit(chunk));
+            size = shs_chunk_bytes(chunk);
+            index = shs_chunk_base(chunk);
+            off = 0;
+            continue;
+        }
+        if (SHS_UNLIKELY(len > size || off > len || (int64_t)shs_record_size(len) > shs_index_diff(end, index)))
+            return SHS_RING_BROKEN;
+        if (SHS_UNLIKELY((int64_t)(rec->ksent - taken) > 0)) {
+            if (got)
+                break;
+            *need = rec->ksent - taken;
+            return SHS_RING_BEHIND;
+        }
+        size_t n = len - off < cur->left ? len - off : cur->left;
+        copy_ring(ring, size, (index - shs_chunk_base(chunk) + sizeof *rec + off) & (size - 1), cur, n, true);
+        got += (long)n;
+        off += (uint32_t)n;
+        if (off == len) {
+            index = shs_index_add(index, shs_record_size(len));
+            off = 0;
+        }
+    }
+    if (!peek)
+        shs_store64(&dir->rd, shs_rd_pack(index, off));
+    return got ? got : SHS_RING_EMPTY;
+}
+
+size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir)
+{
+    uint64_t rd = shs_load64(&dir->rd), end = shs_word_index(shs_load64(&dir->word)), index = shs_rd_index(rd);
+    uint64_t chunk = shs_load64(&dir->rchunk);
+    size_t sum = 0, off = shs_rd_off(rd);
+    uint8_t *ring = index == end ? NULL : shs_unit_memory(env, shs_chunk_unit(chunk));
+    while (ring && index != end) {
+        struct shs_record *rec = record_at(ring, chunk, index);
+        if (rec->kind == SHS_REC_SWITCH) {
+            chunk = rec->ksent;
+            ring = shs_unit_memory(env, shs_chunk_unit(chunk));
+            index = shs_chunk_base(chunk);
+            continue;
+        }
+        if (rec->len > shs_chunk_bytes(chunk) || rec->len < off)
+            break;
+        sum += rec->len - off;
+        off = 0;
+        index = shs_index_add(index, shs_record_size(rec->len));
+    }
+    return sum;
+}

@@ -1,0 +1,48 @@
+/*
+ * Purpose: push records into and pull them out of a direction's ring. Memory only: no system call, no lock taken but the
+ * arena's when a chunk is changed.
+ * Who may call: push and grow by the holder of wlock, pull by the holder of rlock. Killed at any instruction: a record is published
+ * by one compare-and-swap and consumed by one store; half-changed chunks are recognised by their base (see ring.c).
+ */
+#pragma once
+#include <sys/uio.h>
+
+#include "ring/word.h"
+#include "shm/stack.h"
+
+/* A position in the program's buffers. */
+struct shs_cursor {
+    const struct iovec *iov;
+    int count;   /* iovecs left, the current one included */
+    size_t off;  /* bytes done of the current one */
+    size_t left; /* bytes left in all */
+};
+
+enum {
+    SHS_RING_EMPTY = -1000, /* nothing to pull */
+    SHS_RING_BEHIND,        /* the head record comes after kernel bytes that were not taken yet */
+    SHS_RING_SHUT,          /* not pushable */
+    SHS_RING_DEAD,          /* open, but its opener has died */
+    SHS_RING_FULL,          /* no room */
+    SHS_RING_BROKEN,        /* what the other end wrote makes no sense: leave the ring alone for good */
+};
+
+void shs_cursor_init(struct shs_cursor *cur, const struct iovec *iov, int count);
+void shs_cursor_advance(struct shs_cursor *cur, size_t n);
+
+/* Push what fits of cur (all of it, or, when it is large, a good part): bytes pushed and cur advanced, or SHS_RING_*. */
+long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur);
+/* Give the direction a larger chunk if it may have one and the reader has come to the present one. */
+bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me);
+/* Pull all whole and partial records that come no later than stream position `taken`: bytes, or SHS_RING_EMPTY, or
+ * SHS_RING_BEHIND with *need = kernel bytes to take first. `peek`: consume nothing. */
+long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, bool peek, uint32_t me, uint64_t *need);
+/* Bytes waiting in the ring, for SIOCINQ. */
+size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir);
+
+
+/* Does the ring hold something? Two loads; any thread. */
+static inline bool shs_ring_waiting(struct shs_direction *dir)
+{
+    return shs_word_index(shs_load64(&dir->word)) != shs_rd_index(shs_load64(&dir->rd));
+}

@@ -1,0 +1,32 @@
+/*
+ * Purpose: locks in shared memory that name their owner, so that whoever finds the owner dead can take over and repair.
+ * A lock word is 0 (free) or slot1 << 16 | thread tag << 1 | waiters. The order of locks is declared in declare/locks.py.
+ * When the caller dies: the word keeps its name; the next one who wants the lock gets SHS_LOCK_REPAIR with the lock held.
+ */
+#pragma once
+#include "shm/stack.h"
+
+enum {
+    SHS_LOCKED = 0,
+    SHS_LOCK_REPAIR = 1, /* held now; its former owner died inside: run the lock's repair first */
+};
+
+/* Take the lock without waiting: SHS_LOCKED, SHS_LOCK_REPAIR, -EAGAIN (held by the living), -EDEADLK (held by this thread). */
+int shs_lock_try(struct shs_env *env, uint32_t *word, uint32_t me);
+/* Take the lock, waiting in the kernel for a live owner, however long: SHS_LOCKED, SHS_LOCK_REPAIR or -EDEADLK. */
+int shs_lock_slow(struct shs_env *env, uint32_t *word, uint32_t me);
+void shs_unlock_slow(uint32_t *word);
+
+static inline int shs_lock(struct shs_env *env, uint32_t *word, uint32_t me)
+{
+    if (SHS_LIKELY(shs_cas32(word, 0, me)))
+        return SHS_LOCKED;
+    return shs_lock_slow(env, word, me);
+}
+
+static inline void shs_unlock(uint32_t *word)
+{
+    uint32_t old = __atomic_exchange_n(word, 0, __ATOMIC_SEQ_CST);
+    if (SHS_UNLIKELY(old & SHS_LOCK_WAITERS))
+        shs_unlock_slow(word);
+}

@@ -1,0 +1,121 @@
+#include "shm/slot.h"
+
+#include <linux/futex.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+
+#include "shm/lock.h"
+#include "shm/sys.h"
+
+/* get_robust_list(2): the head that libc registered for this thread; NULL if there is none. */
+static struct robust_list_head *robust_head(void)
+{
+    struct robust_list_head *head = NULL;
+    size_t len = 0;
+    if (syscall(SYS_get_robust_list, 0, &head, &len) != 0 || len != sizeof *head)
+        return NULL;
+    return head;
+}
+
+/* Where libc's list node of a mutex lies, relative to its futex word; our slot line has room for it. */
+static void **robust_node(struct shs_slot *slot, const struct robust_list_head *head)
+{
+    long offset = -head->futex_offset;
+    if (offset < 8 || offset + (long)sizeof(void *) > 64)
+        return NULL;
+    return (void **)((uint8_t *)&slot->robust + offset);
+}
+
+int shs_slot_enrol(struct shs_slot *slot)
+{
+    struct robust_list_head *head = robust_head();
+    void **node = head ? robust_node(slot, head) : NULL;
+    if (!node) {
+        __atomic_fetch_or(&slot->flags, SHS_SLOT_UNWITNESSED, __ATOMIC_SEQ_CST);
+        return -ENOTSUP;
+    }
+    void *next = head->list.next;
+    node[0] = next;
+    /* 64-bit glibc links both ways: the previous pointer lies just before the next one */
+    if (sizeof(void *) == 8 && head->futex_offset == -32) {
+        node[-1] = &head->list;
+        if (next != (void *)&head->list)
+            ((void **)((uintptr_t)next & ~(uintptr_t)1))[-1] = node;
+    }
+    shs_store32(&slot->robust, shs_sys_gettid());
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    head->list.next = (struct robust_list *)node;
+    __atomic_fetch_and(&slot->flags, ~(uint32_t)SHS_SLOT_UNWITNESSED, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+void shs_slot_leave_home(struct shs_slot *slot)
+{
+    struct robust_list_head *head = robust_head();
+    void **node = head ? robust_node(slot, head) : NULL;
+    __atomic_fetch_or(&slot->flags, SHS_SLOT_UNWITNESSED, __ATOMIC_SEQ_CST);
+    if (!node)
+        return;
+    bool both_ways = sizeof(void *) == 8 && head->futex_offset == -32;
+    void **at = (void **)&head->list.next;
+    for (int i = 0; i < 100000 && *at != (void *)&head->list; i++) {
+        void **here = (void **)((uintptr_t)*at & ~(uintptr_t)1);
+        if (here == node) {
+            void *next = node[0];
+            *at = next;
+            if (both_ways && next != (void *)&head->list)
+                ((void **)((uintptr_t)next & ~(uintptr_t)1))[-1] = (void *)at;
+            return;
+        }
+        at = here;
+    }
+}
+
+static uint64_t pid_namespace(void)
+{
+    struct stat st;
+    return stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+int shs_slot_claim(struct shs_stack *stack, uint32_t pid, uint32_t flags)
+{
+    for (uint32_t i = 0; i < SHS_N_SLOTS; i++) {
+        struct shs_slot *slot = shs_slot_at(stack, i);
+        if (i >= shs_load32(&stack->slots_top) && shs_populate(slot, sizeof *slot) != 0)
+            return -ENOMEM;
+        if (shs_load32(&slot->state) != SHS_SLOT_FREE || !shs_cas32(&slot->state, SHS_SLOT_FREE, SHS_SLOT_CLAIMED))
+            continue;
+        uint32_t top = shs_load32(&stack->slots_top);
+        while (top < i + 1 && !shs_cas32(&stack->slots_top, top, i + 1))
+            top = shs_load32(&stack->slots_top);
+        slot->gen++;
+        slot->pid = pid;
+        slot->uid = (uint32_t)getuid();
+        slot->start_ns = shs_now();
+        slot->pidns = pid_namespace();
+        slot->flags = flags;
+        slot->bits = sizeof(void *) * 8;
+        slot->spinning = slot->awake = 0;
+        memset(slot->comm, 0, sizeof slot->comm);
+        prctl(PR_GET_NAME, (char *)slot->comm, 0, 0, 0);
+        memset(slot->bells, 0, sizeof slot->bells);
+        memset(slot->takes, 0, sizeof slot->takes);
+        memset(slot->counters, 0, sizeof slot->counters);
+        shs_slot_enrol(slot);
+        shs_store32(&slot->state, SHS_SLOT_LIVE);
+        return (int)i;
+    }
+    return -EAGAIN;
+}
+
+void shs_slot_release(struct shs_stack *stack, uint32_t index)
+{
+    struct shs_slot *slot = shs_slot_at(stack, index);
+    shs_slot_leave_home(slot);
+    for (int i = 0; i < SHS_CTR_COUNT; i++)
+        __atomic_fetch_add(&stack->totals[i], shs_peek64(&slot->counters[i]), __ATOMIC_RELAXED);
+    shs_store32(&slot->robust, 0);
+    slot->pid = 0;
+    shs_store32(&slot->state, SHS_SLOT_FREE);
+}

@@ -1,0 +1,66 @@
+/*
+ * Purpose: a participant's view of its stack: mapped segments, its slot, its options, and typed access by index.
+ * Who may call: anybody who has attached (shs_env filled in by attach, by the helper's admin functions or by a test).
+ * What another participant can write is checked here at each use: an index out of range gives NULL.
+ */
+#pragma once
+#include "common.h"
+
+#define SHS_N_WINDOWS (SHS_BULK_BYTES / SHS_WINDOW_BYTES)
+
+struct shs_env {
+    struct shs_stack *stack;
+    struct shs_arena *arena;
+    uint8_t *window[SHS_N_WINDOWS]; /* bulk memory, mapped as it is used */
+    int bulk_fd;                    /* POSIX bulk segment, high and close-on-exec; -1: System V, wholly mapped */
+    uint64_t bulk_ino;              /* inode of bulk_fd: checked before use */
+    int bell_fd;                    /* AF_UNIX datagram socket to ring bells with */
+    uint32_t slot1;                 /* own slot plus one */
+    struct shs_options opt;
+};
+
+/* A thread of a participant: its tag is unique within the process and never 0. */
+struct shs_who {
+    uint32_t lock_word; /* slot1 << 16 | tag << 1 */
+    uint32_t tag;
+};
+
+static inline struct shs_slot *shs_slot_at(struct shs_stack *stack, uint32_t slot)
+{
+    return (struct shs_slot *)((uint8_t *)stack + SHS_STACK_SLOTS) + (slot & (SHS_N_SLOTS - 1));
+}
+
+static inline uint32_t *shs_bucket_at(struct shs_stack *stack, uint32_t bucket)
+{
+    return (uint32_t *)((uint8_t *)stack + SHS_STACK_FLOWS) + (bucket & (SHS_N_FLOW_BUCKETS - 1));
+}
+
+static inline struct shs_endpoint *shs_endpoint_at(struct shs_stack *stack, uint32_t ep1)
+{
+    if (SHS_UNLIKELY(ep1 - 1 >= SHS_N_ENDPOINTS))
+        return NULL;
+    return (struct shs_endpoint *)((uint8_t *)stack + SHS_STACK_ENDPOINTS) + (ep1 - 1);
+}
+
+static inline struct shs_pair *shs_pair_at(struct shs_arena *arena, uint32_t pair1)
+{
+    if (SHS_UNLIKELY(pair1 - 1 >= SHS_N_PAIRS))
+        return NULL;
+    return (struct shs_pair *)((uint8_t *)arena + SHS_ARENA_PAIRS) + (pair1 - 1);
+}
+
+/* Count an event of a slow path; racing threads of one process may lose an increment, never more. */
+static inline void shs_count(struct shs_env *env, int counter, uint64_t n)
+{
+    if (env->slot1) {
+        uint64_t *c = &shs_slot_at(env->stack, env->slot1 - 1)->counters[counter];
+        shs_set64(c, shs_peek64(c) + n);
+    }
+}
+
+/* Make the pages of [at, at + len) present: 0, or -errno where shared memory is used up (never SIGBUS). */
+int shs_populate(void *at, size_t len);
+/* The memory of unit `unit` (its chunk lies in one window), or NULL where it cannot be mapped. */
+uint8_t *shs_unit_memory(struct shs_env *env, uint32_t unit);
+/* Check magic, version and layout hash of mapped headers: 0, or -EPROTO. */
+int shs_check_headers(const struct shs_stack *stack, const struct shs_arena *arena);

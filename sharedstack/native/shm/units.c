@@ -1,0 +1,123 @@
+#include "shm/units.h"
+
+static uint64_t mask_of(uint32_t unit, unsigned log)
+{
+    uint32_t n = 1u << log;
+    return (n >= 64 ? ~0ull : (1ull << n) - 1) << (unit % 64);
+}
+
+static bool chunk_valid(const struct shs_arena *arena, uint64_t chunk)
+{
+    uint32_t unit = shs_chunk_unit(chunk), n = 1u << shs_chunk_log(chunk);
+    return chunk && n <= SHS_MAX_RING_UNITS && unit < SHS_N_UNITS && unit % n == 0 && unit + n <= arena->n_units;
+}
+
+int shs_units_take(struct shs_env *env, unsigned log)
+{
+    struct shs_arena *arena = env->arena;
+    uint32_t n = 1u << log, limit = arena->n_units < SHS_N_UNITS ? arena->n_units : SHS_N_UNITS;
+    for (uint32_t unit = 0; unit + n <= limit; unit += n) {
+        uint64_t *word = &arena->units[unit / 64], mask = mask_of(unit, log);
+        if (*word == ~0ull && n < 64) {
+            unit = (unit / 64 + 1) * 64 - n;
+            continue;
+        }
+        if (*word & mask)
+            continue;
+        uint8_t *memory = shs_unit_memory(env, unit);
+        if (!memory)
+            return -ENOMEM;
+        int r = shs_populate(memory, (size_t)n * SHS_UNIT_BYTES);
+        if (r < 0)
+            return r;
+        *word |= mask;
+        arena->units_used += n;
+        return (int)unit;
+    }
+    return -ENOMEM;
+}
+
+void shs_units_drop(struct shs_arena *arena, uint64_t chunk)
+{
+    if (!chunk_valid(arena, chunk))
+        return;
+    uint64_t *word = &arena->units[shs_chunk_unit(chunk) / 64], mask = mask_of(shs_chunk_unit(chunk), shs_chunk_log(chunk));
+    if ((*word & mask) == mask)
+        arena->units_used -= 1u << shs_chunk_log(chunk);
+    *word &= ~mask;
+}
+
+uint32_t shs_pair_take(struct shs_arena *arena)
+{
+    uint32_t hint = arena->pair_hint < SHS_N_PAIRS ? arena->pair_hint : 0;
+    for (uint32_t n = 0; n < SHS_N_PAIRS; n++) {
+        uint32_t i = (hint + n) % SHS_N_PAIRS;
+        if (i >= arena->pairs_top) {
+            i = arena->pairs_top;
+            struct shs_pair *fresh = shs_pair_at(arena, i + 1);
+            if (!fresh || shs_populate(fresh, sizeof *fresh) != 0)
+                return 0;
+            arena->pairs_top = i + 1;
+        }
+        struct shs_pair *pair = shs_pair_at(arena, i + 1);
+        if (shs_load32(&pair->state) != SHS_PAIR_FREE)
+            continue;
+        uint32_t gen = pair->gen + 1;
+        memset((uint8_t *)pair + 4, 0, sizeof *pair - 4);
+        pair->gen = gen ? gen : 1;
+        arena->pair_hint = i + 1 < arena->pairs_top ? i + 1 : arena->pairs_top;
+        arena->pairs_used++;
+        return i + 1;
+    }
+    return 0;
+}
+
+/* The writer may have taken a chunk that its reader has not come to: both, once where they are the same. */
+static void drop_chunks(struct shs_arena *arena, struct shs_direction *dir)
+{
+    shs_units_drop(arena, dir->rchunk);
+    if (shs_chunk_unit(dir->wchunk) != shs_chunk_unit(dir->rchunk))
+        shs_units_drop(arena, dir->wchunk);
+    dir->rchunk = dir->wchunk = 0;
+}
+
+void shs_pair_drop(struct shs_arena *arena, uint32_t pair1)
+{
+    struct shs_pair *pair = shs_pair_at(arena, pair1);
+    if (!pair || shs_load32(&pair->state) == SHS_PAIR_FREE)
+        return;
+    shs_store32(&pair->state, SHS_PAIR_FREE);
+    for (int d = 0; d < 2; d++)
+        drop_chunks(arena, &pair->dir[d]);
+    arena->pairs_used--;
+    if (pair1 - 1 < arena->pair_hint)
+        arena->pair_hint = pair1 - 1;
+}
+
+void shs_arena_rebuild(struct shs_arena *arena)
+{
+    uint32_t pairs = 0, units = 0;
+    memset(arena->units, 0, sizeof arena->units);
+    if (arena->pairs_top > SHS_N_PAIRS)
+        arena->pairs_top = SHS_N_PAIRS;
+    for (uint32_t p = 1; p <= arena->pairs_top; p++) {
+        struct shs_pair *pair = shs_pair_at(arena, p);
+        if (shs_load32(&pair->state) == SHS_PAIR_FREE)
+            continue;
+        pairs++;
+        for (int d = 0; d < 2; d++) {
+            uint64_t chunks[2] = {shs_load64(&pair->dir[d].rchunk), shs_load64(&pair->dir[d].wchunk)};
+            for (int c = 0; c < 2; c++) {
+                if (!chunk_valid(arena, chunks[c]))
+                    continue;
+                uint64_t *word = &arena->units[shs_chunk_unit(chunks[c]) / 64];
+                uint64_t mask = mask_of(shs_chunk_unit(chunks[c]), shs_chunk_log(chunks[c]));
+                units += (uint32_t)__builtin_popcountll(mask & ~*word);
+                *word |= mask;
+            }
+        }
+    }
+    arena->pairs_used = pairs;
+    arena->units_used = units;
+    arena->pair_hint = 0;
+}

@@ -1,0 +1,43 @@
+/*
+ * Purpose: ring memory of an arena, in units of UNIT_BYTES, and the arena's pairs. Needs the arena's lock.
+ * The bitmap is derived: shs_arena_rebuild makes it again from the chunks that live pairs name.
+ */
+#pragma once
+#include "shm/stack.h"
+
+/* A chunk, packed as in direction.wchunk: first unit plus one | log2 of its units | index / 16 at which it begins. */
+static inline uint64_t shs_chunk_pack(uint32_t unit, unsigned log, uint64_t base)
+{
+    return (uint64_t)(unit + 1) | (uint64_t)log << SHS_CHUNK_LOG_SHIFT | (base >> 4) << SHS_CHUNK_BASE_SHIFT;
+}
+
+static inline uint32_t shs_chunk_unit(uint64_t chunk)
+{
+    return (uint32_t)(chunk & ((1u << SHS_CHUNK_LOG_SHIFT) - 1)) - 1;
+}
+
+static inline unsigned shs_chunk_log(uint64_t chunk)
+{
+    return (unsigned)(chunk >> SHS_CHUNK_LOG_SHIFT) & 15;
+}
+
+static inline size_t shs_chunk_bytes(uint64_t chunk)
+{
+    return (size_t)SHS_UNIT_BYTES << shs_chunk_log(chunk);
+}
+
+static inline uint64_t shs_chunk_base(uint64_t chunk)
+{
+    return chunk >> SHS_CHUNK_BASE_SHIFT << 4;
+}
+
+/* Take 1 << log aligned units whose memory is present; returns the first unit or -errno. */
+int shs_units_take(struct shs_env *env, unsigned log);
+/* Give back the units of a packed chunk (0: nothing). */
+void shs_units_drop(struct shs_arena *arena, uint64_t chunk);
+/* Take a free pair: pair plus one, zeroed but for its gen, state still PAIR_FREE; 0 if there is none. */
+uint32_t shs_pair_take(struct shs_arena *arena);
+/* Give a pair back, its chunks too. */
+void shs_pair_drop(struct shs_arena *arena, uint32_t pair1);
+/* Rebuild everything derived in the arena segment. */
+void shs_arena_rebuild(struct shs_arena *arena);
