@@ -58,6 +58,8 @@ def names_header() -> str:
         ("Counters of a slot.", "CTR", [c.name for c in COUNTERS]),
     ):
         out += [f"/* {title} */", "enum {", *(f"    SHS_{prefix}_{n.upper()} = {i}," for i, n in enumerate(names)), f"    SHS_{prefix}_COUNT = {len(names)}", "};"]
+    texts = ", \\\n    ".join('"' + r.text.replace('"', "'") + '"' for r in REASONS)
+    out.append("#define SHS_REASON_NAMES \\\n    " + texts)
     out += ["/* Options; see `sharedstack options`. */", "struct shs_options {", *(f"    uint64_t {o.name}; /* {o.meaning} */" for o in OPTIONS), "};"]
     rows = ", \\\n".join(f'    X({o.name}, "{o.env}", {o.default}ull, {o.low}ull, {o.high}ull)' for o in OPTIONS)
     out.append("#define SHS_OPTION_LIST(X) \\\n" + rows.replace(", \\\n", " \\\n"))

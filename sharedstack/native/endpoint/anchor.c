@@ -4,7 +4,6 @@
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <sys/stat.h>
 
 #include "shm/sys.h"
 
@@ -60,10 +59,10 @@ int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor)
     len = sizeof anchor->cookie;
     if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &anchor->cookie, &len) != 0)
         return SHS_REASON_NOT_INET;
-    struct stat st;
-    if (fstat(fd, &st) != 0)
+    struct shs_stat st;
+    if (shs_sys_stat(fd, "", &st) != 0)
         return SHS_REASON_NOT_INET;
-    anchor->inode = (uint64_t)st.st_ino;
+    anchor->inode = st.ino;
     struct sockaddr_storage here = {0}, there = {0};
     socklen_t here_len = sizeof here, there_len = sizeof there;
     if (SHS_SYS(getsockname(fd, (struct sockaddr *)&here, &here_len)) != 0 || SHS_SYS(getpeername(fd, (struct sockaddr *)&there, &there_len)) != 0)

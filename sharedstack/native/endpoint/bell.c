@@ -87,3 +87,12 @@ bool shs_bell_ring(struct shs_env *env, struct shs_direction *dir, uint32_t hand
     shs_count(env, r < 0 && r != -EAGAIN ? SHS_CTR_BELLS_FAILED : SHS_CTR_BELLS, 1);
     return true;
 }
+
+bool shs_bell_available(struct shs_env *env, struct shs_direction *dir, const struct shs_bell_own *own)
+{
+    uint32_t handle = shs_load32(&dir->bell);
+    if (!handle || handle == own->handle)
+        return true;
+    struct shs_bell *bell = &shs_slot_at(env->stack, (handle - 1) / SHS_N_BELLS)->bells[(handle - 1) % SHS_N_BELLS];
+    return !shs_load32(&bell->armed);
+}

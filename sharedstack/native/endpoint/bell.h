@@ -22,3 +22,5 @@ void shs_bell_drop(struct shs_bell_own *own, bool forked);
 void shs_bell_drain(struct shs_bell_own *own);
 /* After publishing in dir: ring the bell if its thread has armed it; true if it was rung. */
 bool shs_bell_ring(struct shs_env *env, struct shs_direction *dir, uint32_t handle);
+/* May the calling thread doze on this ring? Not while another thread dozes there. */
+bool shs_bell_available(struct shs_env *env, struct shs_direction *dir, const struct shs_bell_own *own);

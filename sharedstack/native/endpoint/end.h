@@ -39,6 +39,7 @@ struct shs_rx {
     uint64_t *looked_ns; /* when the kernel's queue was last looked at */
     bool must_look;      /* look at the kernel's queue even if that was a moment ago */
     bool may_open;       /* the ring may be opened (no set of the caller's forbids it) */
+    uint64_t look_gap_ns; /* otherwise it is looked at when the last look is so long ago */
 };
 
 /* Receive without waiting: bytes, 0 at the end of the stream, -EAGAIN (nothing there; the ring is open if it may be) or -errno. */

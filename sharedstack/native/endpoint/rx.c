@@ -3,7 +3,7 @@
  * 1  under rlock: records that come no later than `taken` are copied out;
  * 2  a head record that comes later: first the kernel's bytes up to it, no more;
  * 3  nothing in the ring: count as a taker, look at the ring again, take from the kernel without limit;
- * 4  nothing there either: open the ring, so that the next bytes come by it.
+ * 4  open the ring, so that the next bytes come by it.
  */
 #include "common.h"
 
@@ -90,7 +90,7 @@ static bool first_chunk(struct shs_env *env, const struct shs_who *who, struct s
     return true;
 }
 
-/* Under rlock, the ring empty and the kernel's queue just seen empty: let the writer push from now on. */
+/* Under rlock, in a read call: let the writer push from now on. */
 static void open_ring(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
 {
     struct shs_direction *dir = end->rx;
@@ -178,6 +178,8 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             shs_set64(&end->ep->rx_local, shs_peek64(&end->ep->rx_local) + (uint64_t)r);
             shs_set64(&end->ep->rx_calls, shs_peek64(&end->ep->rx_calls) + 1);
             shs_set32(&dir->rcpu, (uint32_t)sched_getcpu());
+            if (SHS_UNLIKELY(!(shs_peek64(&dir->word) & SHS_WORD_OPEN)) && how->may_open)
+                open_ring(env, who, end);
             break;
         }
         if (SHS_UNLIKELY(r == SHS_RING_BROKEN)) {
@@ -196,7 +198,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
         }
         uint64_t now = shs_now();
         if (!how->must_look && (shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_load64(&dir->ksent) == taken &&
-            now - *how->looked_ns < env->opt.look_us * 1000) {
+            now - *how->looked_ns < how->look_gap_ns) {
             r = -EAGAIN;
             break;
         }
@@ -208,7 +210,8 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
         if (r > 0)
             shs_set64(&end->ep->rx_kernel, shs_peek64(&end->ep->rx_kernel) + (uint64_t)r);
         *how->looked_ns = now;
-        if (r == -EAGAIN && how->may_open)
+        /* also after bytes came: a program that reads once for each event never meets EAGAIN, and the records say what comes first */
+        if ((r == -EAGAIN || r > 0) && how->may_open)
             open_ring(env, who, end);
         break;
     }

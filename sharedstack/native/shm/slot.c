@@ -3,7 +3,6 @@
 #include <linux/futex.h>
 #include <stdio.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 
 #include "shm/lock.h"
 #include "shm/sys.h"
@@ -74,8 +73,8 @@ void shs_slot_leave_home(struct shs_slot *slot)
 
 static uint64_t pid_namespace(void)
 {
-    struct stat st;
-    return stat("/proc/self/ns/pid", &st) == 0 ? (uint64_t)st.st_ino : 0;
+    struct shs_stat st;
+    return shs_sys_stat(AT_FDCWD, "/proc/self/ns/pid", &st) == 0 ? st.ino : 0;
 }
 
 int shs_slot_claim(struct shs_stack *stack, uint32_t pid, uint32_t flags)

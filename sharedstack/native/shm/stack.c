@@ -1,7 +1,6 @@
 #include "shm/stack.h"
 
 #include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "shm/sys.h"
 
@@ -35,8 +34,8 @@ uint8_t *shs_unit_memory(struct shs_env *env, uint32_t unit)
     uint8_t **window = &env->window[at / SHS_WINDOW_BYTES];
     uint8_t *base = __atomic_load_n(window, __ATOMIC_ACQUIRE);
     if (SHS_UNLIKELY(!base)) {
-        struct stat st;
-        if (env->bulk_fd < 0 || fstat(env->bulk_fd, &st) != 0 || (uint64_t)st.st_ino != env->bulk_ino)
+        struct shs_stat st;
+        if (env->bulk_fd < 0 || shs_sys_stat(env->bulk_fd, "", &st) != 0 || st.ino != env->bulk_ino)
             return NULL; /* the program closed or replaced our descriptor */
         off_t offset = (off_t)(at / SHS_WINDOW_BYTES * SHS_WINDOW_BYTES);
         base = mmap(NULL, SHS_WINDOW_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, env->bulk_fd, offset);

@@ -11,6 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <linux/stat.h>
+
 #include "common.h"
 
 #define SHS_SYS(call)                                                                                                            \
@@ -70,4 +72,26 @@ static inline long shs_sys_shutdown(int fd, int how)
 static inline uint32_t shs_sys_gettid(void)
 {
     return (uint32_t)syscall(SYS_gettid);
+}
+
+/* poll(2) for so many milliseconds, retried by nobody. */
+static inline long shs_sys_poll(struct pollfd *fds, unsigned n, int ms)
+{
+    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
+    return SHS_SYS(syscall(SYS_ppoll, fds, n, &ts, NULL, 8));
+}
+
+/* What statx(2) says of a descriptor, or of a path where fd is AT_FDCWD (libc's stat is too new for old systems). */
+struct shs_stat {
+    uint64_t ino, size;
+    uint32_t uid, mode;
+};
+
+static inline long shs_sys_stat(int fd, const char *path, struct shs_stat *out)
+{
+    struct statx st;
+    long r = SHS_SYS(syscall(SYS_statx, fd, path, fd >= 0 ? 0x1000 /* AT_EMPTY_PATH */ : 0, 0x7ff /* STATX_BASIC_STATS */, &st));
+    if (r == 0)
+        *out = (struct shs_stat){st.stx_ino, st.stx_size, st.stx_uid, st.stx_mode};
+    return r;
 }

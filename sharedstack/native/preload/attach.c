@@ -1,0 +1,222 @@
+/*
+ * 1  ask the helper: an abstract SOCK_SEQPACKET socket, one msgpack message, the segments come back by SCM_RIGHTS;
+ * 2  no helper: open the segments by name; owner, mode and layout hash are checked either way;
+ * 3  map, claim a slot (which enrols this thread as its witness), make the socket that rings bells.
+ */
+#include "preload/attach.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <sys/un.h>
+
+#include "endpoint/fds.h"
+#include "preload/msgpack.h"
+#include "preload/process.h"
+#include "shm/slot.h"
+#include "shm/sys.h"
+
+#define ANSWER_MS 200 /* a helper that is stopped does not stop programs for longer */
+
+enum { STACK, ARENA, BULK, PARTS };
+static const char *const part_names[PARTS] = {"stack", "arena", "bulk"};
+
+struct found {
+    int fd[PARTS];
+    int64_t bulk_id;
+};
+
+static socklen_t control_address(struct sockaddr_un *sun, const char *stack_name, const char *suffix)
+{
+    memset(sun, 0, sizeof *sun);
+    sun->sun_family = AF_UNIX;
+    int n = snprintf(sun->sun_path + 1, sizeof sun->sun_path - 1, SHS_SHM_PREFIX "/%u/%s%s", (unsigned)getuid(), stack_name, suffix);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+}
+
+static long netns_cookie(int fd, uint64_t *cookie)
+{
+    socklen_t len = sizeof *cookie;
+    long r = shs_sys_getsockopt(fd, SOL_SOCKET, 71 /* SO_NETNS_COOKIE */, cookie, &len);
+    if (r != 0) {
+        struct shs_stat st;
+        r = shs_sys_stat(AT_FDCWD, "/proc/self/ns/net", &st);
+        *cookie = r == 0 ? st.ino : 0;
+    }
+    return r;
+}
+
+/* One message to the helper and its answer: REASON_NONE, or why not. */
+static int ask_helper(int sock, uint64_t netns, struct found *found)
+{
+    struct ucred cred;
+    socklen_t len = sizeof cred;
+    if (shs_sys_getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0 || (cred.uid != getuid() && cred.uid != 0))
+        return SHS_REASON_NO_HELPER;
+    struct shs_pack pack = {0};
+    shs_pack_map(&pack, 4);
+    shs_pack_str(&pack, "v");
+    shs_pack_uint(&pack, SHS_PROTOCOL_VERSION);
+    shs_pack_str(&pack, "t");
+    shs_pack_str(&pack, SHS_MSG_ATTACH);
+    shs_pack_str(&pack, "hash");
+    shs_pack_uint(&pack, SHS_LAYOUT_HASH);
+    shs_pack_str(&pack, "netns");
+    shs_pack_uint(&pack, netns);
+    struct iovec iov = {pack.bytes, pack.len};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    struct pollfd ready = {.fd = sock, .events = POLLIN};
+    if (shs_sys_sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 || shs_sys_poll(&ready, 1, ANSWER_MS) != 1)
+        return SHS_REASON_NO_HELPER;
+    uint8_t answer[SHS_MAX_MESSAGE];
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(PARTS * sizeof(int))];
+    iov = (struct iovec){answer, sizeof answer};
+    msg = (struct msghdr){.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    long n = shs_sys_recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    struct cmsghdr *cmsg = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+    if (cmsg && cmsg->cmsg_type == SCM_RIGHTS)
+        memcpy(found->fd, CMSG_DATA(cmsg), cmsg->cmsg_len - CMSG_LEN(0));
+    char type[16] = "", text[256] = "";
+    uint64_t bulk_id = 0;
+    if (n <= 0 || !shs_unpack_str(answer, (size_t)n, "t", type, sizeof type))
+        return SHS_REASON_NO_HELPER;
+    if (strcmp(type, SHS_MSG_LEND) != 0) {
+        char code[16] = "";
+        shs_unpack_str(answer, (size_t)n, "code", code, sizeof code);
+        shs_unpack_str(answer, (size_t)n, "text", text, sizeof text);
+        shs_log(text, sock, !strcmp(code, "layout") ? SHS_REASON_LAYOUT_MISMATCH : SHS_REASON_NO_HELPER);
+        return !strcmp(code, "layout") ? SHS_REASON_LAYOUT_MISMATCH : !strcmp(code, "netns") ? SHS_REASON_OTHER_NETNS : SHS_REASON_NO_HELPER;
+    }
+    found->bulk_id = shs_unpack_uint(answer, (size_t)n, "bulk_id", &bulk_id) ? (int64_t)bulk_id : -1;
+    return SHS_REASON_NONE;
+}
+
+static int from_helper(const char *stack_name, uint64_t netns, struct found *found)
+{
+    struct sockaddr_un sun;
+    socklen_t len = control_address(&sun, stack_name, "");
+    int sock = (int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    int why = SHS_REASON_NO_HELPER;
+    if (sock >= 0 && SHS_SYS(syscall(SYS_connect, sock, &sun, len)) == 0)
+        why = ask_helper(sock, netns, found);
+    if (sock >= 0)
+        shs_sys_close(sock);
+    return why;
+}
+
+static int by_name(const char *stack_name, uint64_t netns, struct found *found)
+{
+    for (int i = 0; i < PARTS; i++) {
+        char path[128];
+        snprintf(path, sizeof path, "/dev/shm/" SHS_SHM_PREFIX ".%u.%" PRIx64 ".%s.%s", (unsigned)getuid(), netns, stack_name, part_names[i]);
+        found->fd[i] = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0));
+        if (found->fd[i] < 0 && i != BULK)
+            return SHS_REASON_NO_HELPER;
+    }
+    return SHS_REASON_NONE;
+}
+
+static void *map_part(int fd, size_t bytes)
+{
+    struct shs_stat st;
+    if (fd < 0 || shs_sys_stat(fd, "", &st) != 0 || st.size < bytes || st.uid != getuid() || (st.mode & 077))
+        return NULL;
+    void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+/* Ring memory: a POSIX segment is mapped in windows as it is used; a System V one, of huge pages, as a whole. */
+static bool map_bulk(struct shs_env *env, struct found *found)
+{
+    struct shs_stat st;
+    if (env->arena->bulk_kind == SHS_BULK_SYSV_HUGE) {
+        struct shmid_ds ds;
+        int id = found->bulk_id >= 0 ? (int)found->bulk_id : env->arena->bulk_id;
+        if (shmctl(id, IPC_STAT, &ds) != 0 || ds.shm_perm.uid != getuid() || (ds.shm_perm.mode & 077) ||
+            ds.shm_segsz < (size_t)env->arena->n_units * SHS_UNIT_BYTES)
+            return false;
+        uint8_t *at = shmat(id, NULL, 0);
+        if (at == (void *)-1)
+            return false;
+        for (size_t w = 0; w < SHS_N_WINDOWS; w++)
+            env->window[w] = at + w * SHS_WINDOW_BYTES;
+        env->bulk_fd = -1;
+        return true;
+    }
+    if (found->fd[BULK] < 0 || shs_sys_stat(found->fd[BULK], "", &st) != 0 || st.uid != getuid() || (st.mode & 077))
+        return false;
+    env->bulk_fd = shs_fd_high(found->fd[BULK]);
+    env->bulk_ino = st.ino;
+    found->fd[BULK] = -1;
+    return true;
+}
+
+static int use(struct shs_env *env, struct found *found)
+{
+    env->stack = map_part(found->fd[STACK], SHS_STACK_BYTES);
+    env->arena = map_part(found->fd[ARENA], SHS_ARENA_BYTES);
+    if (!env->stack || !env->arena)
+        return SHS_REASON_NO_HELPER;
+    if (shs_check_headers(env->stack, env->arena) != 0) {
+        char line[96];
+        snprintf(line, sizeof line, "stack has layout %016" PRIx64 ", the library %016" PRIx64, env->stack->layout_hash, (uint64_t)SHS_LAYOUT_HASH);
+        shs_log(line, found->fd[STACK], SHS_REASON_LAYOUT_MISMATCH);
+        return SHS_REASON_LAYOUT_MISMATCH;
+    }
+    if (shs_load32(&env->stack->state) != SHS_STACK_READY)
+        return SHS_REASON_DRAINING;
+    if (!map_bulk(env, found))
+        return SHS_REASON_NO_HELPER;
+    env->bell_fd = shs_fd_high((int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
+    int slot = shs_slot_claim(env->stack, (uint32_t)getpid(), 0);
+    if (slot < 0 || env->bell_fd < 0)
+        return SHS_REASON_EXHAUSTED;
+    env->slot1 = (uint32_t)slot + 1;
+    return SHS_REASON_NONE;
+}
+
+int shs_attach_segments(struct shs_env *env, const char *stack_name, int fd)
+{
+    struct found found = {.fd = {-1, -1, -1}, .bulk_id = -1};
+    uint64_t netns;
+    if (netns_cookie(fd, &netns) != 0)
+        return SHS_REASON_OTHER_NETNS;
+    int why = from_helper(stack_name, netns, &found);
+    bool named = why == SHS_REASON_NO_HELPER;
+    if (named)
+        why = by_name(stack_name, netns, &found);
+    if (why == SHS_REASON_NONE)
+        why = use(env, &found);
+    for (int i = 0; i < PARTS; i++)
+        if (found.fd[i] >= 0)
+            shs_sys_close(found.fd[i]);
+    if (why != SHS_REASON_NONE) {
+        if (env->stack)
+            munmap(env->stack, SHS_STACK_BYTES);
+        if (env->arena)
+            munmap(env->arena, SHS_ARENA_BYTES);
+        if (env->bulk_fd >= 0)
+            shs_sys_close(env->bulk_fd);
+        if (env->bell_fd >= 0)
+            shs_sys_close(env->bell_fd);
+        env->stack = NULL;
+        env->arena = NULL;
+        env->bulk_fd = env->bell_fd = -1;
+    } else {
+        /* the helper knows the process from its credentials; which slot it took, it learns here */
+        shs_nudge(stack_name, env->slot1 - 1);
+    }
+    return why;
+}
+
+void shs_nudge(const char *stack_name, uint32_t slot)
+{
+    struct sockaddr_un sun;
+    socklen_t len = control_address(&sun, stack_name, "/nudge");
+    char text[32];
+    int n = snprintf(text, sizeof text, "slot %u", slot);
+    struct iovec iov = {text, (size_t)n};
+    struct msghdr msg = {.msg_name = &sun, .msg_namelen = len, .msg_iov = &iov, .msg_iovlen = 1};
+    (void)shs_sys_sendmsg(shs_proc.env.bell_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+}

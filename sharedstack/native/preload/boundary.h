@@ -1,0 +1,39 @@
+/*
+ * Purpose: the boundary between the program and the library, used by the generated wrappers: when to go straight to libc, and how
+ * -errno inside becomes errno outside.
+ */
+#pragma once
+#include "preload/process.h"
+
+#define SHS_EXPORT __attribute__((visibility("default")))
+
+/* Straight to libc: in a vfork child (its memory is the parent's), and with the library switched off. */
+static inline bool shs_plain(void)
+{
+    if (SHS_UNLIKELY(!shs_proc.resolved))
+        shs_start();
+    return shs_self.vfork || shs_proc.off;
+}
+
+static inline ssize_t shs_errno(ssize_t r)
+{
+    if (SHS_UNLIKELY(r < 0)) {
+        errno = (int)-r;
+        return -1;
+    }
+    return r;
+}
+
+static inline void *shs_pointer(intptr_t r)
+{
+    if (r < 0 && r > -4096) {
+        errno = (int)-r;
+        return NULL;
+    }
+    return (void *)r;
+}
+
+/* libc's own function of that name, NULL if it has none. */
+void *shs_next(const char *name);
+/* Fill in shs_real (generated). */
+void shs_resolve(void);

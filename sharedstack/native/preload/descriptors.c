@@ -1,0 +1,202 @@
+/*
+ * Calls that make, copy, connect and close descriptors. The kernel does the work; here the table learns what a number means now.
+ */
+#include "common.h"
+
+#include <netinet/in.h>
+#include <stdlib.h>
+
+#include "endpoint/lift.h"
+#include "intercepts.gen.h"
+#include "preload/epoll.h"
+#include "preload/gate.h"
+#include "preload/restart.h"
+#include "shm/sys.h"
+
+static void now_is(int fd, uint32_t state)
+{
+    struct shs_fd *f = shs_fd_make(fd);
+    if (!f)
+        return;
+    shs_fd_reset(fd);
+    if (fd <= 2)
+        f->why = SHS_REASON_STANDARD_STREAM;
+    __atomic_store_n(&f->state, state, __ATOMIC_RELEASE);
+}
+
+int shs_i_socket(int domain, int type, int protocol)
+{
+    int fd = shs_n_socket(domain, type, protocol);
+    if (fd >= 0) {
+        bool tcp = (domain == AF_INET || domain == AF_INET6) && (type & 15) == SOCK_STREAM && (protocol == 0 || protocol == IPPROTO_TCP);
+        now_is(fd, tcp ? SHS_FD_NEW : SHS_FD_KERNEL);
+    }
+    return fd;
+}
+
+static int accepted(int listener, int fd)
+{
+    if (fd < 0)
+        return fd;
+    struct shs_fd *l = shs_fd_look(listener);
+    /* a listener that we saw being made is TCP; any other's connections are looked at when they are first used */
+    now_is(fd, l && l->state == SHS_FD_NEW ? SHS_FD_TCP : SHS_FD_UNKNOWN);
+    return fd;
+}
+
+int shs_i_accept(int fd, struct sockaddr *addr, socklen_t *addrlen)
+{
+    return accepted(fd, shs_n_accept(fd, addr, addrlen));
+}
+
+int shs_i_accept4(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+{
+    return accepted(fd, shs_n_accept4(fd, addr, addrlen, flags));
+}
+
+int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
+{
+    int r = shs_n_connect(fd, addr, addrlen);
+    struct shs_fd *f = shs_fd_look(fd);
+    if (f && f->state == SHS_FD_NEW && (r == 0 || r == -EINPROGRESS) && addr && addr->sa_family != AF_UNSPEC)
+        __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_RELEASE);
+    return r;
+}
+
+int shs_i_shutdown(int fd, int how)
+{
+    struct shs_fd *f;
+    if (!shs_gate_paired(fd, &f) || shs_load32(&f->end.tx->tx_on) == SHS_OFF)
+        return shs_n_shutdown(fd, how);
+    return (int)shs_end_shutdown(&shs_proc.env, shs_who(), &f->end, how);
+}
+
+int shs_i_close(int fd)
+{
+    shs_fd_closing(fd);
+    return shs_n_close(fd);
+}
+
+int shs_i_close_range(unsigned int first, unsigned int last, int flags)
+{
+    if (!shs_real.close_range)
+        return -ENOSYS;
+    unsigned top = last < SHS_FD_CHUNK * SHS_FD_CHUNKS - 1 ? last : SHS_FD_CHUNK * SHS_FD_CHUNKS - 1;
+    if (!(flags & 4 /* CLOSE_RANGE_CLOEXEC */))
+        for (unsigned fd = first; fd <= top; fd++) {
+            if (!shs_fd_chunk[fd / SHS_FD_CHUNK])
+                fd |= SHS_FD_CHUNK - 1;
+            else
+                shs_fd_closing((int)fd);
+        }
+    return shs_n_close_range(first, last, flags);
+}
+
+void shs_i_closefrom(int first)
+{
+    unsigned from = first < 0 ? 0 : (unsigned)first;
+    if (shs_real.close_range && shs_i_close_range(from, ~0u, 0) == 0)
+        return;
+    if (shs_real.closefrom)
+        shs_real.closefrom(first);
+}
+
+int shs_fd_copied(int from, int to)
+{
+    struct shs_fd *a = shs_fd_look(from);
+    if (to < 0 || to == from || !a)
+        return to;
+    struct shs_fd *b = shs_fd_make(to);
+    if (!b)
+        return to;
+    shs_fd_reset(to);
+    if (a->state == SHS_FD_EPOLL || a->state == SHS_FD_NEW || a->state == SHS_FD_TCP) {
+        /* two numbers for one socket that is not under count: a call on the one is not seen from the other */
+        if (a->state == SHS_FD_EPOLL) {
+            shs_set_shared(a->epoll);
+            return to;
+        }
+        a->why = a->why ? a->why : a->state == SHS_FD_TCP ? SHS_REASON_FORKED : 0;
+        b->why = a->why;
+        b->state = a->state;
+        return to;
+    }
+    if (a->state == SHS_FD_REG || a->state == SHS_FD_PAIRED) {
+        a->why = SHS_REASON_FORKED; /* what is not activated yet stays so */
+        b->why = a->why;
+        b->ep1 = a->ep1;
+        b->end = a->end;
+        b->end.fd = to;
+        shs_ep_refs(b->ep1, 1);
+    }
+    b->state = a->state;
+    return to;
+}
+
+int shs_i_dup(int fd)
+{
+    return shs_fd_copied(fd, shs_n_dup(fd));
+}
+
+int shs_i_dup2(int fd, int to)
+{
+    if (fd != to && shs_sys_fcntl(fd, F_GETFD, 0) >= 0)
+        shs_fd_closing(to);
+    return shs_fd_copied(fd, shs_n_dup2(fd, to));
+}
+
+int shs_i_dup3(int fd, int to, int flags)
+{
+    if (fd != to && shs_sys_fcntl(fd, F_GETFD, 0) >= 0)
+        shs_fd_closing(to);
+    return shs_fd_copied(fd, shs_n_dup3(fd, to, flags));
+}
+
+/* stdio reads and writes inside libc, unseen: the connection must be, and stay, on the kernel path. */
+intptr_t shs_i_fdopen(int fd, const char *mode)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    if (f && f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED) {
+        f->why = SHS_REASON_STDIO;
+        if (f->state == SHS_FD_PAIRED) {
+            __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+            shs_set32(&f->end.ep->why_rx, SHS_REASON_STDIO);
+            shs_set32(&f->end.ep->why_tx, SHS_REASON_STDIO);
+            __atomic_fetch_or(&f->end.rx->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+        }
+    }
+    return shs_n_fdopen(fd, mode);
+}
+
+int shs_i_fclose(FILE *stream)
+{
+    int fd = stream ? fileno_unlocked(stream) : -1;
+    if (fd >= 0)
+        shs_fd_closing(fd);
+    return shs_n_fclose(stream);
+}
+
+void shs_received_rights(struct msghdr *msg)
+{
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
+            int fd;
+            memcpy(&fd, (uint8_t *)c + at, sizeof fd);
+            shs_fd_reset(fd);
+        }
+    }
+}
+
+/* sigaction(2), signal(7): a wait is restarted only if the handler that ran was installed with SA_RESTART. We do not know which
+ * one ran; if all have it, neither does it matter. */
+bool shs_restarts(void)
+{
+    for (int sig = 1; sig < 32; sig++) {
+        struct sigaction act;
+        if (sigaction(sig, NULL, &act) == 0 && act.sa_handler != SIG_DFL && act.sa_handler != SIG_IGN && !(act.sa_flags & SA_RESTART))
+            return false;
+    }
+    return true;
+}

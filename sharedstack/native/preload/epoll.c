@@ -1,0 +1,452 @@
+/*
+ * epoll, in the order of events:
+ * 1  collect: members with open rings that hold something are reported, by the rules of their interest (level, edge, one-shot);
+ * 2  now and then, and whenever the rings are empty, the kernel's set is asked without waiting; two reports for one member become one;
+ * 3  spin; doze: sleep on the kernel's set and a bell, the rings staying open; or sleep: shut every open ring, look again, and
+ *    wait in the kernel.
+ */
+#include "preload/epoll.h"
+
+#include <stdlib.h>
+
+#include "intercepts.gen.h"
+#include "preload/gate.h"
+#include "preload/restart.h"
+#include "shm/sys.h"
+
+#define DOZE_MOST 64 /* rings to be looked at before a doze; with more, sleeping is as cheap */
+
+static void lock_set(struct shs_set *set)
+{
+    while (!shs_cas32(&set->lock, 0, 1))
+        shs_pause();
+}
+
+static void unlock_set(struct shs_set *set)
+{
+    shs_store32(&set->lock, 0);
+}
+
+struct shs_set *shs_set_of(int epfd)
+{
+    struct shs_fd *f = shs_fd_make(epfd);
+    if (!f)
+        return NULL;
+    if (f->state != SHS_FD_EPOLL || !f->epoll) {
+        struct shs_set *set = calloc(1, sizeof *set);
+        if (!set)
+            return NULL;
+        set->room = (uint32_t)shs_proc.env.opt.open_max;
+        set->opened = calloc(set->room, sizeof *set->opened);
+        if (!set->opened) {
+            free(set);
+            return NULL;
+        }
+        f->epoll = set;
+        __atomic_store_n(&f->state, SHS_FD_EPOLL, __ATOMIC_RELEASE);
+    }
+    return f->epoll;
+}
+
+static struct shs_set *set_of_member(struct shs_fd *f)
+{
+    struct shs_fd *e = f->set ? shs_fd_look((int)f->set - 1) : NULL;
+    return e && e->state == SHS_FD_EPOLL ? e->epoll : NULL;
+}
+
+/* Under the lock: no ring of the set is pushable afterwards. */
+static void shut_opened(struct shs_set *set)
+{
+    for (uint32_t i = 0; i < set->n_opened; i++) {
+        struct shs_fd *f = shs_fd_look(set->opened[i]);
+        if (f && f->in_opened && f->state == SHS_FD_PAIRED && shs_ring_close(f->end.rx)) {
+            shs_set32(&f->end.ep->why_rx, SHS_REASON_READER_ASLEEP);
+            shs_count(&shs_proc.env, SHS_CTR_SHUTS, 1);
+        }
+    }
+}
+
+void shs_set_shared(struct shs_set *set)
+{
+    lock_set(set);
+    set->shared = true;
+    shut_opened(set);
+    unlock_set(set);
+}
+
+void shs_set_drop(struct shs_set *set)
+{
+    if (!set)
+        return;
+    shs_set_shared(set); /* its members' rings go with it: nobody may be waiting for them any more */
+    free(set->opened);
+    free(set);
+}
+
+void shs_set_forget(struct shs_fd *f, int fd)
+{
+    struct shs_set *set = set_of_member(f);
+    if (set) {
+        lock_set(set);
+        for (uint32_t i = 0; i < set->n_opened; i++)
+            if (set->opened[i] == fd)
+                set->opened[i] = set->opened[--set->n_opened];
+        unlock_set(set);
+    }
+    f->in_opened = false;
+    f->set = 0;
+}
+
+bool shs_set_may_open(struct shs_fd *f)
+{
+    struct shs_set *set;
+    if (!f->set)
+        return true;
+    set = set_of_member(f);
+    if (set && !set->shared && (f->in_opened || set->n_opened < set->room))
+        return true;
+    shs_set32(&f->end.ep->why_rx, set && !set->shared ? SHS_REASON_OPEN_LIMIT : SHS_REASON_MANY_SETS);
+    return false;
+}
+
+bool shs_set_opened(struct shs_fd *f, int fd)
+{
+    struct shs_set *set = set_of_member(f);
+    bool listed = false;
+    if (set) {
+        lock_set(set);
+        if (!f->in_opened && set->n_opened < set->room && !set->shared) {
+            set->opened[set->n_opened++] = fd;
+            f->in_opened = true;
+            f->edge_index = shs_rd_index(shs_load64(&f->end.rx->rd));
+        }
+        listed = f->in_opened;
+        unlock_set(set);
+        shs_fence();
+        listed = listed && !shs_load32(&set->sleepers);
+    }
+    if (!listed)
+        shs_ring_close(f->end.rx);
+    return !listed;
+}
+
+/* Does the ring hold something that the member's interest wants reported? */
+static bool wants(struct shs_fd *f)
+{
+    if (!f || !f->in_opened || f->state != SHS_FD_PAIRED || !(f->events & (EPOLLIN | EPOLLRDNORM)) || !shs_ring_waiting(f->end.rx))
+        return false;
+    return !(f->events & EPOLLET) || f->edge_index != shs_word_index(shs_load64(&f->end.rx->word));
+}
+
+static bool any_ready(struct shs_set *set)
+{
+    for (uint32_t i = 0, n = set->n_opened; i < n; i++)
+        if (wants(shs_fd_look(set->opened[i])))
+            return true;
+    return false;
+}
+
+/* Report ready members; *came: when the first of them was published, if its writer said so. */
+static int collect(struct shs_set *set, int epfd, struct epoll_event *events, int max, uint64_t *came)
+{
+    int n = 0;
+    lock_set(set);
+    uint32_t count = set->n_opened, at = count && set->rotate < count ? set->rotate : 0;
+    for (uint32_t i = 0; i < count && n < max; i++, at = at + 1 < count ? at + 1 : 0) {
+        struct shs_fd *f = shs_fd_look(set->opened[at]);
+        if (!wants(f))
+            continue;
+        f->edge_index = shs_word_index(shs_load64(&f->end.rx->word));
+        events[n].events = f->events & (EPOLLIN | EPOLLRDNORM);
+        events[n++].data.u64 = f->data;
+        set->peer_cpu = shs_peek32(&f->end.rx->wcpu);
+        if (came)
+            *came = shs_peek64(&f->end.rx->pub_ns);
+        if (f->events & EPOLLONESHOT) { /* claimed: the kernel must not report it too */
+            struct epoll_event off = {.events = EPOLLONESHOT, .data.u64 = f->data};
+            f->events = EPOLLONESHOT;
+            shs_n_epoll_ctl(epfd, EPOLL_CTL_MOD, set->opened[at], &off);
+        }
+    }
+    set->rotate = at;
+    /* members whose rings were shut meanwhile, and are empty, need no more looking at */
+    for (uint32_t i = 0; i < set->n_opened;) {
+        struct shs_fd *f = shs_fd_look(set->opened[i]);
+        if (f && f->state == SHS_FD_PAIRED && ((shs_peek64(&f->end.rx->word) & SHS_WORD_OPEN) || shs_ring_waiting(f->end.rx))) {
+            i++;
+            continue;
+        }
+        if (f)
+            f->in_opened = false;
+        set->opened[i] = set->opened[--set->n_opened];
+    }
+    unlock_set(set);
+    return n;
+}
+
+/* Add what the kernel has ready now to the n ring events. */
+static int add_kernel(int epfd, struct epoll_event *events, int n, int max)
+{
+    if (n >= max)
+        return n;
+    shs_count(&shs_proc.env, SHS_CTR_LOOKS, 1);
+    int k = shs_n_epoll_wait(epfd, events + n, max - n, 0), rings = n;
+    for (int i = rings; i < rings + k; i++) {
+        int same = 0;
+        while (same < rings && events[same].data.u64 != events[i].data.u64)
+            same++;
+        if (same < rings)
+            events[same].events |= events[i].events;
+        else
+            events[n++] = events[i];
+    }
+    return k < 0 && n == 0 ? k : n;
+}
+
+static uint64_t look_gap(struct shs_set *set)
+{
+    const struct shs_options *opt = &shs_proc.env.opt;
+    return (set->hits ? opt->look_busy_us : opt->look_us) * 1000;
+}
+
+/* One round without waiting: ring events, and the kernel's when they are due. */
+static int look(struct shs_set *set, int epfd, struct epoll_event *events, int max, uint64_t *now, uint64_t *came)
+{
+    int n = collect(set, epfd, events, max, came);
+    *now = shs_now();
+    if (n > 0)
+        set->hits++;
+    if (*now - set->looked_ns >= look_gap(set)) {
+        set->looked_ns = *now;
+        set->hits = 0;
+        n = add_kernel(epfd, events, n, max);
+    }
+    return n;
+}
+
+/* libc's own wait, with a time-out as precise as the kernel gives: NULL waits for ever. */
+static int wait_native(int epfd, struct epoll_event *events, int max, const struct timespec *ts, const sigset_t *mask)
+{
+    if (!ts)
+        return shs_n_epoll_pwait(epfd, events, max, -1, mask);
+    if (shs_real.epoll_pwait2 && (ts->tv_nsec % 1000000 != 0 || ts->tv_sec > 1000000)) {
+        int r = shs_n_epoll_pwait2(epfd, events, max, ts, mask);
+        if (r != -ENOSYS)
+            return r;
+    }
+    /* rounded up, as the kernel does with its own ticks: never early */
+    int64_t ms = (int64_t)ts->tv_sec * 1000 + (ts->tv_nsec + 999999) / 1000000;
+    return shs_n_epoll_pwait(epfd, events, max, ms > INT32_MAX ? INT32_MAX : (int)ms, mask);
+}
+
+/* Have the first sleeper's bell rung for every open ring; false: too many rings, or another thread sleeps here already. */
+static bool arm(struct shs_set *set, struct shs_bell_own *bell)
+{
+    bool alone = shs_add32(&set->sleepers, 1) == 0;
+    if (!alone || set->n_opened > DOZE_MOST)
+        return false;
+    lock_set(set);
+    for (uint32_t i = 0; i < set->n_opened; i++) {
+        struct shs_fd *f = shs_fd_look(set->opened[i]);
+        if (f && f->state == SHS_FD_PAIRED && shs_peek32(&f->end.rx->bell) != bell->handle)
+            shs_store32(&f->end.rx->bell, bell->handle);
+    }
+    unlock_set(set);
+    shs_store32(&bell->bell->armed, 1);
+    shs_fence();
+    return true;
+}
+
+static struct timespec *time_left(uint64_t deadline, struct timespec *ts)
+{
+    uint64_t now = deadline ? shs_now() : 0, left = deadline > now ? deadline - now : 0;
+    ts->tv_sec = (time_t)(left / 1000000000ull);
+    ts->tv_nsec = (long)(left % 1000000000ull);
+    return deadline ? ts : NULL;
+}
+
+/* Doze or sleep: 0 look again, >0 events of a native sleep, -EAGAIN timed out, or -errno. */
+static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, int max, uint64_t deadline, const sigset_t *mask)
+{
+    struct shs_bell_own *bell = set->n_opened && shs_proc.env.opt.doze ? shs_bell() : NULL;
+    struct timespec ts;
+    int r = 0;
+    bool dozing = bell && arm(set, bell);
+    if (dozing) {
+        bool rung = false;
+        if (!any_ready(set)) {
+            struct pollfd fds[2] = {{.fd = epfd, .events = POLLIN}, {.fd = bell->fd, .events = POLLIN}};
+            shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
+            r = shs_n_ppoll(fds, 2, time_left(deadline, &ts), mask);
+            rung = r > 0 && fds[1].revents;
+            if (r > 0 && fds[0].revents)
+                set->looked_ns = 0;
+            r = r < 0 ? r : 0; /* a time-out is found by the caller */
+        }
+        if (__atomic_exchange_n(&bell->bell->armed, 0, __ATOMIC_SEQ_CST) == 0)
+            rung = true;
+        if (rung)
+            shs_bell_drain(bell);
+    } else {
+        if (!bell)
+            shs_add32(&set->sleepers, 1);
+        shs_fence();
+        lock_set(set);
+        shut_opened(set);
+        unlock_set(set);
+        if (!any_ready(set)) {
+            shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
+            r = wait_native(epfd, events, max, time_left(deadline, &ts), mask);
+            set->looked_ns = 0;
+            if (r == 0)
+                r = -EAGAIN;
+        }
+    }
+    shs_add32(&set->sleepers, -1u);
+    return r;
+}
+
+static int wait_set(struct shs_set *set, int epfd, struct epoll_event *events, int max, uint64_t deadline, const sigset_t *mask)
+{
+    uint64_t now = 0, start = 0, came = 0;
+    for (bool first = true;; first = false) {
+        int n = look(set, epfd, events, max, &now, first ? NULL : &came);
+        if (first)
+            start = now;
+        if (n != 0) {
+            if (!first)
+                shs_gap_note(&set->gap, start, came > start && came < now ? came : now);
+            return n;
+        }
+        if (deadline && now >= deadline)
+            return 0;
+        struct shs_spin spin;
+        bool hit = false;
+        if (!mask) {
+            shs_spin_begin(&spin, &shs_proc.env, &set->gap, now, set->peer_cpu);
+            while (!(hit = any_ready(set)) && shs_spin_step(&spin, &now) == SHS_SPIN_ON)
+                if (now - set->looked_ns >= look_gap(set) || (deadline && now >= deadline))
+                    if ((n = look(set, epfd, events, max, &now, NULL)) != 0 || (deadline && now >= deadline))
+                        break;
+            shs_spin_end(&spin, hit || n);
+            if (hit || n || (deadline && now >= deadline)) {
+                if (!n)
+                    n = look(set, epfd, events, max, &now, NULL);
+                if (n || (deadline && now >= deadline)) {
+                    shs_gap_note(&set->gap, start, now);
+                    return n;
+                }
+                continue;
+            }
+        }
+        n = sleep_set(set, epfd, events, max, deadline, mask);
+        if (n != 0)
+            return n == -EAGAIN ? 0 : n;
+    }
+}
+
+/* The common part of the three waits: a set of which no ring is open is the kernel's alone. */
+static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t timeout_ns, const sigset_t *mask)
+{
+    struct shs_fd *f = shs_fd_look(epfd);
+    struct shs_set *set = f && f->state == SHS_FD_EPOLL ? f->epoll : NULL;
+    struct timespec ts = {(time_t)(timeout_ns / 1000000000), (long)(timeout_ns % 1000000000)};
+    if (!set || shs_proc.attach != SHS_ATTACHED || max <= 0 || !shs_who() || (!set->n_opened && shs_proc.threads <= 1))
+        return wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
+    if (!set->n_opened) { /* another thread may open one while we sleep */
+        shs_add32(&set->sleepers, 1);
+        shs_fence();
+        int r = set->n_opened ? 0 : wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
+        bool opened = set->n_opened && r == 0;
+        shs_add32(&set->sleepers, -1u);
+        if (!opened)
+            return r;
+    }
+    if (timeout_ns == 0) {
+        uint64_t now;
+        return look(set, epfd, events, max, &now, NULL);
+    }
+    int r = wait_set(set, epfd, events, max, timeout_ns < 0 ? 0 : shs_now() + (uint64_t)timeout_ns, mask);
+    return r;
+}
+
+int shs_i_epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)
+{
+    return epoll_any(epfd, events, max, timeout < 0 ? -1 : (int64_t)timeout * 1000000, NULL);
+}
+
+int shs_i_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout, const sigset_t *sigmask)
+{
+    return epoll_any(epfd, events, max, timeout < 0 ? -1 : (int64_t)timeout * 1000000, sigmask);
+}
+
+int shs_i_epoll_pwait2(int epfd, struct epoll_event *events, int max, const struct timespec *timeout, const sigset_t *sigmask)
+{
+    struct shs_fd *f = shs_fd_look(epfd);
+    bool plain = !f || f->state != SHS_FD_EPOLL || !f->epoll || (timeout && (timeout->tv_sec < 0 || timeout->tv_sec > 1000000000 || timeout->tv_nsec < 0));
+    if (plain && !shs_real.epoll_pwait2)
+        return -ENOSYS;
+    if (plain)
+        return shs_n_epoll_pwait2(epfd, events, max, timeout, sigmask);
+    return epoll_any(epfd, events, max, timeout ? (int64_t)timeout->tv_sec * 1000000000 + timeout->tv_nsec : -1, sigmask);
+}
+
+static int made(int epfd)
+{
+    if (epfd >= 0) {
+        shs_fd_reset(epfd);
+        shs_set_of(epfd);
+    }
+    return epfd;
+}
+
+int shs_i_epoll_create(int size)
+{
+    return made(shs_n_epoll_create(size));
+}
+
+int shs_i_epoll_create1(int flags)
+{
+    return made(shs_n_epoll_create1(flags));
+}
+
+int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+    struct shs_fd *f = shs_fd_make(fd), *e = shs_fd_look(epfd);
+    if (f && f->state == SHS_FD_EPOLL && f->epoll && op == EPOLL_CTL_ADD)
+        shs_set_shared(f->epoll); /* nested: who waits on the outer set does not look into this one */
+    int r = shs_n_epoll_ctl(epfd, op, fd, event);
+    if (r != 0 || !f || f->state == SHS_FD_KERNEL || f->state == SHS_FD_EPOLL)
+        return r;
+    bool known = e && e->state == SHS_FD_EPOLL && e->epoll;
+    if (op == EPOLL_CTL_DEL) {
+        if (f->set == (uint32_t)epfd + 1)
+            shs_set_forget(f, fd);
+        if (f->state == SHS_FD_PAIRED)
+            shs_ring_close(f->end.rx); /* opened for a set that does not look any more */
+        return r;
+    }
+    if (op == EPOLL_CTL_ADD && f->set && f->set != (uint32_t)epfd + 1) {
+        struct shs_set *first = set_of_member(f);
+        if (first)
+            shs_set_shared(first);
+    }
+    struct shs_set *set = known ? e->epoll : shs_set_of(epfd);
+    if (set && !known)
+        shs_set_shared(set); /* a set that we did not see being made: who else waits on it is unknown */
+    f->set = (uint32_t)epfd + 1;
+    f->events = event->events;
+    f->data = event->data.u64;
+    f->edge_index = ~0ull; /* ADD and MOD report anew what is there */
+    if (f->state == SHS_FD_PAIRED && !f->in_opened && shs_ring_waiting(f->end.rx) && set) {
+        lock_set(set);
+        if (set->n_opened < set->room) {
+            set->opened[set->n_opened++] = fd;
+            f->in_opened = true;
+        }
+        unlock_set(set);
+    } else if (f->state == SHS_FD_PAIRED && !f->in_opened) {
+        shs_ring_close(f->end.rx); /* opened before it was a member: the set has to know of it first */
+    }
+    return r;
+}

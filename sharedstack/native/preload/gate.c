@@ -1,0 +1,120 @@
+#include "preload/gate.h"
+
+#include <netinet/in.h>
+
+#include "endpoint/lift.h"
+#include "shm/sys.h"
+
+/* First use of a descriptor that no call of ours made: inherited over exec, received, or not a socket at all. */
+static void classify(struct shs_fd *f, int fd)
+{
+    int domain = 0, type = 0, proto = 0;
+    socklen_t len = sizeof domain;
+    uint32_t state = SHS_FD_KERNEL;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && (domain == AF_INET || domain == AF_INET6) &&
+        shs_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM &&
+        shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 && proto == IPPROTO_TCP) {
+        /* somebody else may use it at the same time, uncounted: only what is registered already is taken up */
+        f->why = fd <= 2 ? SHS_REASON_STANDARD_STREAM : SHS_REASON_FORKED;
+        const struct shs_who *who = fd > 2 && shs_attach(fd) ? shs_who() : NULL;
+        int ep1 = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
+        state = SHS_FD_TCP;
+        if (ep1 > 0) {
+            f->ep1 = (uint32_t)ep1;
+            shs_ep_refs(f->ep1, 1);
+            state = SHS_FD_REG;
+            f->why = 0;
+        }
+    }
+    __atomic_store_n(&f->state, state, __ATOMIC_RELEASE);
+}
+
+static void register_fd(struct shs_fd *f, int fd)
+{
+    if (!shs_attach(fd)) {
+        if (shs_proc.attach == SHS_ATTACH_FAILED)
+            f->ops = 0; /* again after as many calls: a helper may be started meanwhile */
+        return;
+    }
+    const struct shs_who *who = shs_who();
+    if (!who)
+        return;
+    int r = shs_register(&shs_proc.env, who, fd);
+    if (r < 0) {
+        if (-r == SHS_REASON_EXHAUSTED)
+            f->ops = 0;
+        else
+            f->why = (uint32_t)-r;
+        shs_log("not lifted", fd, (uint32_t)-r);
+    }
+    if (r <= 0)
+        return;
+    f->ep1 = (uint32_t)r;
+    shs_ep_refs(f->ep1, 1);
+    struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
+    struct timeval tv = {0};
+    socklen_t len = sizeof tv;
+    int low = 0;
+    uint32_t flags = 0;
+    if (shs_sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK)
+        flags |= SHS_EPF_NONBLOCK;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, &len) == 0 && (tv.tv_sec || tv.tv_usec))
+        flags |= SHS_EPF_RCVTIMEO;
+    len = sizeof low;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, &len) == 0 && low > 1)
+        flags |= SHS_EPF_KERNEL_ONLY;
+    __atomic_fetch_or(&ep->flags, flags, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&f->state, SHS_FD_REG, __ATOMIC_RELEASE);
+}
+
+/* Is the direction under count, or can it be brought there now? */
+static bool counted(struct shs_gate *g, int receive)
+{
+    struct shs_fd *f = g->f;
+    if (SHS_LIKELY(shs_load32(receive ? &f->end.rx->rx_on : &f->end.tx->tx_on) != SHS_OFF))
+        return true;
+    return !f->why && shs_activate(&shs_proc.env, g->who, &f->end, receive, shs_in_flight) == 0;
+}
+
+void shs_gate_slow(struct shs_gate *g, int fd, int receive)
+{
+    struct shs_fd *f = shs_fd_make(fd);
+    struct shs_thread *t = &shs_self;
+    if (!f || (!t->listed && !shs_list_thread()))
+        return;
+    if (f->state == SHS_FD_UNKNOWN)
+        classify(f, fd);
+    if (f->state == SHS_FD_KERNEL || f->state == SHS_FD_EPOLL)
+        return;
+    /* hazard before state: who changes the state looks at the hazards afterwards */
+    g->outer = t->hazard;
+    g->f = f;
+    __atomic_store_n(&t->hazard, fd + 1, __ATOMIC_RELAXED);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    uint32_t state = __atomic_load_n(&f->state, __ATOMIC_ACQUIRE);
+    if (SHS_UNLIKELY(state == SHS_FD_TCP && !f->why && ++f->ops >= (shs_proc.env.opt.eager ? 1 : shs_proc.env.opt.lift_after))) {
+        register_fd(f, fd);
+        state = f->state;
+    }
+    if (state < SHS_FD_REG)
+        return;
+    g->who = shs_who();
+    if (!g->who)
+        return;
+    if (SHS_UNLIKELY(state == SHS_FD_REG)) {
+        struct shs_end end;
+        if (!shs_end_of(&shs_proc.env, f->ep1, &end))
+            return;
+        end.fd = fd;
+        f->end = end;
+        __atomic_store_n(&f->state, SHS_FD_PAIRED, __ATOMIC_RELEASE);
+    }
+    g->ring = counted(g, receive);
+}
+
+bool shs_gate_paired(int fd, struct shs_fd **out)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    *out = f;
+    return f && f->state == SHS_FD_PAIRED && shs_who();
+}

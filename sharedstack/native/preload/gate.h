@@ -1,0 +1,43 @@
+/*
+ * Purpose: what every data call begins with: from a descriptor to a decision (the one shape of all interceptors).
+ *
+ *     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
+ *     long r = g.ring ? <by the endpoint> : shs_n_<call>(...);
+ *     shs_gate_leave(&g);
+ *
+ * A connection is registered after lift_after calls, paired when its other end is registered too, and brought under count
+ * direction by direction; until then, and on any other descriptor, the call is libc's.
+ */
+#pragma once
+#include "preload/process.h"
+
+enum { SHS_SEND = 0, SHS_RECEIVE = 1 };
+
+struct shs_gate {
+    struct shs_fd *f; /* NULL: the kernel's, nothing to leave */
+    const struct shs_who *who;
+    bool ring;
+    int outer; /* hazard of the call that a signal handler interrupted */
+};
+
+/* The slow half: a descriptor that may be ours. */
+void shs_gate_slow(struct shs_gate *g, int fd, int receive);
+
+static inline struct shs_gate shs_gate_enter(int fd, int receive)
+{
+    struct shs_gate g = {0};
+    struct shs_fd *f = shs_fd_look(fd);
+    if (SHS_LIKELY(f && f->state == SHS_FD_KERNEL))
+        return g;
+    shs_gate_slow(&g, fd, receive);
+    return g;
+}
+
+static inline void shs_gate_leave(struct shs_gate *g)
+{
+    if (g->f)
+        __atomic_store_n(&shs_self.hazard, g->outer, __ATOMIC_RELEASE);
+}
+
+/* The endpoint of fd if it is paired (whatever is under count); false: the kernel's alone. */
+bool shs_gate_paired(int fd, struct shs_fd **f);

@@ -1,0 +1,116 @@
+/*
+ * setsockopt, fcntl, ioctl: what changes how a lifted connection behaves. The kernel's socket gets every option as well; options
+ * that only the kernel can honour lower the connection for good, and the reason is recorded.
+ */
+#include "common.h"
+
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+
+#include "intercepts.gen.h"
+#include "preload/gate.h"
+#include "ring/ring.h"
+#include "shm/sys.h"
+
+static bool kernel_only(int level, int name, const void *value, socklen_t len)
+{
+    int v = 0;
+    if (value && len >= sizeof v)
+        memcpy(&v, value, sizeof v);
+    if (level == SOL_SOCKET)
+        switch (name) {
+        case SO_RCVLOWAT:
+            return v > 1;
+        case SO_ATTACH_FILTER:
+        case SO_ATTACH_BPF:
+        case SO_TIMESTAMP:
+        case SO_TIMESTAMPNS:
+        case SO_TIMESTAMPING:
+        case SO_PEEK_OFF:
+        case SO_ZEROCOPY:
+        case SO_OOBINLINE:
+        case SO_MARK:
+            return v != 0 || name == SO_ATTACH_FILTER;
+        default:
+            return false;
+        }
+    if (level == IPPROTO_TCP)
+        switch (name) {
+        case TCP_ULP:
+        case TCP_REPAIR:
+        case TCP_MD5SIG:
+        case 36 /* TCP_INQ */:
+            return true;
+        default:
+            return false;
+        }
+    return false;
+}
+
+static void set_flag(struct shs_fd *f, uint32_t flag, bool on)
+{
+    struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
+    if (on)
+        __atomic_fetch_or(&ep->flags, flag, __ATOMIC_SEQ_CST);
+    else
+        __atomic_fetch_and(&ep->flags, ~flag, __ATOMIC_SEQ_CST);
+}
+
+int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    if (f && f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED) {
+        bool registered = f->state >= SHS_FD_REG;
+        if (kernel_only(level, name, value, len)) {
+            f->why = SHS_REASON_OPTION;
+            if (registered) {
+                set_flag(f, SHS_EPF_KERNEL_ONLY, true);
+                struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
+                shs_set32(&ep->why_rx, SHS_REASON_OPTION);
+                shs_set32(&ep->why_tx, SHS_REASON_OPTION);
+                if (f->state == SHS_FD_PAIRED)
+                    shs_ring_close(f->end.rx);
+            }
+        }
+        if (registered && level == SOL_SOCKET && (name == SO_RCVTIMEO_OLD || name == SO_RCVTIMEO_NEW))
+            set_flag(f, SHS_EPF_RCVTIMEO, true);
+    }
+    return shs_n_setsockopt(fd, level, name, value, len);
+}
+
+static int after_fcntl(int fd, int cmd, void *arg, int r)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    if (r < 0 || !f)
+        return r;
+    if (cmd == F_SETFL && f->state >= SHS_FD_REG && f->state <= SHS_FD_PAIRED)
+        set_flag(f, SHS_EPF_NONBLOCK, (long)arg & O_NONBLOCK);
+    if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
+        return shs_fd_copied(fd, r);
+    return r;
+}
+
+int shs_i_fcntl(int fd, int cmd, void *arg)
+{
+    return after_fcntl(fd, cmd, arg, shs_n_fcntl(fd, cmd, arg));
+}
+
+int shs_i_fcntl64(int fd, int cmd, void *arg)
+{
+    return after_fcntl(fd, cmd, arg, shs_real.fcntl64 ? shs_n_fcntl64(fd, cmd, arg) : shs_n_fcntl(fd, cmd, arg));
+}
+
+int shs_i_ioctl(int fd, unsigned long request, void *arg)
+{
+    int r = shs_n_ioctl(fd, request, arg);
+    struct shs_fd *f;
+    if (r < 0 || !(f = shs_fd_look(fd)) || f->state < SHS_FD_REG || f->state > SHS_FD_PAIRED)
+        return r;
+    if (request == FIONBIO)
+        set_flag(f, SHS_EPF_NONBLOCK, *(int *)arg != 0);
+    if (request == SIOCINQ && f->state == SHS_FD_PAIRED) /* FIONREAD */
+        *(int *)arg += (int)shs_ring_pending(&shs_proc.env, f->end.rx);
+    return r;
+}

@@ -1,0 +1,336 @@
+/*
+ * poll, ppoll, select, pselect: one wait over an array. Paired members are looked at in their rings; everything else, and writability, is
+ * asked of the kernel. Asleep, each paired member counts a taker, so that its writer uses the kernel.
+ */
+#include "common.h"
+
+#include <stdlib.h>
+
+#include "intercepts.gen.h"
+#include "preload/epoll.h"
+#include "preload/gate.h"
+#include "preload/restart.h"
+#include "shm/sys.h"
+
+#define STACK_FDS 64
+
+struct waiting {
+    struct pollfd *fds; /* with one place more, for the bell */
+    nfds_t n;
+    uint64_t deadline; /* 0: none */
+    const sigset_t *mask;
+    bool writers; /* somebody asks for more than to read from rings */
+};
+
+static struct shs_fd *ring_of(const struct pollfd *p)
+{
+    struct shs_fd *f = p->fd >= 0 ? shs_fd_look(p->fd) : NULL;
+    return f && f->state == SHS_FD_PAIRED && shs_load32(&f->end.rx->rx_on) != SHS_OFF ? f : NULL;
+}
+
+static bool any_ready(const struct waiting *w)
+{
+    for (nfds_t i = 0; i < w->n; i++) {
+        struct shs_fd *f = (w->fds[i].events & (POLLIN | POLLRDNORM)) ? ring_of(&w->fds[i]) : NULL;
+        if (f && shs_ring_waiting(f->end.rx))
+            return true;
+    }
+    return false;
+}
+
+/* Fill in revents from the rings, on top of what is there (kernel: it was asked just now): how many are ready. */
+static int merge(struct waiting *w, bool kernel)
+{
+    int ready = 0;
+    for (nfds_t i = 0; i < w->n; i++) {
+        short want = (short)(w->fds[i].events & (POLLIN | POLLRDNORM));
+        struct shs_fd *f = want ? ring_of(&w->fds[i]) : NULL;
+        if (!kernel)
+            w->fds[i].revents = 0;
+        if (f && shs_ring_waiting(f->end.rx))
+            w->fds[i].revents |= want;
+        ready += w->fds[i].revents != 0;
+    }
+    return ready;
+}
+
+static int look(struct waiting *w, bool due)
+{
+    struct timespec zero = {0, 0};
+    bool rings = any_ready(w);
+    if (!due && rings)
+        return merge(w, false);
+    int r = shs_n_ppoll(w->fds, w->n, &zero, NULL);
+    if (r < 0)
+        return r;
+    return merge(w, true);
+}
+
+static struct timespec *time_left(uint64_t deadline, struct timespec *ts)
+{
+    uint64_t now = deadline ? shs_now() : 0, left = deadline > now ? deadline - now : 0;
+    ts->tv_sec = (time_t)(left / 1000000000ull);
+    ts->tv_nsec = (long)(left % 1000000000ull);
+    return deadline ? ts : NULL;
+}
+
+/* Sleep on the descriptors and the bell, the rings staying open: 0 (look again) or -errno. */
+static int doze(struct waiting *w, struct shs_bell_own *bell)
+{
+    struct timespec ts;
+    for (nfds_t i = 0; i < w->n; i++) {
+        struct shs_fd *f = ring_of(&w->fds[i]);
+        if (f)
+            shs_store32(&f->end.rx->bell, bell->handle);
+    }
+    shs_store32(&bell->bell->armed, 1);
+    shs_fence();
+    int r = 0;
+    bool rung = false;
+    if (!any_ready(w)) {
+        w->fds[w->n] = (struct pollfd){.fd = bell->fd, .events = POLLIN};
+        shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
+        r = shs_n_ppoll(w->fds, w->n + 1, time_left(w->deadline, &ts), w->mask);
+        rung = r > 0 && w->fds[w->n].revents;
+    }
+    if (__atomic_exchange_n(&bell->bell->armed, 0, __ATOMIC_SEQ_CST) == 0)
+        rung = true;
+    if (rung)
+        shs_bell_drain(bell);
+    return r < 0 ? r : 0;
+}
+
+/* Sleep in the kernel, a taker on each ring: 0 look again, or the kernel's answer. */
+static int sleep_natively(struct waiting *w, bool *answered)
+{
+    struct timespec ts;
+    nfds_t entered = 0;
+    bool quiet = true;
+    for (; entered < w->n && quiet; entered++) {
+        struct shs_fd *f = ring_of(&w->fds[entered]);
+        if (f)
+            quiet = shs_taker_enter(&shs_proc.env, f->end.rx);
+        if (!quiet)
+            break;
+    }
+    int r = 0;
+    *answered = quiet;
+    if (quiet) {
+        shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
+        r = shs_n_ppoll(w->fds, w->n, time_left(w->deadline, &ts), w->mask);
+    }
+    for (nfds_t i = 0; i < entered; i++) {
+        struct shs_fd *f = ring_of(&w->fds[i]);
+        if (f)
+            shs_taker_leave(&shs_proc.env, f->end.rx, 0);
+    }
+    return r;
+}
+
+/* May we doze: is there an open ring, and no other thread dozing on one? */
+static struct shs_bell_own *bell_for(const struct waiting *w)
+{
+    struct shs_bell_own *bell = shs_proc.env.opt.doze ? shs_bell() : NULL;
+    bool open = false;
+    for (nfds_t i = 0; bell && i < w->n; i++) {
+        struct shs_fd *f = ring_of(&w->fds[i]);
+        if (!f)
+            continue;
+        if (!shs_bell_available(&shs_proc.env, f->end.rx, bell))
+            return NULL;
+        open |= (shs_load64(&f->end.rx->word) & SHS_WORD_OPEN) != 0;
+    }
+    return open ? bell : NULL;
+}
+
+static int wait_fds(struct waiting *w, bool poll_only)
+{
+    struct shs_thread *t = &shs_self;
+    const struct shs_options *opt = &shs_proc.env.opt;
+    uint64_t start = shs_now(), now = start;
+    int r = look(w, w->writers || now - t->looked_ns >= opt->look_us * 1000);
+    if (w->writers || r <= 0)
+        t->looked_ns = now;
+    if (r != 0 || poll_only)
+        return r;
+    for (;;) {
+        struct shs_spin spin;
+        bool hit = false;
+        if (!w->mask) {
+            shs_spin_begin(&spin, &shs_proc.env, &t->gap, now, ~0u);
+            while (!(hit = any_ready(w)) && shs_spin_step(&spin, &now) == SHS_SPIN_ON) {
+                if (now - t->looked_ns >= opt->look_us * 1000) {
+                    t->looked_ns = now;
+                    if ((hit = (r = look(w, true)) != 0))
+                        break;
+                }
+                if (w->deadline && now >= w->deadline)
+                    break;
+            }
+            shs_spin_end(&spin, hit);
+            if (hit) {
+                shs_gap_note(&t->gap, start, 0);
+                return r ? r : look(w, false);
+            }
+        }
+        if (w->deadline && shs_now() >= w->deadline)
+            return look(w, true);
+        struct shs_bell_own *bell = bell_for(w);
+        bool answered = false;
+        r = bell ? doze(w, bell) : sleep_natively(w, &answered);
+        shs_gap_note(&t->gap, start, 0);
+        if (r < 0 || answered)
+            return r;
+        r = look(w, true);
+        t->looked_ns = now = shs_now();
+        if (r != 0 || (w->deadline && now >= w->deadline))
+            return r;
+    }
+}
+
+/* Is there a ring in it? Notes epoll sets in it, which a wait of ours could not look into. */
+static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers)
+{
+    bool found = false;
+    if (shs_proc.attach != SHS_ATTACHED)
+        return false;
+    for (nfds_t i = 0; i < n; i++) {
+        struct shs_fd *f = fds[i].fd >= 0 ? shs_fd_look(fds[i].fd) : NULL;
+        bool ring = ring_of(&fds[i]) && (fds[i].events & (POLLIN | POLLRDNORM));
+        found |= ring;
+        if (fds[i].fd >= 0 && (!ring || (fds[i].events & ~(POLLIN | POLLRDNORM | POLLRDHUP | POLLPRI))))
+            *writers |= !ring ? (fds[i].events & POLLOUT) != 0 : true;
+        if (f && f->state == SHS_FD_EPOLL && f->epoll && !f->epoll->shared)
+            shs_set_shared(f->epoll);
+    }
+    return found && shs_who();
+}
+
+static int poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, bool *native)
+{
+    bool writers = false;
+    *native = !has_ring(fds, n, &writers) || (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_sec > 1000000000));
+    if (*native)
+        return 0;
+    struct pollfd few[STACK_FDS + 1], *copy = n <= STACK_FDS ? few : malloc((n + 1) * sizeof *copy);
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, fds, n * sizeof *copy);
+    struct waiting w = {.fds = copy, .n = n, .mask = mask, .writers = writers};
+    bool only = timeout && !timeout->tv_sec && !timeout->tv_nsec;
+    if (timeout && !only)
+        w.deadline = shs_now() + (uint64_t)timeout->tv_sec * 1000000000ull + (uint64_t)timeout->tv_nsec;
+    int r = wait_fds(&w, only);
+    for (nfds_t i = 0; i < n && r >= 0; i++)
+        fds[i].revents = copy[i].revents;
+    if (copy != few)
+        free(copy);
+    return r;
+}
+
+int shs_i_poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+    struct timespec ts = {timeout / 1000, timeout % 1000 * 1000000L};
+    bool native;
+    int r = poll_any(fds, n, timeout < 0 ? NULL : &ts, NULL, &native);
+    return native ? shs_n_poll(fds, n, timeout) : r;
+}
+
+int shs_i___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
+{
+    return room / sizeof *fds < n ? shs_n___poll_chk(fds, n, timeout, room) : shs_i_poll(fds, n, timeout);
+}
+
+int shs_i_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *sigmask)
+{
+    bool native;
+    int r = poll_any(fds, n, timeout, sigmask, &native);
+    return native ? shs_n_ppoll(fds, n, timeout, sigmask) : r;
+}
+
+int shs_i___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *sigmask, size_t room)
+{
+    return room / sizeof *fds < n ? shs_n___ppoll_chk(fds, n, timeout, sigmask, room) : shs_i_ppoll(fds, n, timeout, sigmask);
+}
+
+/* The sets as an array, one entry a descriptor; the number of entries, or -1: too many for the stack, or nothing of ours. */
+static int to_array(int n, fd_set *rd, fd_set *wr, fd_set *ex, struct pollfd *out, int room)
+{
+    int count = 0;
+    for (int fd = 0; fd < n; fd++) {
+        short events = (short)((rd && FD_ISSET(fd, rd) ? POLLIN : 0) | (wr && FD_ISSET(fd, wr) ? POLLOUT : 0) | (ex && FD_ISSET(fd, ex) ? POLLPRI : 0));
+        if (!events)
+            continue;
+        if (count == room)
+            return -1;
+        out[count++] = (struct pollfd){.fd = fd, .events = events};
+    }
+    return count;
+}
+
+/* select(2): readable is POLLIN, POLLHUP or POLLERR; writable POLLOUT or POLLERR; exceptional POLLPRI. */
+static int from_array(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct pollfd *fds, int count)
+{
+    int bits = 0;
+    for (int i = 0; i < count; i++)
+        if (fds[i].revents & POLLNVAL)
+            return -EBADF;
+    for (int fd = 0; fd < n; fd++) {
+        if (rd)
+            FD_CLR(fd, rd);
+        if (wr)
+            FD_CLR(fd, wr);
+        if (ex)
+            FD_CLR(fd, ex);
+    }
+    for (int i = 0; i < count; i++) {
+        int fd = fds[i].fd;
+        if ((fds[i].events & POLLIN) && (fds[i].revents & (POLLIN | POLLHUP | POLLERR)))
+            FD_SET(fd, rd), bits++;
+        if ((fds[i].events & POLLOUT) && (fds[i].revents & (POLLOUT | POLLERR)))
+            FD_SET(fd, wr), bits++;
+        if ((fds[i].events & POLLPRI) && (fds[i].revents & POLLPRI))
+            FD_SET(fd, ex), bits++;
+    }
+    return bits;
+}
+
+static int select_any(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct timespec *ts, const sigset_t *mask, bool *native)
+{
+    struct pollfd fds[STACK_FDS];
+    *native = true;
+    if (shs_proc.attach != SHS_ATTACHED || n < 0 || n > FD_SETSIZE)
+        return 0;
+    int count = to_array(n, rd, wr, ex, fds, STACK_FDS);
+    if (count <= 0)
+        return 0;
+    int r = poll_any(fds, (nfds_t)count, ts, mask, native);
+    if (*native || r < 0)
+        return r;
+    return from_array(n, rd, wr, ex, fds, count);
+}
+
+int shs_i_select(int n, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval *timeout)
+{
+    bool native;
+    struct timespec ts = {0, 0};
+    if (timeout)
+        ts = (struct timespec){timeout->tv_sec, timeout->tv_usec * 1000L};
+    uint64_t start = timeout ? shs_now() : 0;
+    int r = select_any(n, rd, wr, ex, timeout ? &ts : NULL, NULL, &native);
+    if (native)
+        return shs_n_select(n, rd, wr, ex, timeout);
+    if (timeout) { /* select(2) on Linux leaves the time not slept */
+        uint64_t all = (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec, gone = shs_now() - start, left = gone < all ? all - gone : 0;
+        timeout->tv_sec = (time_t)(left / 1000000000ull);
+        timeout->tv_usec = (suseconds_t)(left % 1000000000ull / 1000);
+    }
+    return r;
+}
+
+int shs_i_pselect(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct timespec *timeout, const sigset_t *sigmask)
+{
+    bool native;
+    int r = select_any(n, rd, wr, ex, timeout, sigmask, &native);
+    return native ? shs_n_pselect(n, rd, wr, ex, timeout, sigmask) : r;
+}

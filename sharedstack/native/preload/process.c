@@ -1,0 +1,323 @@
+#include "preload/process.h"
+
+#include <dlfcn.h>
+#include <linux/membarrier.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "preload/attach.h"
+#include "preload/boundary.h"
+#include "preload/epoll.h"
+#include "endpoint/lift.h"
+#include "shm/slot.h"
+#include "shm/sys.h"
+
+struct shs_process shs_proc;
+__thread struct shs_thread shs_self __attribute__((tls_model("initial-exec")));
+struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
+
+#define MAX_THREADS 4096
+static struct shs_thread *threads[MAX_THREADS];
+static uint32_t threads_lock;
+static uint16_t ep_refs[SHS_N_ENDPOINTS];
+
+#if defined(__x86_64__)
+__asm__(".symver dlsym, dlsym@GLIBC_2.2.5");
+#elif defined(__i386__)
+__asm__(".symver dlsym, dlsym@GLIBC_2.0");
+#elif defined(__aarch64__)
+__asm__(".symver dlsym, dlsym@GLIBC_2.17");
+#endif
+
+extern int __cxa_thread_atexit_impl(void (*fn)(void *), void *arg, void *dso);
+extern void *__dso_handle;
+
+void *shs_next(const char *name)
+{
+    return dlsym(RTLD_NEXT, name);
+}
+
+static void read_options(struct shs_options *opt)
+{
+    const char *profile = getenv("SHAREDSTACK_PROFILE");
+#define X(name, env, value, low, high) opt->name = value;
+    SHS_OPTION_LIST(X)
+#undef X
+#define X(label, name, value)                                                                                                    \
+    if (profile && !strcmp(profile, label))                                                                                      \
+        opt->name = value;
+    SHS_PROFILE_LIST(X)
+#undef X
+#define X(name, env, value, low, high)                                                                                           \
+    {                                                                                                                            \
+        const char *text = getenv(env);                                                                                          \
+        char *end = NULL;                                                                                                        \
+        uint64_t n = text && *text ? strtoull(text, &end, 10) : opt->name;                                                       \
+        if (!end || !*end)                                                                                                       \
+            opt->name = n < (low) ? (low) : n > (high) ? (high) : n;                                                             \
+    }
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wtype-limits"
+    SHS_OPTION_LIST(X)
+#pragma GCC diagnostic pop
+#undef X
+}
+
+static void prepare(void);
+static void child(void);
+extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *);
+
+void shs_start(void)
+{
+    int saved = errno;
+    shs_resolve();
+    __register_atfork(prepare, NULL, child, &__dso_handle);
+    read_options(&shs_proc.env.opt);
+    const char *name = getenv("SHAREDSTACK_STACK");
+    strncpy(shs_proc.stack_name, name && *name ? name : SHS_DEFAULT_STACK, SHS_MAX_STACK_NAME);
+    shs_proc.env.bulk_fd = shs_proc.env.bell_fd = -1;
+    shs_proc.off = !shs_proc.env.opt.enable;
+    __atomic_store_n(&shs_proc.resolved, true, __ATOMIC_RELEASE);
+    errno = saved;
+}
+
+__attribute__((constructor)) static void start(void)
+{
+    if (!shs_proc.resolved)
+        shs_start();
+}
+
+/* A small lock within the process; held for a few instructions. */
+static void lock_threads(void)
+{
+    while (!shs_cas32(&threads_lock, 0, 1))
+        shs_pause();
+}
+
+static void unlock_threads(void)
+{
+    shs_store32(&threads_lock, 0);
+}
+
+/* The thread ends: nothing may point at its memory any more, and another one has to be the slot's witness. */
+static void thread_ends(void *arg)
+{
+    struct shs_thread *t = arg;
+    if (!t->listed)
+        return;
+    lock_threads();
+    if (t->who.tag < MAX_THREADS && threads[t->who.tag] == t)
+        threads[t->who.tag] = NULL;
+    shs_proc.threads--;
+    unlock_threads();
+    if (t->slot1 == shs_proc.env.slot1 && t->slot1) {
+        shs_bell_drop(&t->bell, false);
+        if (t->witness)
+            shs_slot_leave_home(shs_slot_at(shs_proc.env.stack, t->slot1 - 1));
+    }
+    t->listed = t->witness = false;
+}
+
+bool shs_list_thread(void)
+{
+    struct shs_thread *t = &shs_self;
+    lock_threads();
+    for (uint32_t tag = 1; tag < MAX_THREADS && !t->listed; tag++)
+        if (!threads[tag]) {
+            threads[tag] = t;
+            t->who.tag = tag;
+            t->listed = true;
+            shs_proc.threads++;
+        }
+    unlock_threads();
+    if (t->listed)
+        __cxa_thread_atexit_impl(thread_ends, t, &__dso_handle);
+    return t->listed;
+}
+
+static void child(void)
+{
+    struct shs_thread *self = &shs_self;
+    threads_lock = 0;
+    for (uint32_t tag = 1; tag < MAX_THREADS; tag++)
+        if (threads[tag]) {
+            shs_bell_drop(&threads[tag]->bell, true);
+            if (threads[tag] != self)
+                threads[tag] = NULL;
+        }
+    shs_proc.threads = self->listed;
+    self->slot1 = 0;
+    self->witness = false;
+    self->hazard = 0;
+    shs_proc.env.slot1 = 0;
+    shs_proc.forked = shs_proc.attach == SHS_ATTACHED;
+}
+
+/* Connections that are not under count yet may from now on be used by two processes at once: they stay with the kernel. */
+static void prepare(void)
+{
+    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
+        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            if (f->state == SHS_FD_TCP || f->state == SHS_FD_REG || f->state == SHS_FD_NEW) {
+                if (!f->why && f->state != SHS_FD_NEW)
+                    f->why = SHS_REASON_FORKED;
+            } else if (f->state == SHS_FD_PAIRED) {
+                __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+                if (shs_peek32(&f->end.tx->tx_on) == SHS_OFF || shs_peek32(&f->end.rx->rx_on) == SHS_OFF)
+                    f->why = SHS_REASON_FORKED;
+            } else if (f->state == SHS_FD_EPOLL && f->epoll) {
+                shs_set_shared(f->epoll);
+            }
+        }
+}
+
+bool shs_attach(int fd)
+{
+    static uint32_t busy;
+    uint32_t state = shs_load32(&shs_proc.attach);
+    if (state == SHS_ATTACHED)
+        return true;
+    uint64_t now = shs_now();
+    if (shs_proc.off || (state == SHS_ATTACH_FAILED && now < shs_proc.retry_ns) || !shs_cas32(&busy, 0, 1))
+        return false;
+    shs_proc.attach_why = (uint32_t)shs_attach_segments(&shs_proc.env, shs_proc.stack_name, fd);
+    if (shs_proc.attach_why == SHS_REASON_NONE) {
+        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+        shs_self.slot1 = 0;
+        shs_self.witness = true;
+        shs_store32(&shs_proc.attach, SHS_ATTACHED);
+    } else {
+        shs_proc.retry_ns = now + 1000000000ull;
+        shs_store32(&shs_proc.attach, SHS_ATTACH_FAILED);
+        shs_log("not attached", fd, shs_proc.attach_why);
+    }
+    shs_store32(&busy, 0);
+    return shs_proc.attach_why == SHS_REASON_NONE;
+}
+
+/* A forked child's first need: a slot of its own, which the helper is told of. */
+static void take_child_slot(void)
+{
+    static uint32_t busy;
+    if (!shs_cas32(&busy, 0, 1))
+        return;
+    if (shs_proc.forked) {
+        int slot = shs_slot_claim(shs_proc.env.stack, (uint32_t)getpid(), 0);
+        if (slot >= 0) {
+            shs_self.witness = true;
+            shs_proc.env.slot1 = (uint32_t)slot + 1;
+            shs_nudge(shs_proc.stack_name, (uint32_t)slot);
+            shs_count(&shs_proc.env, SHS_CTR_FORK_SLOTS, 1);
+            shs_proc.forked = 0;
+        }
+    }
+    shs_store32(&busy, 0);
+}
+
+const struct shs_who *shs_who(void)
+{
+    struct shs_thread *t = &shs_self;
+    if (SHS_LIKELY(t->slot1 && t->slot1 == shs_proc.env.slot1))
+        return &t->who;
+    if (shs_proc.forked)
+        take_child_slot();
+    if (!shs_proc.env.slot1 || (!t->listed && !shs_list_thread()))
+        return NULL;
+    struct shs_slot *slot = shs_slot_at(shs_proc.env.stack, shs_proc.env.slot1 - 1);
+    if (!t->witness && (shs_load32(&slot->flags) & SHS_SLOT_UNWITNESSED) && shs_slot_enrol(slot) == 0)
+        t->witness = true;
+    t->slot1 = shs_proc.env.slot1;
+    t->who.lock_word = t->slot1 << SHS_LOCK_SLOT_SHIFT | t->who.tag << 1;
+    return &t->who;
+}
+
+struct shs_bell_own *shs_bell(void)
+{
+    struct shs_thread *t = &shs_self;
+    if (!t->bell.handle && shs_bell_make(&shs_proc.env, t->who.tag, &t->bell) != 0)
+        return NULL;
+    return &t->bell;
+}
+
+bool shs_in_flight(int fd, int receive)
+{
+    (void)receive;
+    bool found = false;
+    if (shs_proc.threads > 1)
+        syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    lock_threads();
+    for (uint32_t tag = 1; tag < MAX_THREADS && !found; tag++)
+        found = threads[tag] && threads[tag] != &shs_self && __atomic_load_n(&threads[tag]->hazard, __ATOMIC_ACQUIRE) == fd + 1;
+    unlock_threads();
+    return found;
+}
+
+struct shs_fd *shs_fd_make(int fd)
+{
+    if ((unsigned)fd >= SHS_FD_CHUNK * SHS_FD_CHUNKS)
+        return NULL;
+    struct shs_fd **place = &shs_fd_chunk[fd / SHS_FD_CHUNK];
+    if (!__atomic_load_n(place, __ATOMIC_ACQUIRE)) {
+        struct shs_fd *fresh = mmap(NULL, SHS_FD_CHUNK * sizeof *fresh, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *none = NULL;
+        if (fresh == MAP_FAILED)
+            return NULL;
+        if (!__atomic_compare_exchange_n(place, &none, fresh, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            munmap(fresh, SHS_FD_CHUNK * sizeof *fresh);
+    }
+    return shs_fd_look(fd);
+}
+
+int shs_ep_refs(uint32_t ep1, int n)
+{
+    if (ep1 - 1 >= SHS_N_ENDPOINTS)
+        return 0;
+    return __atomic_add_fetch(&ep_refs[ep1 - 1], (uint16_t)n, __ATOMIC_SEQ_CST);
+}
+
+void shs_fd_reset(int fd)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    if (f && f->state != SHS_FD_UNKNOWN)
+        memset(f, 0, sizeof *f);
+}
+
+void shs_fd_closing(int fd)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    if (!f || f->state <= SHS_FD_KERNEL) {
+        if (f)
+            shs_fd_reset(fd);
+        return;
+    }
+    uint32_t state = f->state, ep1 = f->ep1;
+    if (f->set)
+        shs_set_forget(f, fd);
+    if (state == SHS_FD_EPOLL)
+        shs_set_drop(f->epoll);
+    if (state == SHS_FD_REG || state == SHS_FD_PAIRED) {
+        struct shs_end end = f->end;
+        __atomic_store_n(&f->state, SHS_FD_KERNEL, __ATOMIC_SEQ_CST);
+        bool inside = shs_proc.threads > 1 && shs_in_flight(fd, 0);
+        const struct shs_who *who = shs_who();
+        bool last = shs_ep_refs(ep1, -1) == 0;
+        struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
+        /* with another thread still inside, or other holders, the helper frees the record when the kernel destroys the anchor */
+        if (who && last && ep)
+            shs_end_close(&shs_proc.env, who, ep1, fd, !inside && !(shs_load32(&ep->flags) & SHS_EPF_SHARED));
+        (void)end;
+    }
+    memset(f, 0, sizeof *f);
+}
+
+void shs_log(const char *what, int fd, uint32_t why)
+{
+    static const char *const names[] = {SHS_REASON_NAMES};
+    if (!shs_proc.env.opt.log)
+        return;
+    char line[160];
+    int n = snprintf(line, sizeof line, "sharedstack: pid %d, descriptor %d: %s: %s\n", (int)getpid(), fd, what,
+                     why < sizeof names / sizeof *names ? names[why] : "?");
+    if (n > 0)
+        (void)SHS_SYS(syscall(SYS_write, 2, line, (size_t)n));
+}

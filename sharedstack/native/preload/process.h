@@ -1,0 +1,108 @@
+/*
+ * Purpose: this process and its threads as the library sees them, and the table of its descriptors.
+ * Ownership: shs_proc is written at start, at attach and in a forked child; shs_self by its thread. A descriptor's entry is written by
+ * whoever opens or closes it; its hot fields by the thread that is in a call on it.
+ *
+ * Hazards. Before a thread looks at an entry to act on it, it publishes the descriptor in shs_self.hazard, and clears that when it is done.
+ * Who wants to change how the descriptor is used (activation, close) changes the state, makes all threads pass a barrier
+ * (membarrier(2)) and looks whether any of them is inside: so the common path pays two plain stores.
+ */
+#pragma once
+#include "endpoint/bell.h"
+#include "endpoint/end.h"
+#include "preload/types.h"
+#include "wait/spin.h"
+
+enum shs_fd_state {
+    SHS_FD_UNKNOWN, /* not looked at yet */
+    SHS_FD_KERNEL,  /* nothing to do with us */
+    SHS_FD_NEW,     /* an internet stream socket, not connected by a call that we saw */
+    SHS_FD_TCP,     /* connected, not registered yet */
+    SHS_FD_REG,     /* registered, not paired yet */
+    SHS_FD_PAIRED,
+    SHS_FD_EPOLL,
+};
+
+/* Why a connection of this descriptor is never registered; 0: it may be. */
+struct shs_fd {
+    uint32_t state; /* enum shs_fd_state */
+    uint32_t ops;   /* data calls so far */
+    uint32_t ep1;
+    uint32_t why;         /* REASON_*: never register */
+    uint32_t set;         /* epoll descriptor plus one that it is a member of */
+    uint32_t events;      /* as given to epoll_ctl */
+    uint64_t data;        /* as given to epoll_ctl */
+    uint64_t edge_index;  /* write index that was last reported to an edge-triggered set */
+    uint64_t looked_ns;   /* when the kernel's queue was last looked at */
+    uint64_t looked_call; /* ep->rx_calls then */
+    struct shs_end end;
+    struct shs_gap gap;
+    uint32_t streak; /* dozes in a row that found more than one record */
+    bool in_opened;  /* listed among its set's opened rings */
+    struct shs_set *epoll;
+};
+
+struct shs_thread {
+    int hazard; /* descriptor plus one of the call in progress; volatile in effect */
+    bool vfork; /* we are a vfork child, on our parent's memory */
+    bool listed, witness;
+    uint32_t slot1; /* for which `who` was made */
+    struct shs_who who;
+    struct shs_bell_own bell;
+    struct shs_gap gap; /* of poll and select */
+    uint64_t looked_ns; /* poll and select looked at the kernel */
+};
+
+enum shs_attach_state { SHS_NOT_ATTACHED, SHS_ATTACHED, SHS_ATTACH_FAILED };
+
+struct shs_process {
+    bool resolved, off;
+    uint32_t attach;         /* enum shs_attach_state */
+    uint32_t attach_why;     /* REASON_* if it failed */
+    uint64_t retry_ns;       /* when to try again */
+    uint32_t forked;         /* a forked child that has no slot of its own yet */
+    uint32_t threads;        /* listed threads */
+    char stack_name[SHS_MAX_STACK_NAME + 1];
+    struct shs_env env;
+};
+
+extern struct shs_process shs_proc;
+extern __thread struct shs_thread shs_self __attribute__((tls_model("initial-exec")));
+
+#define SHS_FD_CHUNK 1024
+#define SHS_FD_CHUNKS 1024
+extern struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
+
+/* The entry of fd, or NULL if it has none: then it is the kernel's. */
+static inline struct shs_fd *shs_fd_look(int fd)
+{
+    if (SHS_UNLIKELY((unsigned)fd >= SHS_FD_CHUNK * SHS_FD_CHUNKS))
+        return NULL;
+    struct shs_fd *chunk = __atomic_load_n(&shs_fd_chunk[fd / SHS_FD_CHUNK], __ATOMIC_ACQUIRE);
+    return SHS_LIKELY(chunk != NULL) ? &chunk[fd % SHS_FD_CHUNK] : NULL;
+}
+
+/* As shs_fd_look, but make the entry. */
+struct shs_fd *shs_fd_make(int fd);
+/* fd is a new descriptor, or closed: forget what was known of its number. */
+void shs_fd_reset(int fd);
+/* fd is about to be closed or replaced: leave its set and its endpoint. */
+void shs_fd_closing(int fd);
+/* `to` is a copy of `from` (dup(2)): returns `to`. */
+int shs_fd_copied(int from, int to);
+/* References of this process's descriptors to an endpoint: add n, return the new number. */
+int shs_ep_refs(uint32_t ep1, int n);
+
+/* Resolve libc's functions and read the options; in the constructor, or in the first call before it. */
+void shs_start(void);
+/* Attach if that was not tried lately; true if attached. `fd` is an internet socket of the network namespace in question. */
+bool shs_attach(int fd);
+/* The calling thread's identity for locks; lists it for hazards. Needs an attached process. NULL: no slot can be had. */
+const struct shs_who *shs_who(void);
+/* List the calling thread, so that its hazard is seen; false: there are too many. */
+bool shs_list_thread(void);
+/* The calling thread's bell; NULL: none to be had. */
+struct shs_bell_own *shs_bell(void);
+/* Is another thread in a call on fd? (receive is not told apart: safe, and rare) */
+bool shs_in_flight(int fd, int receive);
+void shs_log(const char *what, int fd, uint32_t why);

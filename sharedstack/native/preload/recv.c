@@ -1,0 +1,328 @@
+/*
+ * Receiving calls: read, readv, recv, recvfrom, recvmsg, recvmmsg and their fortified twins. All come down to ring_recv:
+ * try; nothing there and blocking: spin, doze behind a bell, or sleep in the kernel; try again.
+ */
+#include "common.h"
+
+#include <stdlib.h>
+
+#include "intercepts.gen.h"
+#include "preload/gate.h"
+#include "preload/restart.h"
+#include "shm/sys.h"
+
+#define RING_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_PEEK | MSG_WAITALL | MSG_CMSG_CLOEXEC)
+#define STREAK_SLEEP 8 /* dozes in a row that each found more behind, on one CPU: a stream, better slept through in the kernel */
+
+/* How long since the last look at the kernel's queue may a look be spared? Longer while the ring delivers. */
+static bool look_is_due(struct shs_fd *f, uint64_t now)
+{
+    const struct shs_options *opt = &shs_proc.env.opt;
+    bool busy = f->end.ep->rx_calls != f->looked_call;
+    return now - f->looked_ns >= (busy ? opt->look_busy_us : opt->look_us) * 1000;
+}
+
+static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, bool must_look)
+{
+    uint64_t looked = f->looked_ns;
+    struct shs_rx how = {
+        .looked_ns = &f->looked_ns,
+        .must_look = must_look,
+        .may_open = shs_set_may_open(f),
+        .look_gap_ns = (f->end.ep->rx_calls != f->looked_call ? shs_proc.env.opt.look_busy_us : shs_proc.env.opt.look_us) * 1000,
+    };
+    long r = shs_end_recv(&shs_proc.env, who, &f->end, cur, flags, &how);
+    if (f->looked_ns != looked)
+        f->looked_call = f->end.ep->rx_calls;
+    if (f->set && !f->in_opened && (shs_peek64(&f->end.rx->word) & SHS_WORD_OPEN) && shs_set_opened(f, f->end.fd) && r == -EAGAIN)
+        r = shs_end_recv(&shs_proc.env, who, &f->end, cur, flags, &how);
+    return r;
+}
+
+/* Time-out of the socket in ns; 0: none. */
+static uint64_t receive_timeout(struct shs_fd *f)
+{
+    struct timeval tv = {0};
+    socklen_t len = sizeof tv;
+    if (!(shs_load32(&f->end.ep->flags) & SHS_EPF_RCVTIMEO) || shs_sys_getsockopt(f->end.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, &len) != 0)
+        return 0;
+    return (uint64_t)tv.tv_sec * 1000000000ull + (uint64_t)tv.tv_usec * 1000;
+}
+
+/* Sleep on the socket and the bell, the ring staying open: 0 (look again) or -errno. */
+static long doze(struct shs_fd *f, struct shs_bell_own *bell, uint64_t deadline)
+{
+    struct shs_direction *dir = f->end.rx;
+    shs_store32(&dir->bell, bell->handle);
+    shs_store32(&bell->bell->armed, 1);
+    shs_fence();
+    long r = 0;
+    bool rung = false;
+    if (!shs_ring_waiting(dir) && (shs_load64(&dir->word) & SHS_WORD_OPEN)) {
+        struct pollfd fds[2] = {{.fd = f->end.fd, .events = POLLIN}, {.fd = bell->fd, .events = POLLIN}};
+        uint64_t now = deadline ? shs_now() : 0;
+        struct timespec ts = {0, 0};
+        if (deadline > now) {
+            ts.tv_sec = (time_t)((deadline - now) / 1000000000ull);
+            ts.tv_nsec = (long)((deadline - now) % 1000000000ull);
+        }
+        shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
+        r = shs_n_ppoll(fds, 2, deadline ? &ts : NULL, NULL);
+        rung = r > 0 && fds[1].revents;
+        f->looked_ns = fds[0].revents ? 0 : f->looked_ns;
+    }
+    if (__atomic_exchange_n(&bell->bell->armed, 0, __ATOMIC_SEQ_CST) == 0)
+        rung = true; /* somebody rings or has rung: the datagram must not be left for the next doze */
+    if (rung)
+        shs_bell_drain(bell);
+    return r < 0 ? r : 0;
+}
+
+/* Sleep in the kernel, which gets every byte meanwhile: bytes taken, 0 with *again set (the ring has something), or -errno. */
+static long sleep_natively(struct shs_fd *f, struct shs_cursor *cur, int flags, bool *again)
+{
+    *again = !shs_taker_enter(&shs_proc.env, f->end.rx);
+    if (*again)
+        return 0;
+    shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
+    shs_set32(&f->end.ep->why_rx, SHS_REASON_READER_ASLEEP);
+    struct iovec iov = {(uint8_t *)cur->iov->iov_base + cur->off, cur->iov->iov_len - cur->off};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    long r = shs_n_recvmsg(f->end.fd, &msg, flags & ~MSG_WAITALL);
+    shs_taker_leave(&shs_proc.env, f->end.rx, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);
+    if (r > 0) {
+        shs_set64(&f->end.ep->rx_kernel, shs_peek64(&f->end.ep->rx_kernel) + (uint64_t)r);
+        shs_cursor_advance(cur, (size_t)r);
+    }
+    return r;
+}
+
+/* Nothing is there: wait. 0: try again; >0 bytes that a native sleep brought; -errno. *ended: a native sleep ended, its result counts. */
+static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, uint64_t deadline, bool *ended)
+{
+    struct shs_direction *dir = f->end.rx;
+    uint64_t start = shs_now(), now = start;
+    struct shs_spin spin;
+    shs_spin_begin(&spin, &shs_proc.env, &f->gap, now, shs_peek32(&dir->wcpu));
+    while (shs_spin_step(&spin, &now) == SHS_SPIN_ON) {
+        if (shs_ring_waiting(dir)) {
+            shs_spin_end(&spin, true);
+            shs_gap_note(&f->gap, start, 0);
+            return 0;
+        }
+        if (look_is_due(f, now)) {
+            long r = try_recv(f, who, cur, flags, true);
+            if (r != -EAGAIN) {
+                shs_spin_end(&spin, true);
+                shs_gap_note(&f->gap, start, 0);
+                *ended = true;
+                return r;
+            }
+        }
+        if (deadline && now >= deadline)
+            break;
+    }
+    shs_spin_end(&spin, false);
+    if (deadline && shs_now() >= deadline)
+        return -EAGAIN;
+    bool same_cpu = shs_peek32(&dir->wcpu) == shs_peek32(&dir->rcpu), again = false;
+    struct shs_bell_own *bell = NULL;
+    if ((shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_proc.env.opt.doze && (shs_proc.env.opt.eager || !same_cpu || f->streak < STREAK_SLEEP))
+        bell = shs_bell();
+    if (bell && !shs_bell_available(&shs_proc.env, dir, bell))
+        bell = NULL;
+    long r;
+    if (bell) {
+        r = doze(f, bell, deadline);
+        if (r == -EINTR && shs_restarts())
+            r = 0;
+        f->streak = shs_ring_pending(&shs_proc.env, dir) > 1024 ? f->streak + 1 : 0;
+    } else {
+        r = sleep_natively(f, cur, flags, &again);
+        *ended = !again;
+        f->streak = f->streak && f->streak < 64 ? f->streak + 1 : 0;
+    }
+    uint64_t came = shs_load64(&dir->pub_ns);
+    shs_gap_note(&f->gap, start, came > start ? came : 0);
+    return r;
+}
+
+static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, int flags)
+{
+    struct shs_fd *f = g->f;
+    struct shs_cursor cur;
+    shs_cursor_init(&cur, iov, count);
+    bool nonblock = (flags & MSG_DONTWAIT) || (shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK);
+    uint64_t timeout = 0, deadline = 0;
+    long total = 0;
+    if (cur.left == 0)
+        return 0;
+    for (;;) {
+        long r = try_recv(f, g->who, &cur, flags, false);
+        if (r == -EAGAIN && !nonblock) {
+            bool ended = false;
+            if (!deadline && (timeout = receive_timeout(f)))
+                deadline = shs_now() + timeout;
+            r = wait_recv(f, g->who, &cur, flags, deadline, &ended);
+            if (r == 0 && !ended)
+                continue;
+        }
+        if (r <= 0)
+            return total ? total : r;
+        total += r;
+        if (!(flags & MSG_WAITALL) || (flags & MSG_PEEK) || cur.left == 0)
+            return total;
+    }
+}
+
+/* The message part of recvmsg: a stream has no address and no control data. */
+static long recv_msg(int fd, struct msghdr *msg, int flags, const struct timespec *deadline)
+{
+    (void)deadline;
+    struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
+    long r;
+    if (g.ring && !(flags & ~RING_FLAGS)) {
+        r = ring_recv(&g, msg->msg_iov, (int)msg->msg_iovlen, flags);
+        if (r >= 0) {
+            msg->msg_namelen = 0;
+            msg->msg_controllen = 0;
+            msg->msg_flags = flags & MSG_CMSG_CLOEXEC;
+        }
+    } else if (g.ring) {
+        r = shs_recv_special(&g, msg, flags);
+    } else {
+        r = shs_n_recvmsg(fd, msg, flags);
+    }
+    shs_gate_leave(&g);
+    if (r >= 0 && msg->msg_controllen)
+        shs_received_rights(msg);
+    return r;
+}
+
+static long recv_flat(int fd, void *buf, size_t len, int flags, struct sockaddr *addr, socklen_t *addrlen)
+{
+    struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
+    long r;
+    struct iovec iov = {buf, len};
+    if (SHS_LIKELY(g.ring && !(flags & ~RING_FLAGS))) {
+        r = ring_recv(&g, &iov, 1, flags);
+    } else if (g.ring) {
+        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+        r = shs_recv_special(&g, &msg, flags);
+    } else {
+        r = shs_n_recvfrom(fd, buf, len, flags, addr, addrlen);
+        shs_gate_leave(&g);
+        return r;
+    }
+    shs_gate_leave(&g);
+    if (r >= 0 && addr && addrlen)
+        *addrlen = 0; /* as tcp(7): a stream's recvfrom gives no address */
+    return r;
+}
+
+/* Flags that only the kernel knows: everything before goes first, then the ring stays shut. */
+long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags)
+{
+    struct shs_fd *f = g->f;
+    if (flags & MSG_ERRQUEUE)
+        return shs_n_recvmsg(f->end.fd, msg, flags);
+    __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    shs_set32(&f->end.ep->why_rx, flags & MSG_OOB ? SHS_REASON_URGENT : SHS_REASON_OPTION);
+    shs_ring_close(f->end.rx);
+    if (flags & MSG_OOB)
+        return shs_n_recvmsg(f->end.fd, msg, flags);
+    if (shs_ring_waiting(f->end.rx)) { /* MSG_TRUNC on a stream discards: receive, and throw away */
+        void *bin = malloc(65536);
+        struct iovec iov = {bin, msg->msg_iovlen ? msg->msg_iov[0].iov_len : 0};
+        if (iov.iov_len > 65536)
+            iov.iov_len = 65536;
+        long r = bin ? ring_recv(g, &iov, 1, flags & RING_FLAGS) : -ENOMEM;
+        free(bin);
+        return r;
+    }
+    bool ring = !shs_taker_enter(&shs_proc.env, f->end.rx);
+    if (ring)
+        return -EAGAIN;
+    long r = shs_n_recvmsg(f->end.fd, msg, flags);
+    shs_taker_leave(&shs_proc.env, f->end.rx, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);
+    return r;
+}
+
+ssize_t shs_i_read(int fd, void *buf, size_t len)
+{
+    struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
+    struct iovec iov = {buf, len};
+    long r = SHS_UNLIKELY(g.ring) ? ring_recv(&g, &iov, 1, 0) : shs_n_read(fd, buf, len);
+    shs_gate_leave(&g);
+    return r;
+}
+
+ssize_t shs_i___read_chk(int fd, void *buf, size_t len, size_t room)
+{
+    return len > room ? shs_n___read_chk(fd, buf, len, room) : shs_i_read(fd, buf, len);
+}
+
+ssize_t shs_i_readv(int fd, const struct iovec *iov, int iovcnt)
+{
+    struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
+    long r = SHS_UNLIKELY(g.ring) ? iovcnt < 0 || iovcnt > 1024 ? -EINVAL : ring_recv(&g, iov, iovcnt, 0) : shs_n_readv(fd, iov, iovcnt);
+    shs_gate_leave(&g);
+    return r;
+}
+
+ssize_t shs_i_recv(int fd, void *buf, size_t len, int flags)
+{
+    struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
+    if (SHS_UNLIKELY(g.ring)) {
+        shs_gate_leave(&g);
+        return recv_flat(fd, buf, len, flags, NULL, NULL);
+    }
+    long r = shs_n_recv(fd, buf, len, flags);
+    shs_gate_leave(&g);
+    return r;
+}
+
+ssize_t shs_i___recv_chk(int fd, void *buf, size_t len, size_t room, int flags)
+{
+    return len > room ? shs_n___recv_chk(fd, buf, len, room, flags) : shs_i_recv(fd, buf, len, flags);
+}
+
+ssize_t shs_i_recvfrom(int fd, void *buf, size_t len, int flags, struct sockaddr *addr, socklen_t *addrlen)
+{
+    return recv_flat(fd, buf, len, flags, addr, addrlen);
+}
+
+ssize_t shs_i___recvfrom_chk(int fd, void *buf, size_t len, size_t room, int flags, struct sockaddr *addr, socklen_t *addrlen)
+{
+    return len > room ? shs_n___recvfrom_chk(fd, buf, len, room, flags, addr, addrlen) : recv_flat(fd, buf, len, flags, addr, addrlen);
+}
+
+ssize_t shs_i_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    return recv_msg(fd, msg, flags, NULL);
+}
+
+int shs_i_recvmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags, struct timespec *timeout)
+{
+    struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
+    bool ring = g.ring;
+    if (!ring) {
+        int r = shs_n_recvmmsg(fd, vec, vlen, flags, timeout);
+        shs_gate_leave(&g);
+        return r;
+    }
+    shs_gate_leave(&g);
+    unsigned n = 0;
+    for (; n < vlen; n++) {
+        int more = n && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0;
+        long r = recv_msg(fd, &vec[n].msg_hdr, (flags & ~MSG_WAITFORONE) | more, NULL);
+        if (r < 0)
+            return n ? (int)n : (int)r;
+        vec[n].msg_len = (unsigned)r;
+        if (r == 0) {
+            n++;
+            break;
+        }
+    }
+    return (int)n;
+}

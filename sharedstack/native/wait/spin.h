@@ -1,0 +1,34 @@
+/*
+ * Purpose: how long to spin for data. A wait whose data recently came soon is worth a spin; others sleep at once, and now and then a few
+ * probing spins find out whether that is still right. Where data came is known from the writer's own time stamp
+ * (direction.pub_ns), so that a slow wake-up is not mistaken for a slow peer.
+ * Who may call: the waiting thread; `gap` belongs to it. No locks, no system calls.
+ */
+#pragma once
+#include "shm/stack.h"
+
+/* What recent waits of one kind were like. */
+struct shs_gap {
+    uint32_t ewma_ns;     /* time from the start of a wait to its data */
+    uint32_t probes;      /* probing spins left in the present burst */
+    uint64_t probe_at_ns; /* when the next burst begins */
+};
+
+struct shs_spin {
+    struct shs_env *env;
+    struct shs_gap *gap;
+    uint64_t start_ns, until_ns;
+    uint32_t looks;
+    bool counted; /* in stack.spinners: only spins of some length are, the word is everybody's */
+};
+
+enum { SHS_SPIN_ON, SHS_SPIN_OVER };
+
+/* Begin a wait at `now`; peer_cpu is where the awaited peer last ran (a spin there would keep it from running). */
+void shs_spin_begin(struct shs_spin *spin, struct shs_env *env, struct shs_gap *gap, uint64_t now, uint32_t peer_cpu);
+/* Pause; SHS_SPIN_OVER when the time is up. *now is refreshed now and then. */
+int shs_spin_step(struct shs_spin *spin, uint64_t *now);
+/* The spin ended; hit: there is data. */
+void shs_spin_end(struct shs_spin *spin, bool hit);
+/* The whole wait ended with data that came at `came_ns` (0: just now). */
+void shs_gap_note(struct shs_gap *gap, uint64_t start_ns, uint64_t came_ns);
