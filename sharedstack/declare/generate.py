@@ -57,10 +57,21 @@ def names_header() -> str:
         ("Why a direction is on the kernel path.", "REASON", [r.name for r in REASONS]),
         ("Counters of a slot.", "CTR", [c.name for c in COUNTERS]),
     ):
-        out += [f"/* {title} */", "enum {", *(f"    SHS_{prefix}_{n.upper()} = {i}," for i, n in enumerate(names)), f"    SHS_{prefix}_COUNT = {len(names)}", "};"]
+        out += [
+            f"/* {title} */",
+            "enum {",
+            *(f"    SHS_{prefix}_{n.upper()} = {i}," for i, n in enumerate(names)),
+            f"    SHS_{prefix}_COUNT = {len(names)}",
+            "};",
+        ]
     texts = ", \\\n    ".join('"' + r.text.replace('"', "'") + '"' for r in REASONS)
     out.append("#define SHS_REASON_NAMES \\\n    " + texts)
-    out += ["/* Options; see `sharedstack options`. */", "struct shs_options {", *(f"    uint64_t {o.name}; /* {o.meaning} */" for o in OPTIONS), "};"]
+    out += [
+        "/* Options; see `sharedstack options`. */",
+        "struct shs_options {",
+        *(f"    uint64_t {o.name}; /* {o.meaning} */" for o in OPTIONS),
+        "};",
+    ]
     rows = ", \\\n".join(f'    X({o.name}, "{o.env}", {o.default}ull, {o.low}ull, {o.high}ull)' for o in OPTIONS)
     out.append("#define SHS_OPTION_LIST(X) \\\n" + rows.replace(", \\\n", " \\\n"))
     profile_rows = [f'    X("{profile}", {name}, {value}ull)' for profile, values in PROFILES.items() for name, value in values.items()]
@@ -113,6 +124,8 @@ def wrappers() -> str:
     for i in INTERCEPTS:
         fixed = _FIXED_ARITY.get(i.name)
         params = f"{fixed}, ..." if fixed else _params(i)
+        if i.name.startswith("__"):
+            out.append(f"{i.ret} {i.name}({params}); /* libc declares it only where it is used */".replace("* ", "*"))
         body = [f"SHS_EXPORT {i.ret} {i.name}({params})".replace("* ", "*"), "{"]
         if fixed:
             last = fixed.split()[-1]

@@ -27,8 +27,8 @@ CONSTANTS: dict[str, int] = {
     "WINDOW_BYTES": 16 << 20,
     "MAX_RING_UNITS": 64,
     "RECORD_ALIGN": 16,
-    "N_BELLS": 16,
-    "N_TAKES": 16,
+    "N_BELLS": 64,
+    "N_TAKES": 64,
     # the 64-bit word of a direction: write index, open, bell, takers
     "WORD_INDEX_BITS": 46,
     "WORD_OPEN": 1 << 46,
@@ -84,14 +84,19 @@ BELL = Struct(
     "The doorbell of one thread: an AF_UNIX datagram socket on the abstract name `sharedstack.bell.<name in hex>`.",
     (
         Field("name", "u64", "random name of the socket; 0: the bell does not exist", owner="slot"),
-        Field("armed", "u32", "1 while its thread sleeps behind it; a writer exchanges it to 0 and rings", owner="slot and writers"),
+        Field(
+            "armed",
+            "u32",
+            "nonzero, another number each time, while its thread sleeps behind it; a writer rings, then changes it to 0",
+            owner="slot and writers",
+        ),
         Field("used", "u32", "thread tag of its owner; 0: free", owner="slot"),
     ),
 )
 
 SLOT = Struct(
     "slot",
-    1024,
+    2048,
     "One participant (a process that has mapped the stack).",
     (
         Line("the kernel and the owner", "laid out as libc's robust mutex, because its list links live here"),
@@ -109,11 +114,10 @@ SLOT = Struct(
         Field("comm", "u8", "name of the program, as in /proc/PID/comm", count=16),
         Line("the owner's threads"),
         Field("spinning", "u32", "threads that spin now", derived=True),
-        Field("awake", "u32", "threads between two waits on rings", derived=True),
         Line("the owner's threads", "doorbells"),
-        Field("bells", "bell", "doorbells of the owner's threads", count=16),
+        Field("bells", "bell", "doorbells of the owner's threads", count=64),
         Line("the owner's threads"),
-        Field("takes", "u32", "directions (pair * 2 + direction, plus one) in which a thread is counted as a taker", count=16),
+        Field("takes", "u32", "directions (pair * 2 + direction, plus one) in which a thread is counted as a taker", count=64),
         Line("the owner's threads"),
         Field("counters", "u64", "counters, in declared order", count=64),
     ),
@@ -170,22 +174,34 @@ DIRECTION = Struct(
         Line("the writer"),
         Field("ksent", "u64", "stream bytes given to the kernel, FIN counts one; released after the call", unit="bytes", lock="wlock"),
         Field("wlock", "u32", "lock word of the writer's side"),
-        Field("tx_on", "u32", "1: ksent is exact, sends are counted under wlock", lock="wlock"),
+        Field(
+            "tx_on",
+            "u32",
+            "0 not counted; 1 ksent is exact, sends are counted under wlock; 2 to be read from the kernel again; 3 being brought under count",
+            lock="wlock",
+        ),
         Field("wchunk", "u64", "chunk written to, packed: CHUNK_*; 0: none", lock="wlock"),
         Field("rd_seen", "u64", "read index when the writer last looked", unit="bytes", lock="wlock", derived=True),
-        Field("pub_ns", "u64", "when a record was last published for a reader that was not spinning", unit="ns CLOCK_MONOTONIC", lock="wlock"),
+        Field(
+            "pub_ns", "u64", "when a record was last published for a reader that was not spinning", unit="ns CLOCK_MONOTONIC", lock="wlock"
+        ),
         Field("wcpu", "u32", "CPU of the last send", lock="wlock", derived=True),
         Field("wslot", "u32", "slot plus one of the last writer", lock="wlock"),
         Line("the reader"),
         Field("rd", "u64", "packed: read index (records before it are consumed) and bytes consumed of the record there", lock="rlock"),
         Field("taken", "u64", "stream bytes taken from the kernel", unit="bytes", owner="readers, atomic add"),
         Field("rlock", "u32", "lock word of the reader's side"),
-        Field("rx_on", "u32", "1: taken is exact, receives are counted", lock="rlock"),
+        Field(
+            "rx_on",
+            "u32",
+            "0 not counted; 1 taken is exact, receives are counted; 2 to be read from the kernel again; 3 being brought under count",
+            lock="rlock",
+        ),
         Field("rchunk", "u64", "chunk read from, packed: CHUNK_*; 0: none", lock="rlock"),
         Field("opener", "u32", "slot plus one of the participant that opened the ring", lock="rlock"),
         Field("rcpu", "u32", "CPU of the last receive", lock="rlock", derived=True),
         Line("the reader", "who to wake"),
-        Field("bell", "u32", "(slot * 16 + bell) plus one to ring after publishing; 0: none", owner="dozing thread"),
+        Field("bell", "u32", "(slot * N_BELLS + bell) plus one to ring after publishing; 0: none", owner="dozing thread"),
     ),
 )
 
@@ -244,7 +260,6 @@ STACK = Struct(
         Field("slots_top", "u32", "slots ever used", lock="ctl", derived=True),
         Line("all participants, atomic add", "how busy the CPUs are with us"),
         Field("spinners", "u32", "threads that spin now", derived=True),
-        Field("awake", "u32", "threads between two waits on rings", derived=True),
         Line("the helper"),
         Field("options", "u64", "options of the stack, in declared order; participants may override some", count=64),
         Field("stack_name", "u8", "name of the stack segment, zero-terminated", count=64),

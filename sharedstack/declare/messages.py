@@ -25,12 +25,20 @@ class Message:
 
 MESSAGES: tuple[Message, ...] = (
     Message("attach", "lend me the segments of my stack", {"hash": "u64", "netns": "u64"}, reply="lend"),
-    Message("lend", "the segments; bulk_id is the System V identifier of the bulk segment, or -1 where a descriptor is lent",
-            {"hash": "u64", "name": "str", "bulk_id": "i64"}, fds=("stack", "arena", "bulk")),
+    Message(
+        "lend",
+        "the segments; bulk_id is the System V identifier of the bulk segment, or -1 where a descriptor is lent",
+        {"hash": "u64", "name": "str", "bulk_id": "i64"},
+        fds=("stack", "arena", "bulk"),
+    ),
     Message("ping", "are you there?", {}, reply="pong"),
     Message("pong", "the helper's process id and release", {"pid": "u64", "release": "str"}),
     Message("status", "what do you hold?", {}, reply="state"),
-    Message("state", "the helper's own figures", {"pid": "u64", "release": "str", "stack": "str", "participants": "u64", "reaped": "u64", "refused": "u64"}),
+    Message(
+        "state",
+        "the helper's own figures",
+        {"pid": "u64", "release": "str", "stack": "str", "participants": "u64", "reaped": "u64", "refused": "u64"},
+    ),
     Message("error", "what failed and what to do", {"code": "str", "text": "str"}),
 )
 

@@ -25,7 +25,9 @@ class Option:
 OPTIONS: tuple[Option, ...] = (
     Option("enable", 1, 0, 1, "", "0: every socket stays on the kernel path"),
     Option("eager", 0, 0, 1, "", "1, for tests: lift at the first byte, and doze rather than sleep"),
-    Option("lift_after", 6, 1, 1_000_000, "calls", "data calls on a connection before it is paired; short connections never leave the kernel"),
+    Option(
+        "lift_after", 6, 1, 1_000_000, "calls", "data calls on a connection before it is paired; short connections never leave the kernel"
+    ),
     Option("spin_us", 20, 0, 1_000_000, "µs", "longest spin for data that recent waits say will come soon"),
     Option("spin_gap_us", 12, 0, 1_000_000, "µs", "spin only while data recently came within this time of waiting for it"),
     Option("spin_always", 0, 0, 1, "", "1: spin for spin_us at every wait, whatever recent waits say"),
@@ -33,7 +35,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("probe_every_ms", 100, 1, 1_000_000, "ms", "time between two bursts of probing spins"),
     Option("look_us", 20, 1, 1_000_000, "µs", "a spinner looks at the kernel's queue this often"),
     Option("look_busy_us", 400, 1, 1_000_000, "µs", "and while its rings are busy and the kernel's queue stays empty, this often"),
-    Option("full_us", 30, 0, 1_000_000, "µs", "how long a writer waits for room while the reader makes progress, before it goes by the kernel"),
+    Option(
+        "full_us", 30, 0, 1_000_000, "µs", "how long a writer waits for room while the reader makes progress, before it goes by the kernel"
+    ),
     Option("doze", 1, 0, 1, "", "0: never doze, sleep in the kernel"),
     Option("ring_max", 1 << 20, 16384, 1 << 20, "bytes", "largest ring; rings start at 16 KiB and grow while they are full"),
     Option("open_max", 128, 1, 65536, "rings", "rings that one epoll set keeps open; more connections go by the kernel"),

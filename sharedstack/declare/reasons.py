@@ -24,7 +24,11 @@ REASONS: tuple[Reason, ...] = (
     Reason("option", "a socket option that only the kernel has is in use"),
     Reason("not_inet", "not an internet stream or datagram socket"),
     Reason("no_helper", "no helper and no stack of this user", "run `sharedstack-helper &`"),
-    Reason("layout_mismatch", "the stack has another layout: library and helper are of different versions", "restart the helper of the installed version"),
+    Reason(
+        "layout_mismatch",
+        "the stack has another layout: library and helper are of different versions",
+        "restart the helper of the installed version",
+    ),
     Reason("exhausted", "endpoints, pairs or ring memory are used up", "see `sharedstack inspect --memory`"),
     Reason("lowered_rule", "lowered by a rule of the policy"),
     Reason("draining", "the helper is leaving and lowered everything"),

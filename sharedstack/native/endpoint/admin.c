@@ -4,17 +4,20 @@
  */
 #include "endpoint/admin.h"
 
+#include "endpoint/bell.h"
 #include "endpoint/lift.h"
 #include "shm/flow.h"
 #include "shm/lock.h"
 #include "shm/slot.h"
+#include "shm/sys.h"
 #include "shm/units.h"
 
 #define DEAD_SLOT1 0xffffu /* names nobody: a lock word with it is taken over, and repaired, by its next user */
 
 static struct shs_env admin_env(void *stack, void *arena)
 {
-    return (struct shs_env){.stack = stack, .arena = arena, .bulk_fd = -1, .bell_fd = -1, .slot1 = shs_load32(&((struct shs_stack *)stack)->helper)};
+    return (struct shs_env){
+        .stack = stack, .arena = arena, .bulk_fd = -1, .bell_fd = -1, .slot1 = shs_load32(&((struct shs_stack *)stack)->helper)};
 }
 
 int shs_native_claim(void *stack, uint32_t pid, uint32_t flags)
@@ -61,26 +64,43 @@ static void drop_tables(struct shs_env *env)
     shs_unlock(&env->stack->ctl);
 }
 
-static void bury_lock(uint32_t *word, uint32_t slot1)
+static bool bury_lock(uint32_t *word, uint32_t slot1)
 {
     uint32_t held = shs_load32(word);
-    if (held >> SHS_LOCK_SLOT_SHIFT == slot1)
-        shs_cas32(word, held, DEAD_SLOT1 << SHS_LOCK_SLOT_SHIFT | (held & SHS_LOCK_WAITERS));
+    return held >> SHS_LOCK_SLOT_SHIFT == slot1 && shs_cas32(word, held, DEAD_SLOT1 << SHS_LOCK_SLOT_SHIFT | (held & SHS_LOCK_WAITERS));
 }
 
-/* A dead taker may have taken bytes that it did not count. */
-static void bury_take(struct shs_arena *arena, uint32_t handle)
+static bool living_taker(struct shs_env *env, uint32_t handle, uint32_t except)
 {
-    struct shs_pair *pair = shs_pair_at(arena, (handle - 1) / 2 + 1);
+    for (uint32_t i = 0; i < shs_load32(&env->stack->slots_top) && i < SHS_N_SLOTS; i++) {
+        struct shs_slot *slot = shs_slot_at(env->stack, i);
+        if (i == except || shs_load32(&slot->state) != SHS_SLOT_LIVE)
+            continue;
+        for (int t = 0; t < SHS_N_TAKES; t++)
+            if (shs_load32(&slot->takes[t]) == handle)
+                return true;
+    }
+    return false;
+}
+
+/*
+ * A dead taker may have taken bytes that it did not count, and it died between its note and its count for all we know: so counts are
+ * never corrected by one. When no living participant has a note, the number of takers is 0. false: not now.
+ */
+static bool bury_take(struct shs_env *env, uint32_t handle, uint32_t dead, uint32_t me)
+{
+    struct shs_pair *pair = shs_pair_at(env->arena, (handle - 1) / 2 + 1);
     if (!pair || shs_load32(&pair->state) != SHS_PAIR_LIVE)
-        return;
+        return true;
     struct shs_direction *dir = &pair->dir[(handle - 1) % 2];
-    shs_cas32(&dir->rx_on, 1, 2);
+    int r = shs_lock_try(env, &dir->rlock, me);
+    if (r < 0)
+        return false;
+    shs_cas32(&dir->rx_on, SHS_ON, SHS_RECOUNT);
     uint64_t word = shs_load64(&dir->word);
-    if (shs_word_takers(word) > 1)
-        __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
-    if (shs_word_takers(word))
-        shs_add64(&dir->word, -SHS_WORD_TAKER);
+    bool done = !living_taker(env, handle, dead) && shs_cas64(&dir->word, word, word & (SHS_WORD_TAKER - 1));
+    shs_unlock(&dir->rlock);
+    return done;
 }
 
 int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
@@ -88,6 +108,7 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
     struct shs_env env = admin_env(stack_at, arena_at);
     struct shs_slot *slot = shs_slot_at(env.stack, index);
     uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2, slot1 = index + 1;
+    bool readers = false;
     if (shs_load32(&slot->state) == SHS_SLOT_FREE)
         return 0;
     if (!take_tables(&env, me))
@@ -96,19 +117,30 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
         struct shs_pair *pair = shs_pair_at(env.arena, p);
         for (int d = 0; d < 2 && shs_load32(&pair->state) == SHS_PAIR_LIVE; d++) {
             struct shs_direction *dir = &pair->dir[d];
-            bury_lock(&dir->rlock, slot1);
-            bury_lock(&dir->wlock, slot1);
+            readers |= bury_lock(&dir->rlock, slot1);
+            if (bury_lock(&dir->wlock, slot1) && shs_load32(&dir->bell)) {
+                /* it may have died between publishing and ringing */
+                if (env.bell_fd < 0)
+                    env.bell_fd = (int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+                shs_bell_ring(&env, NULL, shs_load32(&dir->bell));
+            }
             if (shs_load32(&dir->opener) == slot1 && shs_ring_close(dir))
                 shs_count(&env, SHS_CTR_OPENER_DEAD, 1);
             if ((shs_load32(&dir->bell) - 1) / SHS_N_BELLS == index && shs_load32(&dir->bell))
                 shs_store32(&dir->bell, 0);
         }
     }
-    for (int i = 0; i < SHS_N_TAKES; i++)
-        if (slot->takes[i]) {
-            bury_take(env.arena, slot->takes[i]);
-            slot->takes[i] = 0;
+    if (env.bell_fd >= 0)
+        shs_sys_close(env.bell_fd);
+    if (readers)
+        shs_arena_rebuild(env.arena); /* one of them may have followed a switch and not given the old chunk back */
+    for (int i = 0; i < SHS_N_TAKES; i++) {
+        if (slot->takes[i] && !bury_take(&env, slot->takes[i], index, me)) {
+            drop_tables(&env);
+            return -EBUSY;
         }
+        slot->takes[i] = 0;
+    }
     uint32_t spinning = slot->spinning;
     if (spinning)
         shs_add32(&env.stack->spinners, -spinning);

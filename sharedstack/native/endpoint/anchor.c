@@ -65,7 +65,8 @@ int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor)
     anchor->inode = st.ino;
     struct sockaddr_storage here = {0}, there = {0};
     socklen_t here_len = sizeof here, there_len = sizeof there;
-    if (SHS_SYS(getsockname(fd, (struct sockaddr *)&here, &here_len)) != 0 || SHS_SYS(getpeername(fd, (struct sockaddr *)&there, &there_len)) != 0)
+    if (SHS_SYS(getsockname(fd, (struct sockaddr *)&here, &here_len)) != 0 ||
+        SHS_SYS(getpeername(fd, (struct sockaddr *)&there, &there_len)) != 0)
         return SHS_REASON_NOT_ESTABLISHED;
     memset(&anchor->flow, 0, sizeof anchor->flow);
     if (!take_address(&here, anchor->flow.laddr, &anchor->flow.lport) || !take_address(&there, anchor->flow.raddr, &anchor->flow.rport))
@@ -86,7 +87,8 @@ int shs_anchor_sent(int fd, uint64_t *sent)
         int queued = 0;
         if (get_info(fd, &a) != 0 || shs_sys_ioctl(fd, SIOCOUTQ, &queued) != 0 || get_info(fd, &b) != 0)
             return -EAGAIN;
-        if (a.tcpi_bytes_acked != b.tcpi_bytes_acked || a.tcpi_notsent_bytes != b.tcpi_notsent_bytes || a.tcpi_bytes_sent != b.tcpi_bytes_sent)
+        if (a.tcpi_bytes_acked != b.tcpi_bytes_acked || a.tcpi_notsent_bytes != b.tcpi_notsent_bytes ||
+            a.tcpi_bytes_sent != b.tcpi_bytes_sent)
             continue;
         uint64_t by_sent = b.tcpi_bytes_sent - b.tcpi_bytes_retrans + b.tcpi_notsent_bytes;
         uint64_t by_acked = b.tcpi_bytes_acked + (uint64_t)queued;

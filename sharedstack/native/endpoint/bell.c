@@ -4,7 +4,9 @@
 #include <sys/random.h>
 #include <sys/un.h>
 
+#include "endpoint/end.h"
 #include "endpoint/fds.h"
+#include "shm/lock.h"
 #include "shm/sys.h"
 
 static socklen_t bell_address(struct sockaddr_un *sun, uint64_t name)
@@ -69,14 +71,13 @@ void shs_bell_drain(struct shs_bell_own *own)
         ;
 }
 
-bool shs_bell_ring(struct shs_env *env, struct shs_direction *dir, uint32_t handle)
+static struct shs_bell *bell_at(struct shs_env *env, uint32_t handle)
 {
-    struct shs_bell *bell = &shs_slot_at(env->stack, (handle - 1) / SHS_N_BELLS)->bells[(handle - 1) % SHS_N_BELLS];
-    if (!shs_load32(&bell->armed))
-        return false;
-    shs_set64(&dir->pub_ns, shs_now()); /* before the exchange: the woken reader learns how long it really waited */
-    if (__atomic_exchange_n(&bell->armed, 0, __ATOMIC_SEQ_CST) != 1)
-        return false;
+    return &shs_slot_at(env->stack, (handle - 1) / SHS_N_BELLS)->bells[(handle - 1) % SHS_N_BELLS];
+}
+
+void shs_bell_send(struct shs_env *env, const struct shs_bell *bell)
+{
     struct sockaddr_un sun;
     socklen_t len = bell_address(&sun, shs_load64(&bell->name));
     char byte = 1;
@@ -85,14 +86,48 @@ bool shs_bell_ring(struct shs_env *env, struct shs_direction *dir, uint32_t hand
     long r = shs_sys_sendmsg(env->bell_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
     /* EAGAIN: its queue is full, so it is rung; anything else: it has gone, and its death is found elsewhere */
     shs_count(env, r < 0 && r != -EAGAIN ? SHS_CTR_BELLS_FAILED : SHS_CTR_BELLS, 1);
+}
+
+bool shs_bell_ring(struct shs_env *env, struct shs_direction *dir, uint32_t handle)
+{
+    struct shs_bell *bell = bell_at(env, handle);
+    uint32_t armed = shs_load32(&bell->armed);
+    if (!armed)
+        return false;
+    if (dir)
+        shs_set64(&dir->pub_ns, shs_now()); /* the woken reader learns how long it really waited */
+    shs_bell_send(env, bell);
+    shs_cas32(&bell->armed, armed, 0);
     return true;
 }
 
-bool shs_bell_available(struct shs_env *env, struct shs_direction *dir, const struct shs_bell_own *own)
+void shs_bell_arm(struct shs_bell_own *own)
 {
-    uint32_t handle = shs_load32(&dir->bell);
-    if (!handle || handle == own->handle)
+    own->number = own->number + 1 ? own->number + 1 : 1;
+    __atomic_store_n(&own->bell->armed, own->number, __ATOMIC_SEQ_CST);
+}
+
+void shs_bell_disarm(struct shs_bell_own *own)
+{
+    shs_store32(&own->bell->armed, 0);
+}
+
+bool shs_bell_claim(struct shs_env *env, uint32_t me, struct shs_direction *dir, const struct shs_bell_own *own, bool alone)
+{
+    if (alone) {
+        if (shs_peek32(&dir->bell) != own->handle)
+            shs_store32(&dir->bell, own->handle);
         return true;
-    struct shs_bell *bell = &shs_slot_at(env->stack, (handle - 1) / SHS_N_BELLS)->bells[(handle - 1) % SHS_N_BELLS];
-    return !shs_load32(&bell->armed);
+    }
+    int r = shs_lock(env, &dir->rlock, me);
+    if (r < 0)
+        return false;
+    if (r == SHS_LOCK_REPAIR)
+        shs_dir_repair_reader(dir);
+    uint32_t handle = shs_load32(&dir->bell);
+    bool free = !handle || handle == own->handle || !shs_load32(&bell_at(env, handle)->armed);
+    if (free)
+        shs_store32(&dir->bell, own->handle);
+    shs_unlock(&dir->rlock);
+    return free;
 }

@@ -1,8 +1,9 @@
 /*
  * Purpose: doorbells. A thread that dozes sleeps on its real descriptors and on a datagram socket of its own; who publishes a record
- * for it exchanges `armed` to 0 and, having found 1, sends one datagram.
- * The order that loses no wake-up: reader: dir.bell, armed := 1, fence, look at the rings, sleep; writer: publish (a full barrier),
- * load dir.bell, load armed, exchange. One of the two sees the other.
+ * for it sends one datagram and then changes `armed` to 0, in this order: a writer that is killed in between has rung.
+ * The order that loses no wake-up: reader: armed := n, claim the rings' dir.bell, fence, look at the rings, sleep; writer: publish (a
+ * full barrier), load dir.bell, load armed, ring. One of the two sees the other. A ring that another armed bell has claimed cannot be
+ * dozed on: its thread sleeps in the kernel instead.
  */
 #pragma once
 #include "shm/stack.h"
@@ -11,6 +12,7 @@
 struct shs_bell_own {
     int fd;
     uint32_t handle; /* slot * N_BELLS + bell, plus one */
+    uint32_t number; /* of the last arming */
     struct shs_bell *bell;
 };
 
@@ -20,7 +22,13 @@ int shs_bell_make(struct shs_env *env, uint32_t tag, struct shs_bell_own *own);
 void shs_bell_drop(struct shs_bell_own *own, bool forked);
 /* Swallow what was rung. */
 void shs_bell_drain(struct shs_bell_own *own);
-/* After publishing in dir: ring the bell if its thread has armed it; true if it was rung. */
+/* After publishing in dir: ring the bell if its thread has armed it; true if it was rung. `dir` may be NULL. */
 bool shs_bell_ring(struct shs_env *env, struct shs_direction *dir, uint32_t handle);
-/* May the calling thread doze on this ring? Not while another thread dozes there. */
-bool shs_bell_available(struct shs_env *env, struct shs_direction *dir, const struct shs_bell_own *own);
+/* Arm the bell; the claims and the last look come afterwards. */
+void shs_bell_arm(struct shs_bell_own *own);
+/* The thread is awake again. */
+void shs_bell_disarm(struct shs_bell_own *own);
+/* Have this bell rung for the ring; false: another thread dozes there. `alone`: no other thread or process reads here. */
+bool shs_bell_claim(struct shs_env *env, uint32_t me, struct shs_direction *dir, const struct shs_bell_own *own, bool alone);
+/* Send one datagram to the bell, armed or not. */
+void shs_bell_send(struct shs_env *env, const struct shs_bell *bell);

@@ -20,12 +20,16 @@ enum {
     SHS_OFF = 0,     /* the kernel is used without counting */
     SHS_ON = 1,      /* counted, under lock */
     SHS_RECOUNT = 2, /* as ON, but someone died inside: the next holder of the lock reads the count from the kernel */
+    SHS_ACTIVATING = 3, /* being brought under count: who sees it waits for the lock */
 };
 
 /* Is another thread inside a native call on fd in this direction (0 send, 1 receive)? Supplied by the preload library. */
 typedef bool shs_in_flight_fn(int fd, int receive);
 
-/* Bring the sending (receiving) direction under count: 0, or -EAGAIN (another thread is inside the kernel, or counts differ). */
+/*
+ * Bring the sending (receiving) direction under count: 0, or -EAGAIN (another thread is inside the kernel, another process may be, or
+ * counts differ): then the caller, whose own hazard is set, may go on natively. The state goes ACTIVATING before the hazards are looked at.
+ */
 int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end *end, bool receive, shs_in_flight_fn *in_flight);
 
 /* Send as sendmsg(2) does with `flags` (MSG_DONTWAIT included where the socket is non-blocking): bytes or -errno. */
@@ -38,15 +42,22 @@ long shs_end_shutdown(struct shs_env *env, const struct shs_who *who, struct shs
 struct shs_rx {
     uint64_t *looked_ns; /* when the kernel's queue was last looked at */
     bool must_look;      /* look at the kernel's queue even if that was a moment ago */
-    bool may_open;       /* the ring may be opened (no set of the caller's forbids it) */
+    /* Opening a ring and falling asleep in a set that holds its endpoint exclude each other. NULL: no set. `begin` says whether the
+     * ring may be opened now, and then holds the set's lock until `done`. */
+    bool (*begin)(void *set);
+    void (*done)(void *set, bool opened);
+    void *set;
     uint64_t look_gap_ns; /* otherwise it is looked at when the last look is so long ago */
 };
 
 /* Receive without waiting: bytes, 0 at the end of the stream, -EAGAIN (nothing there; the ring is open if it may be) or -errno. */
-long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags, struct shs_rx *how);
+long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags,
+                  struct shs_rx *how);
 
-/* Count as a taker before a native wait or take: false if the ring holds something (then nothing is counted). */
+/* Count as a taker before a native wait or take: false if the ring holds something (then nothing is counted). Under rlock. */
 bool shs_taker_enter(struct shs_env *env, struct shs_direction *dir);
+/* The same, taking rlock for it: 1 counted, 0 the ring holds something, -EDEADLK. */
+int shs_taker_enter_unlocked(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir);
 /* The native call took n stream bytes (0: none). */
 void shs_taker_leave(struct shs_env *env, struct shs_direction *dir, uint64_t n);
 /* Shut the ring if it is open. Any thread of the opener, or whoever finds it dead. */

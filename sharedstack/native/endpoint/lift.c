@@ -157,12 +157,16 @@ int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end 
 {
     struct shs_direction *dir = receive ? end->rx : end->tx;
     uint32_t *lock = receive ? &dir->rlock : &dir->wlock, *on = receive ? &dir->rx_on : &dir->tx_on;
-    int r = shs_lock_try(env, lock, who->lock_word);
+    int r = shs_lock(env, lock, who->lock_word);
     if (r < 0)
         return -EAGAIN;
+    if (shs_load32(on) == SHS_ACTIVATING)
+        shs_store32(on, SHS_OFF); /* an activator died */
+    r = 0;
     if (shs_load32(on) == SHS_OFF) {
         uint64_t at = 0;
-        if (in_flight(end->fd, receive)) {
+        __atomic_store_n(on, SHS_ACTIVATING, __ATOMIC_SEQ_CST);
+        if ((shs_load32(&end->ep->flags) & SHS_EPF_SHARED) || in_flight(end->fd, receive)) {
             shs_count(env, SHS_CTR_IN_FLIGHT, 1);
             r = -EAGAIN;
         } else if ((receive ? shs_anchor_taken(end->fd, &at) : shs_anchor_sent(end->fd, &at)) != 0) {
@@ -170,22 +174,27 @@ int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end 
             r = -EAGAIN;
         } else {
             shs_store64(receive ? &dir->taken : &dir->ksent, at);
-            shs_store32(on, SHS_ON);
             if (!receive)
                 shs_set32(&end->ep->why_tx, SHS_REASON_NONE);
             shs_count(env, receive ? SHS_CTR_RX_ACTIVATED : SHS_CTR_TX_ACTIVATED, 1);
         }
+        shs_store32(on, r ? SHS_OFF : SHS_ON);
     }
     shs_unlock(lock);
-    return r < 0 ? r : 0;
+    return r;
 }
 
 void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole)
 {
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
     struct shs_end end;
-    if (!ep || !sole)
-        return; /* the helper frees it when the kernel has destroyed the anchor */
+    if (!ep)
+        return;
+    if (!sole) { /* the helper frees it when the kernel has destroyed the anchor */
+        if (shs_end_of(env, ep1, &end) && shs_load32(&end.rx->opener) == env->slot1)
+            shs_ring_close(end.rx); /* we do not read any more: the other holders may, or not */
+        return;
+    }
     if (shs_end_of(env, ep1, &end)) {
         __atomic_fetch_or(&end.rx->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
         if (shs_ring_waiting(end.rx)) {

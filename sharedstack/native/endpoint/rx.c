@@ -21,26 +21,45 @@
 static uint32_t dir_handle(struct shs_env *env, struct shs_direction *dir)
 {
     size_t at = (size_t)((uint8_t *)dir - (uint8_t *)env->arena) - SHS_ARENA_PAIRS;
-    return (uint32_t)(at / sizeof(struct shs_pair) * 2 + (at % sizeof(struct shs_pair) >= offsetof(struct shs_pair, dir) + sizeof(struct shs_direction))) + 1;
+    return (uint32_t)(at / sizeof(struct shs_pair) * 2 +
+                      (at % sizeof(struct shs_pair) >= offsetof(struct shs_pair, dir) + sizeof(struct shs_direction))) +
+           1;
 }
 
-/* Note in our slot that one of our threads is a taker there, so that its death can be repaired. */
-static void note_take(struct shs_env *env, uint32_t handle, bool enter)
+/* Note in our slot that one of our threads is a taker there, so that its death can be repaired; false: no place left. */
+static bool note_take(struct shs_env *env, uint32_t handle, bool enter)
 {
     struct shs_slot *slot = shs_slot_at(env->stack, env->slot1 - 1);
     for (int i = 0; i < SHS_N_TAKES; i++)
-        if (shs_cas32(&slot->takes[i], enter ? 0 : handle, enter ? handle : 0))
-            return;
+        if (shs_peek32(&slot->takes[i]) == (enter ? 0 : handle) && shs_cas32(&slot->takes[i], enter ? 0 : handle, enter ? handle : 0))
+            return true;
+    return false;
 }
 
 bool shs_taker_enter(struct shs_env *env, struct shs_direction *dir)
 {
-    note_take(env, dir_handle(env, dir), true);
+    if (SHS_UNLIKELY(!note_take(env, dir_handle(env, dir), true))) {
+        /* a taker that nobody could repair: this direction stays with the kernel */
+        __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+        shs_count(env, SHS_CTR_EXHAUSTED, 1);
+    }
     uint64_t word = shs_add64(&dir->word, SHS_WORD_TAKER);
     if (shs_word_index(word) == shs_rd_index(shs_load64(&dir->rd)))
         return true;
     shs_taker_leave(env, dir, 0);
     return false;
+}
+
+int shs_taker_enter_unlocked(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir)
+{
+    int r = shs_lock(env, &dir->rlock, who->lock_word);
+    if (r < 0)
+        return r;
+    if (r == SHS_LOCK_REPAIR)
+        shs_dir_repair_reader(dir);
+    r = shs_taker_enter(env, dir);
+    shs_unlock(&dir->rlock);
+    return r;
 }
 
 void shs_taker_leave(struct shs_env *env, struct shs_direction *dir, uint64_t n)
@@ -76,26 +95,28 @@ static bool first_chunk(struct shs_env *env, const struct shs_who *who, struct s
 {
     if (shs_peek64(&dir->rchunk))
         return true;
-    if (shs_lock_try(env, &env->arena->lock, who->lock_word) != SHS_LOCKED)
+    if (!shs_arena_try(env, who->lock_word))
         return false;
     int unit = shs_units_take(env, 0);
-    shs_unlock(&env->arena->lock);
-    if (unit < 0) {
+    if (unit >= 0) {
+        /* named before the lock is left: a rebuild of the units must find them. Nobody writes: the ring was never open. */
+        uint64_t chunk = shs_chunk_pack((uint32_t)unit, 0, shs_word_index(shs_load64(&dir->word)));
+        shs_store64(&dir->rchunk, chunk);
+        shs_store64(&dir->wchunk, chunk);
+    } else {
         shs_count(env, SHS_CTR_EXHAUSTED, 1);
-        return false;
     }
-    uint64_t chunk = shs_chunk_pack((uint32_t)unit, 0, shs_word_index(shs_load64(&dir->word)));
-    shs_store64(&dir->rchunk, chunk);
-    shs_store64(&dir->wchunk, chunk); /* nobody writes: the ring was never open, or was cooled under both locks */
-    return true;
+    shs_unlock(&env->arena->lock);
+    return unit >= 0;
 }
 
 /* Under rlock, in a read call: let the writer push from now on. */
-static void open_ring(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+static void open_ring(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_rx *how)
 {
     struct shs_direction *dir = end->rx;
     uint64_t word = shs_load64(&dir->word);
     if (word & SHS_WORD_OPEN) {
+        /* nothing to do, but for a ring that its opener left open in death */
         if (shs_slot_alive(env->stack, shs_peek32(&dir->opener)))
             return;
         shs_ring_close(dir);
@@ -107,16 +128,22 @@ static void open_ring(struct shs_env *env, const struct shs_who *who, struct shs
         shs_set32(&end->ep->why_rx, SHS_REASON_EXHAUSTED);
         return;
     }
+    if (how->begin && !how->begin(how->set))
+        return;
     shs_store32(&dir->opener, env->slot1);
-    for (;;) {
+    bool opened = false;
+    do {
         word = shs_load64(&dir->word);
         if ((word & SHS_WORD_STICKY) || shs_word_takers(word)) {
             shs_set32(&end->ep->why_rx, (word & SHS_WORD_STICKY) ? SHS_REASON_OUTSIDE_HOLDER : SHS_REASON_NATIVE_READER);
-            return;
-        }
-        if (shs_cas64(&dir->word, word, word | SHS_WORD_OPEN))
             break;
-    }
+        }
+        opened = shs_cas64(&dir->word, word, word | SHS_WORD_OPEN);
+    } while (!opened);
+    if (how->done)
+        how->done(how->set, opened);
+    if (!opened)
+        return;
     shs_set32(&end->ep->why_rx, SHS_REASON_NONE);
     shs_set64(&end->ep->rx_lifts, shs_peek64(&end->ep->rx_lifts) + 1);
     shs_count(env, SHS_CTR_OPENS, 1);
@@ -141,11 +168,19 @@ static long kernel_take(struct shs_end *end, struct shs_cursor *cur, uint64_t li
     return r;
 }
 
+/* Did the kernel's stream end, in order or not? (Errors of the call itself do not count.) */
+static bool stream_over(long r)
+{
+    return r == 0 || r == -ECONNRESET || r == -EPIPE || r == -ETIMEDOUT || r == -ENOTCONN || r == -ECONNABORTED || r == -EHOSTUNREACH ||
+           r == -ENETUNREACH || r == -ECONNREFUSED;
+}
+
 /* Under rlock: after a death, `taken` is what the kernel says. */
 static bool recount(struct shs_end *end)
 {
     uint64_t taken;
-    if (shs_word_takers(shs_load64(&end->rx->word)) || shs_anchor_taken(end->fd, &taken) != 0)
+    /* with the ring empty a living taker may be between its take and its count: later */
+    if ((shs_word_takers(shs_load64(&end->rx->word)) && !shs_ring_waiting(end->rx)) || shs_anchor_taken(end->fd, &taken) != 0)
         return false;
     shs_store64(&end->rx->taken, taken);
     shs_store32(&end->rx->rx_on, SHS_ON);
@@ -158,7 +193,8 @@ void shs_dir_repair_reader(struct shs_direction *dir)
         shs_store32(&dir->rx_on, SHS_RECOUNT);
 }
 
-long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags, struct shs_rx *how)
+long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags,
+                  struct shs_rx *how)
 {
     struct shs_direction *dir = end->rx;
     bool peek = flags & MSG_PEEK;
@@ -177,9 +213,10 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
         if (r > 0) {
             shs_set64(&end->ep->rx_local, shs_peek64(&end->ep->rx_local) + (uint64_t)r);
             shs_set64(&end->ep->rx_calls, shs_peek64(&end->ep->rx_calls) + 1);
+            shs_count(env, SHS_CTR_RX_LOCAL_BYTES, (uint64_t)r);
             shs_set32(&dir->rcpu, (uint32_t)sched_getcpu());
-            if (SHS_UNLIKELY(!(shs_peek64(&dir->word) & SHS_WORD_OPEN)) && how->may_open)
-                open_ring(env, who, end);
+            if (SHS_UNLIKELY(!(shs_peek64(&dir->word) & SHS_WORD_OPEN)))
+                open_ring(env, who, end, how);
             break;
         }
         if (SHS_UNLIKELY(r == SHS_RING_BROKEN)) {
@@ -188,7 +225,16 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             break;
         }
         if (r == SHS_RING_BEHIND) {
+            if (SHS_UNLIKELY(shs_load32(&dir->rx_on) == SHS_RECOUNT)) {
+                r = -EAGAIN; /* a taker was buried just now: `taken` is to be read again */
+                break;
+            }
             r = kernel_take(end, cur, need, flags);
+            if (SHS_UNLIKELY(stream_over(r))) {
+                /* the bytes that the head record waits for will never come: nor will anything behind them */
+                uint64_t word = __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+                shs_store64(&dir->rd, shs_rd_pack(shs_word_index(word), 0));
+            }
             if (r > 0) {
                 if (!peek)
                     shs_add64(&dir->taken, (uint64_t)r);
@@ -206,13 +252,17 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             continue;
         shs_count(env, SHS_CTR_LOOKS, 1);
         r = kernel_take(end, cur, ~0ull, flags);
+        if (SHS_UNLIKELY(stream_over(r)))
+            __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
         shs_taker_leave(env, dir, r > 0 && !peek ? (uint64_t)r : 0);
-        if (r > 0)
+        if (r > 0) {
             shs_set64(&end->ep->rx_kernel, shs_peek64(&end->ep->rx_kernel) + (uint64_t)r);
+            shs_count(env, SHS_CTR_RX_KERNEL_BYTES, (uint64_t)r);
+        }
         *how->looked_ns = now;
         /* also after bytes came: a program that reads once for each event never meets EAGAIN, and the records say what comes first */
-        if ((r == -EAGAIN || r > 0) && how->may_open)
-            open_ring(env, who, end);
+        if (r == -EAGAIN || r > 0)
+            open_ring(env, who, end, how);
         break;
     }
     shs_unlock(&dir->rlock);

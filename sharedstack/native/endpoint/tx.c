@@ -21,14 +21,24 @@ void shs_dir_repair_writer(struct shs_direction *dir)
         shs_store32(&dir->tx_on, SHS_RECOUNT);
 }
 
+/* A reader that may not be spinning learns when data came, and is woken if it dozes. */
+static void published(struct shs_env *env, struct shs_end *end)
+{
+    uint32_t bell = shs_load32(&end->tx->bell);
+    if (bell && shs_bell_ring(env, end->tx, bell))
+        shs_set64(&end->ep->tx_bells, shs_peek64(&end->ep->tx_bells) + 1);
+}
+
 static long lock_writer(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
 {
     struct shs_direction *dir = end->tx;
     int r = shs_lock(env, &dir->wlock, who->lock_word);
     if (SHS_UNLIKELY(r < 0))
         return -EAGAIN; /* a signal handler interrupted a send on the same socket */
-    if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR))
+    if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR)) {
         shs_dir_repair_writer(dir);
+        published(env, end); /* it may have died between publishing and ringing */
+    }
     if (SHS_UNLIKELY(shs_peek32(&dir->tx_on) == SHS_RECOUNT)) {
         uint64_t sent;
         if (shs_anchor_sent(end->fd, &sent) == 0) {
@@ -66,14 +76,6 @@ static bool wait_for_room(struct shs_env *env, const struct shs_who *who, struct
     return false;
 }
 
-/* A reader that may not be spinning learns when data came, and is woken if it dozes. */
-static void published(struct shs_env *env, struct shs_end *end)
-{
-    uint32_t bell = shs_load32(&end->tx->bell);
-    if (bell && shs_bell_ring(env, end->tx, bell))
-        shs_set64(&end->ep->tx_bells, shs_peek64(&end->ep->tx_bells) + 1);
-}
-
 static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_cursor *cur, int flags)
 {
     struct iovec iov[64];
@@ -103,7 +105,8 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
     long sent = 0, r = lock_writer(env, who, end);
     if (r < 0)
         return r;
-    bool ring = !(shs_peek32(&end->ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY)) && !(flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE));
+    bool ring =
+        !(shs_peek32(&end->ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY)) && !(flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE));
     while (ring && cur->left) {
         r = shs_ring_push(env, dir, cur);
         if (SHS_LIKELY(r > 0)) {
@@ -129,7 +132,9 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
     if (sent) {
         shs_set64(&end->ep->tx_local, shs_peek64(&end->ep->tx_local) + (uint64_t)sent);
         shs_set64(&end->ep->tx_calls, shs_peek64(&end->ep->tx_calls) + 1);
+        shs_count(env, SHS_CTR_TX_LOCAL_BYTES, (uint64_t)sent);
         shs_set32(&dir->wcpu, (uint32_t)sched_getcpu());
+        shs_set32(&dir->wslot, env->slot1);
     }
     r = 0;
     if (cur->left || !sent) {

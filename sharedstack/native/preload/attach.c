@@ -86,7 +86,9 @@ static int ask_helper(int sock, uint64_t netns, struct found *found)
         shs_unpack_str(answer, (size_t)n, "code", code, sizeof code);
         shs_unpack_str(answer, (size_t)n, "text", text, sizeof text);
         shs_log(text, sock, !strcmp(code, "layout") ? SHS_REASON_LAYOUT_MISMATCH : SHS_REASON_NO_HELPER);
-        return !strcmp(code, "layout") ? SHS_REASON_LAYOUT_MISMATCH : !strcmp(code, "netns") ? SHS_REASON_OTHER_NETNS : SHS_REASON_NO_HELPER;
+        return !strcmp(code, "layout")  ? SHS_REASON_LAYOUT_MISMATCH
+               : !strcmp(code, "netns") ? SHS_REASON_OTHER_NETNS
+                                        : SHS_REASON_NO_HELPER;
     }
     found->bulk_id = shs_unpack_uint(answer, (size_t)n, "bulk_id", &bulk_id) ? (int64_t)bulk_id : -1;
     return SHS_REASON_NONE;
@@ -109,7 +111,8 @@ static int by_name(const char *stack_name, uint64_t netns, struct found *found)
 {
     for (int i = 0; i < PARTS; i++) {
         char path[128];
-        snprintf(path, sizeof path, "/dev/shm/" SHS_SHM_PREFIX ".%u.%" PRIx64 ".%s.%s", (unsigned)getuid(), netns, stack_name, part_names[i]);
+        snprintf(path, sizeof path, "/dev/shm/" SHS_SHM_PREFIX ".%u.%" PRIx64 ".%s.%s", (unsigned)getuid(), netns, stack_name,
+                 part_names[i]);
         found->fd[i] = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0));
         if (found->fd[i] < 0 && i != BULK)
             return SHS_REASON_NO_HELPER;
@@ -160,13 +163,14 @@ static int use(struct shs_env *env, struct found *found)
         return SHS_REASON_NO_HELPER;
     if (shs_check_headers(env->stack, env->arena) != 0) {
         char line[96];
-        snprintf(line, sizeof line, "stack has layout %016" PRIx64 ", the library %016" PRIx64, env->stack->layout_hash, (uint64_t)SHS_LAYOUT_HASH);
+        snprintf(line, sizeof line, "stack has layout %016" PRIx64 ", the library %016" PRIx64, env->stack->layout_hash,
+                 (uint64_t)SHS_LAYOUT_HASH);
         shs_log(line, found->fd[STACK], SHS_REASON_LAYOUT_MISMATCH);
         return SHS_REASON_LAYOUT_MISMATCH;
     }
     if (shs_load32(&env->stack->state) != SHS_STACK_READY)
         return SHS_REASON_DRAINING;
-    if (!map_bulk(env, found))
+    if (!map_bulk(env, found) || shs_load32(&env->stack->state) != SHS_STACK_READY)
         return SHS_REASON_NO_HELPER;
     env->bell_fd = shs_fd_high((int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
     int slot = shs_slot_claim(env->stack, (uint32_t)getpid(), 0);

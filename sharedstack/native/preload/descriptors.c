@@ -176,17 +176,35 @@ int shs_i_fclose(FILE *stream)
     return shs_n_fclose(stream);
 }
 
-void shs_received_rights(struct msghdr *msg)
+static void each_right(const struct msghdr *msg, void (*visit)(int))
 {
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+    struct msghdr copy = *msg; /* CMSG_NXTHDR takes no const */
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&copy); c; c = CMSG_NXTHDR(&copy, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
         for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
             int fd;
             memcpy(&fd, (uint8_t *)c + at, sizeof fd);
-            shs_fd_reset(fd);
+            visit(fd);
         }
     }
+}
+
+void shs_received_rights(struct msghdr *msg)
+{
+    each_right(msg, shs_fd_reset);
+}
+
+static void passed(int fd)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    if (f)
+        shs_fd_shared(f);
+}
+
+void shs_sending_rights(const struct msghdr *msg)
+{
+    each_right(msg, passed);
 }
 
 /* sigaction(2), signal(7): a wait is restarted only if the handler that ran was installed with SA_RESTART. We do not know which

@@ -97,37 +97,36 @@ void shs_set_forget(struct shs_fd *f, int fd)
     f->set = 0;
 }
 
-bool shs_set_may_open(struct shs_fd *f)
+/*
+ * Opening a ring against falling asleep: both under the set's lock. The opener holds rlock, and a sleeper may want rlock under the
+ * set's lock: so the opener only tries; it opens at its next read.
+ */
+bool shs_set_begin(void *fd_entry)
 {
-    struct shs_set *set;
-    if (!f->set)
-        return true;
-    set = set_of_member(f);
-    if (set && !set->shared && (f->in_opened || set->n_opened < set->room))
-        return true;
-    shs_set32(&f->end.ep->why_rx, set && !set->shared ? SHS_REASON_OPEN_LIMIT : SHS_REASON_MANY_SETS);
+    struct shs_fd *f = fd_entry;
+    struct shs_set *set = set_of_member(f);
+    uint32_t why = SHS_REASON_MANY_SETS;
+    if (set && !set->shared) {
+        if (!shs_cas32(&set->lock, 0, 1))
+            return false;
+        if (!set->sleepers && (f->in_opened || set->n_opened < set->room))
+            return true;
+        why = set->sleepers ? SHS_REASON_READER_ASLEEP : SHS_REASON_OPEN_LIMIT;
+        unlock_set(set);
+    }
+    shs_set32(&f->end.ep->why_rx, why);
     return false;
 }
 
-bool shs_set_opened(struct shs_fd *f, int fd)
+void shs_set_done(void *fd_entry, bool opened)
 {
+    struct shs_fd *f = fd_entry;
     struct shs_set *set = set_of_member(f);
-    bool listed = false;
-    if (set) {
-        lock_set(set);
-        if (!f->in_opened && set->n_opened < set->room && !set->shared) {
-            set->opened[set->n_opened++] = fd;
-            f->in_opened = true;
-            f->edge_index = shs_rd_index(shs_load64(&f->end.rx->rd));
-        }
-        listed = f->in_opened;
-        unlock_set(set);
-        shs_fence();
-        listed = listed && !shs_load32(&set->sleepers);
+    if (opened && !f->in_opened) {
+        set->opened[set->n_opened++] = f->end.fd;
+        f->in_opened = true;
     }
-    if (!listed)
-        shs_ring_close(f->end.rx);
-    return !listed;
+    unlock_set(set);
 }
 
 /* Does the ring hold something that the member's interest wants reported? */
@@ -239,24 +238,6 @@ static int wait_native(int epfd, struct epoll_event *events, int max, const stru
     return shs_n_epoll_pwait(epfd, events, max, ms > INT32_MAX ? INT32_MAX : (int)ms, mask);
 }
 
-/* Have the first sleeper's bell rung for every open ring; false: too many rings, or another thread sleeps here already. */
-static bool arm(struct shs_set *set, struct shs_bell_own *bell)
-{
-    bool alone = shs_add32(&set->sleepers, 1) == 0;
-    if (!alone || set->n_opened > DOZE_MOST)
-        return false;
-    lock_set(set);
-    for (uint32_t i = 0; i < set->n_opened; i++) {
-        struct shs_fd *f = shs_fd_look(set->opened[i]);
-        if (f && f->state == SHS_FD_PAIRED && shs_peek32(&f->end.rx->bell) != bell->handle)
-            shs_store32(&f->end.rx->bell, bell->handle);
-    }
-    unlock_set(set);
-    shs_store32(&bell->bell->armed, 1);
-    shs_fence();
-    return true;
-}
-
 static struct timespec *time_left(uint64_t deadline, struct timespec *ts)
 {
     uint64_t now = deadline ? shs_now() : 0, left = deadline > now ? deadline - now : 0;
@@ -265,44 +246,63 @@ static struct timespec *time_left(uint64_t deadline, struct timespec *ts)
     return deadline ? ts : NULL;
 }
 
-/* Doze or sleep: 0 look again, >0 events of a native sleep, -EAGAIN timed out, or -errno. */
+/* Claim every open ring for this bell; false: too many, or another thread dozes on one. */
+static bool claim_all(struct shs_set *set, const struct shs_who *who, struct shs_bell_own *bell)
+{
+    bool all = set->n_opened <= DOZE_MOST;
+    for (uint32_t i = 0; i < set->n_opened && all; i++) {
+        struct shs_fd *f = shs_fd_look(set->opened[i]);
+        if (f && f->in_opened && f->state == SHS_FD_PAIRED)
+            all = shs_bell_claim(&shs_proc.env, who->lock_word, f->end.rx, bell, shs_alone(f));
+    }
+    return all;
+}
+
+/*
+ * Doze or sleep: 0 look again, >0 events of a native sleep, -EAGAIN timed out, or -errno. A dozer counts as a sleeper: rings that other
+ * threads would open have not been claimed. A native sleeper waits behind its bell too, for epoll_ctl of another thread to call.
+ */
 static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, int max, uint64_t deadline, const sigset_t *mask)
 {
-    struct shs_bell_own *bell = set->n_opened && shs_proc.env.opt.doze ? shs_bell() : NULL;
+    const struct shs_who *who = shs_who();
+    struct shs_bell_own *bell = who ? shs_bell() : NULL;
     struct timespec ts;
     int r = 0;
-    bool dozing = bell && arm(set, bell);
-    if (dozing) {
-        bool rung = false;
-        if (!any_ready(set)) {
+    if (bell)
+        shs_bell_arm(bell);
+    lock_set(set);
+    bool alone = set->sleepers++ == 0;
+    if (bell && set->n_bells < SHS_SET_BELLS)
+        set->bells[set->n_bells++] = bell->handle;
+    bool dozing = bell && alone && set->n_opened && shs_proc.env.opt.doze && claim_all(set, who, bell);
+    if (!dozing)
+        shut_opened(set);
+    unlock_set(set);
+    shs_fence();
+    if (!any_ready(set)) {
+        shs_count(&shs_proc.env, dozing ? SHS_CTR_DOZES : SHS_CTR_SLEEPS, 1);
+        if (bell) {
             struct pollfd fds[2] = {{.fd = epfd, .events = POLLIN}, {.fd = bell->fd, .events = POLLIN}};
-            shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
             r = shs_n_ppoll(fds, 2, time_left(deadline, &ts), mask);
-            rung = r > 0 && fds[1].revents;
+            if (r > 0 && fds[1].revents)
+                shs_bell_drain(bell);
             if (r > 0 && fds[0].revents)
                 set->looked_ns = 0;
             r = r < 0 ? r : 0; /* a time-out is found by the caller */
-        }
-        if (__atomic_exchange_n(&bell->bell->armed, 0, __ATOMIC_SEQ_CST) == 0)
-            rung = true;
-        if (rung)
-            shs_bell_drain(bell);
-    } else {
-        if (!bell)
-            shs_add32(&set->sleepers, 1);
-        shs_fence();
-        lock_set(set);
-        shut_opened(set);
-        unlock_set(set);
-        if (!any_ready(set)) {
-            shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
+        } else {
             r = wait_native(epfd, events, max, time_left(deadline, &ts), mask);
             set->looked_ns = 0;
-            if (r == 0)
-                r = -EAGAIN;
+            r = r == 0 ? -EAGAIN : r;
         }
     }
-    shs_add32(&set->sleepers, -1u);
+    lock_set(set);
+    set->sleepers--;
+    for (uint32_t i = 0; bell && i < set->n_bells; i++)
+        if (set->bells[i] == bell->handle)
+            set->bells[i] = set->bells[--set->n_bells];
+    unlock_set(set);
+    if (bell)
+        shs_bell_disarm(bell);
     return r;
 }
 
@@ -353,15 +353,6 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t time
     struct timespec ts = {(time_t)(timeout_ns / 1000000000), (long)(timeout_ns % 1000000000)};
     if (!set || shs_proc.attach != SHS_ATTACHED || max <= 0 || !shs_who() || (!set->n_opened && shs_proc.threads <= 1))
         return wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
-    if (!set->n_opened) { /* another thread may open one while we sleep */
-        shs_add32(&set->sleepers, 1);
-        shs_fence();
-        int r = set->n_opened ? 0 : wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
-        bool opened = set->n_opened && r == 0;
-        shs_add32(&set->sleepers, -1u);
-        if (!opened)
-            return r;
-    }
     if (timeout_ns == 0) {
         uint64_t now;
         return look(set, epfd, events, max, &now, NULL);
@@ -383,7 +374,8 @@ int shs_i_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout
 int shs_i_epoll_pwait2(int epfd, struct epoll_event *events, int max, const struct timespec *timeout, const sigset_t *sigmask)
 {
     struct shs_fd *f = shs_fd_look(epfd);
-    bool plain = !f || f->state != SHS_FD_EPOLL || !f->epoll || (timeout && (timeout->tv_sec < 0 || timeout->tv_sec > 1000000000 || timeout->tv_nsec < 0));
+    bool plain = !f || f->state != SHS_FD_EPOLL || !f->epoll ||
+                 (timeout && (timeout->tv_sec < 0 || timeout->tv_sec > 1000000000 || timeout->tv_nsec < 0));
     if (plain && !shs_real.epoll_pwait2)
         return -ENOSYS;
     if (plain)
@@ -408,6 +400,24 @@ int shs_i_epoll_create(int size)
 int shs_i_epoll_create1(int flags)
 {
     return made(shs_n_epoll_create1(flags));
+}
+
+/* A paired member was added or re-armed: an open ring that the set does not know is shut, one that holds something is listed, and
+ * whoever sleeps in the set looks again. */
+static void list_member(struct shs_set *set, struct shs_fd *f, int fd)
+{
+    lock_set(set);
+    if (!f->in_opened)
+        shs_ring_close(f->end.rx);
+    if (shs_ring_waiting(f->end.rx)) {
+        if (!f->in_opened && set->n_opened < set->room) {
+            set->opened[set->n_opened++] = fd;
+            f->in_opened = true;
+        }
+        for (uint32_t i = 0; i < set->n_bells; i++)
+            shs_bell_ring(&shs_proc.env, NULL, set->bells[i]);
+    }
+    unlock_set(set);
 }
 
 int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
@@ -438,15 +448,7 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     f->events = event->events;
     f->data = event->data.u64;
     f->edge_index = ~0ull; /* ADD and MOD report anew what is there */
-    if (f->state == SHS_FD_PAIRED && !f->in_opened && shs_ring_waiting(f->end.rx) && set) {
-        lock_set(set);
-        if (set->n_opened < set->room) {
-            set->opened[set->n_opened++] = fd;
-            f->in_opened = true;
-        }
-        unlock_set(set);
-    } else if (f->state == SHS_FD_PAIRED && !f->in_opened) {
-        shs_ring_close(f->end.rx); /* opened before it was a member: the set has to know of it first */
-    }
+    if (f->state == SHS_FD_PAIRED && set)
+        list_member(set, f, fd);
     return r;
 }

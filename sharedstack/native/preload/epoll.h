@@ -1,13 +1,16 @@
 /*
  * Purpose: what the library keeps of an epoll set of this process: which members' rings are open. The kernel's set is the set.
- * Locks: set->lock (within the process, held for a few instructions) guards the list; `sleepers` and the open bit of a ring meet by a
- * fence each way: who opens a ring appends it and then looks at sleepers; who sleeps counts itself and then shuts what is listed.
+ * Locks: set->lock (within the process, held for a few instructions) guards the list and the sleepers: opening a member's ring and
+ * falling asleep exclude each other by it (tests/models/epoll-set.pml).
  */
 #pragma once
 #include "preload/process.h"
 
+#define SHS_SET_BELLS 8
+
 struct shs_set {
     uint32_t lock, sleepers;
+    uint32_t n_bells, bells[SHS_SET_BELLS]; /* of the sleepers */
     bool shared;        /* another process or another descriptor may wait on it: members' rings stay shut */
     uint32_t n_opened, room;
     int *opened;        /* members with open rings */

@@ -67,13 +67,16 @@ static void register_fd(struct shs_fd *f, int fd)
     __atomic_store_n(&f->state, SHS_FD_REG, __ATOMIC_RELEASE);
 }
 
-/* Is the direction under count, or can it be brought there now? */
+/* Is the direction under count, or can it be brought there now? If not, the call may go natively: its hazard is seen. */
 static bool counted(struct shs_gate *g, int receive)
 {
     struct shs_fd *f = g->f;
-    if (SHS_LIKELY(shs_load32(receive ? &f->end.rx->rx_on : &f->end.tx->tx_on) != SHS_OFF))
+    uint32_t on = shs_load32(receive ? &f->end.rx->rx_on : &f->end.tx->tx_on);
+    if (SHS_LIKELY(on == SHS_ON || on == SHS_RECOUNT))
         return true;
-    return !f->why && shs_activate(&shs_proc.env, g->who, &f->end, receive, shs_in_flight) == 0;
+    if (on == SHS_OFF && f->why)
+        return false;
+    return shs_activate(&shs_proc.env, g->who, &f->end, receive, shs_in_flight) == 0;
 }
 
 void shs_gate_slow(struct shs_gate *g, int fd, int receive)
@@ -89,7 +92,7 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
     /* hazard before state: who changes the state looks at the hazards afterwards */
     g->outer = t->hazard;
     g->f = f;
-    __atomic_store_n(&t->hazard, fd + 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&t->hazard, ((uint32_t)fd << 1 | (uint32_t)receive) + 1, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     uint32_t state = __atomic_load_n(&f->state, __ATOMIC_ACQUIRE);
     if (SHS_UNLIKELY(state == SHS_FD_TCP && !f->why && ++f->ops >= (shs_proc.env.opt.eager ? 1 : shs_proc.env.opt.lift_after))) {

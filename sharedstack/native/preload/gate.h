@@ -17,7 +17,7 @@ struct shs_gate {
     struct shs_fd *f; /* NULL: the kernel's, nothing to leave */
     const struct shs_who *who;
     bool ring;
-    int outer; /* hazard of the call that a signal handler interrupted */
+    uint32_t outer; /* hazard of the call that a signal handler interrupted */
 };
 
 /* The slow half: a descriptor that may be ours. */

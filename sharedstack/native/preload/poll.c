@@ -20,6 +20,8 @@ struct waiting {
     uint64_t deadline; /* 0: none */
     const sigset_t *mask;
     bool writers; /* somebody asks for more than to read from rings */
+    struct shs_direction **dirs; /* asleep: where a taker is counted, by place */
+    const struct shs_who *who;
 };
 
 static struct shs_fd *ring_of(const struct pollfd *p)
@@ -74,29 +76,27 @@ static struct timespec *time_left(uint64_t deadline, struct timespec *ts)
     return deadline ? ts : NULL;
 }
 
-/* Sleep on the descriptors and the bell, the rings staying open: 0 (look again) or -errno. */
+/* Sleep on the descriptors and the bell, the rings staying open: 0 (look again), -EBUSY (another thread dozes on one) or -errno. */
 static int doze(struct waiting *w, struct shs_bell_own *bell)
 {
     struct timespec ts;
-    for (nfds_t i = 0; i < w->n; i++) {
+    bool claimed = true;
+    shs_bell_arm(bell);
+    for (nfds_t i = 0; i < w->n && claimed; i++) {
         struct shs_fd *f = ring_of(&w->fds[i]);
         if (f)
-            shs_store32(&f->end.rx->bell, bell->handle);
+            claimed = shs_bell_claim(&shs_proc.env, w->who->lock_word, f->end.rx, bell, shs_alone(f));
     }
-    shs_store32(&bell->bell->armed, 1);
     shs_fence();
-    int r = 0;
-    bool rung = false;
-    if (!any_ready(w)) {
+    int r = claimed ? 0 : -EBUSY;
+    if (claimed && !any_ready(w)) {
         w->fds[w->n] = (struct pollfd){.fd = bell->fd, .events = POLLIN};
         shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
         r = shs_n_ppoll(w->fds, w->n + 1, time_left(w->deadline, &ts), w->mask);
-        rung = r > 0 && w->fds[w->n].revents;
+        if (r > 0 && w->fds[w->n].revents)
+            shs_bell_drain(bell);
     }
-    if (__atomic_exchange_n(&bell->bell->armed, 0, __ATOMIC_SEQ_CST) == 0)
-        rung = true;
-    if (rung)
-        shs_bell_drain(bell);
+    shs_bell_disarm(bell);
     return r < 0 ? r : 0;
 }
 
@@ -104,14 +104,14 @@ static int doze(struct waiting *w, struct shs_bell_own *bell)
 static int sleep_natively(struct waiting *w, bool *answered)
 {
     struct timespec ts;
-    nfds_t entered = 0;
     bool quiet = true;
-    for (; entered < w->n && quiet; entered++) {
-        struct shs_fd *f = ring_of(&w->fds[entered]);
-        if (f)
-            quiet = shs_taker_enter(&shs_proc.env, f->end.rx);
-        if (!quiet)
-            break;
+    for (nfds_t i = 0; i < w->n; i++) {
+        struct shs_fd *f = quiet ? ring_of(&w->fds[i]) : NULL;
+        w->dirs[i] = f ? f->end.rx : NULL;
+        if (f && shs_taker_enter_unlocked(&shs_proc.env, w->who, f->end.rx) != 1) {
+            w->dirs[i] = NULL;
+            quiet = false;
+        }
     }
     int r = 0;
     *answered = quiet;
@@ -119,28 +119,21 @@ static int sleep_natively(struct waiting *w, bool *answered)
         shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
         r = shs_n_ppoll(w->fds, w->n, time_left(w->deadline, &ts), w->mask);
     }
-    for (nfds_t i = 0; i < entered; i++) {
-        struct shs_fd *f = ring_of(&w->fds[i]);
-        if (f)
-            shs_taker_leave(&shs_proc.env, f->end.rx, 0);
-    }
+    for (nfds_t i = 0; i < w->n; i++)
+        if (w->dirs[i])
+            shs_taker_leave(&shs_proc.env, w->dirs[i], 0);
     return r;
 }
 
-/* May we doze: is there an open ring, and no other thread dozing on one? */
+/* May we doze: is there an open ring? */
 static struct shs_bell_own *bell_for(const struct waiting *w)
 {
-    struct shs_bell_own *bell = shs_proc.env.opt.doze ? shs_bell() : NULL;
     bool open = false;
-    for (nfds_t i = 0; bell && i < w->n; i++) {
+    for (nfds_t i = 0; i < w->n && !open; i++) {
         struct shs_fd *f = ring_of(&w->fds[i]);
-        if (!f)
-            continue;
-        if (!shs_bell_available(&shs_proc.env, f->end.rx, bell))
-            return NULL;
-        open |= (shs_load64(&f->end.rx->word) & SHS_WORD_OPEN) != 0;
+        open = f && (shs_load64(&f->end.rx->word) & SHS_WORD_OPEN);
     }
-    return open ? bell : NULL;
+    return open && shs_proc.env.opt.doze ? shs_bell() : NULL;
 }
 
 static int wait_fds(struct waiting *w, bool poll_only)
@@ -177,7 +170,9 @@ static int wait_fds(struct waiting *w, bool poll_only)
             return look(w, true);
         struct shs_bell_own *bell = bell_for(w);
         bool answered = false;
-        r = bell ? doze(w, bell) : sleep_natively(w, &answered);
+        r = bell ? doze(w, bell) : -EBUSY;
+        if (r == -EBUSY)
+            r = sleep_natively(w, &answered);
         shs_gap_note(&t->gap, start, 0);
         if (r < 0 || answered)
             return r;
@@ -186,6 +181,17 @@ static int wait_fds(struct waiting *w, bool poll_only)
         if (r != 0 || (w->deadline && now >= w->deadline))
             return r;
     }
+}
+
+/* Does another thread have to know that we poll natively: is there a connection in it that it might bring under count? */
+static bool uncounted(const struct pollfd *fds, nfds_t n)
+{
+    for (nfds_t i = 0; shs_proc.threads > 1 && i < n; i++) {
+        struct shs_fd *f = fds[i].fd >= 0 ? shs_fd_look(fds[i].fd) : NULL;
+        if (f && f->state >= SHS_FD_TCP && f->state <= SHS_FD_PAIRED)
+            return true;
+    }
+    return false;
 }
 
 /* Is there a ring in it? Notes epoll sets in it, which a wait of ours could not look into. */
@@ -212,11 +218,16 @@ static int poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout
     *native = !has_ring(fds, n, &writers) || (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_sec > 1000000000));
     if (*native)
         return 0;
-    struct pollfd few[STACK_FDS + 1], *copy = n <= STACK_FDS ? few : malloc((n + 1) * sizeof *copy);
-    if (!copy)
-        return -ENOMEM;
+    struct pollfd few[STACK_FDS + 1], *copy = few;
+    struct shs_direction *few_dirs[STACK_FDS], **dirs = few_dirs;
+    if (n > STACK_FDS) {
+        copy = malloc((n + 1) * (sizeof *copy + sizeof *dirs));
+        if (!copy)
+            return -ENOMEM;
+        dirs = (struct shs_direction **)(void *)(copy + n + 1);
+    }
     memcpy(copy, fds, n * sizeof *copy);
-    struct waiting w = {.fds = copy, .n = n, .mask = mask, .writers = writers};
+    struct waiting w = {.fds = copy, .n = n, .mask = mask, .writers = writers, .dirs = dirs, .who = shs_who()};
     bool only = timeout && !timeout->tv_sec && !timeout->tv_nsec;
     if (timeout && !only)
         w.deadline = shs_now() + (uint64_t)timeout->tv_sec * 1000000000ull + (uint64_t)timeout->tv_nsec;
@@ -233,7 +244,15 @@ int shs_i_poll(struct pollfd *fds, nfds_t n, int timeout)
     struct timespec ts = {timeout / 1000, timeout % 1000 * 1000000L};
     bool native;
     int r = poll_any(fds, n, timeout < 0 ? NULL : &ts, NULL, &native);
-    return native ? shs_n_poll(fds, n, timeout) : r;
+    if (!native)
+        return r;
+    bool seen = uncounted(fds, n) && shs_list_thread();
+    if (seen)
+        shs_polling(fds, n);
+    r = shs_n_poll(fds, n, timeout);
+    if (seen)
+        shs_polling(NULL, 0);
+    return r;
 }
 
 int shs_i___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
@@ -245,7 +264,15 @@ int shs_i_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, co
 {
     bool native;
     int r = poll_any(fds, n, timeout, sigmask, &native);
-    return native ? shs_n_ppoll(fds, n, timeout, sigmask) : r;
+    if (!native)
+        return r;
+    bool seen = uncounted(fds, n) && shs_list_thread();
+    if (seen)
+        shs_polling(fds, n);
+    r = shs_n_ppoll(fds, n, timeout, sigmask);
+    if (seen)
+        shs_polling(NULL, 0);
+    return r;
 }
 
 int shs_i___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *sigmask, size_t room)
@@ -258,7 +285,8 @@ static int to_array(int n, fd_set *rd, fd_set *wr, fd_set *ex, struct pollfd *ou
 {
     int count = 0;
     for (int fd = 0; fd < n; fd++) {
-        short events = (short)((rd && FD_ISSET(fd, rd) ? POLLIN : 0) | (wr && FD_ISSET(fd, wr) ? POLLOUT : 0) | (ex && FD_ISSET(fd, ex) ? POLLPRI : 0));
+        short events = (short)((rd && FD_ISSET(fd, rd) ? POLLIN : 0) | (wr && FD_ISSET(fd, wr) ? POLLOUT : 0) |
+                               (ex && FD_ISSET(fd, ex) ? POLLPRI : 0));
         if (!events)
             continue;
         if (count == room)
@@ -321,7 +349,8 @@ int shs_i_select(int n, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval *time
     if (native)
         return shs_n_select(n, rd, wr, ex, timeout);
     if (timeout) { /* select(2) on Linux leaves the time not slept */
-        uint64_t all = (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec, gone = shs_now() - start, left = gone < all ? all - gone : 0;
+        uint64_t all = (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec, gone = shs_now() - start,
+                 left = gone < all ? all - gone : 0;
         timeout->tv_sec = (time_t)(left / 1000000000ull);
         timeout->tv_usec = (suseconds_t)(left % 1000000000ull / 1000);
     }

@@ -5,10 +5,11 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "endpoint/lift.h"
 #include "preload/attach.h"
 #include "preload/boundary.h"
 #include "preload/epoll.h"
-#include "endpoint/lift.h"
+#include "preload/restart.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
 
@@ -43,18 +44,18 @@ static void read_options(struct shs_options *opt)
 #define X(name, env, value, low, high) opt->name = value;
     SHS_OPTION_LIST(X)
 #undef X
-#define X(label, name, value)                                                                                                    \
-    if (profile && !strcmp(profile, label))                                                                                      \
+#define X(label, name, value)               \
+    if (profile && !strcmp(profile, label)) \
         opt->name = value;
     SHS_PROFILE_LIST(X)
 #undef X
-#define X(name, env, value, low, high)                                                                                           \
-    {                                                                                                                            \
-        const char *text = getenv(env);                                                                                          \
-        char *end = NULL;                                                                                                        \
-        uint64_t n = text && *text ? strtoull(text, &end, 10) : opt->name;                                                       \
-        if (!end || !*end)                                                                                                       \
-            opt->name = n < (low) ? (low) : n > (high) ? (high) : n;                                                             \
+#define X(name, env, value, low, high)                                     \
+    {                                                                      \
+        const char *text = getenv(env);                                    \
+        char *end = NULL;                                                  \
+        uint64_t n = text && *text ? strtoull(text, &end, 10) : opt->name; \
+        if (!end || !*end)                                                 \
+            opt->name = n<(low) ? (low) : n>(high) ? (high) : n;           \
     }
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wtype-limits"
@@ -153,23 +154,24 @@ static void child(void)
     shs_proc.forked = shs_proc.attach == SHS_ATTACHED;
 }
 
-/* Connections that are not under count yet may from now on be used by two processes at once: they stay with the kernel. */
+void shs_fd_shared(struct shs_fd *f)
+{
+    if (f->state == SHS_FD_TCP && !f->why)
+        f->why = SHS_REASON_FORKED;
+    if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) {
+        struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
+        __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+    }
+    if (f->state == SHS_FD_EPOLL && f->epoll)
+        shs_set_shared(f->epoll);
+}
+
+/* Before fork: from now on two processes may use what is open. */
 static void prepare(void)
 {
     for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->state == SHS_FD_TCP || f->state == SHS_FD_REG || f->state == SHS_FD_NEW) {
-                if (!f->why && f->state != SHS_FD_NEW)
-                    f->why = SHS_REASON_FORKED;
-            } else if (f->state == SHS_FD_PAIRED) {
-                __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
-                if (shs_peek32(&f->end.tx->tx_on) == SHS_OFF || shs_peek32(&f->end.rx->rx_on) == SHS_OFF)
-                    f->why = SHS_REASON_FORKED;
-            } else if (f->state == SHS_FD_EPOLL && f->epoll) {
-                shs_set_shared(f->epoll);
-            }
-        }
+        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
+            shs_fd_shared(&shs_fd_chunk[c][i]);
 }
 
 bool shs_attach(int fd)
@@ -240,17 +242,35 @@ struct shs_bell_own *shs_bell(void)
     return &t->bell;
 }
 
+static bool inside(const struct shs_thread *t, int fd, int receive)
+{
+    uint32_t hazard = __atomic_load_n(&t->hazard, __ATOMIC_ACQUIRE);
+    if (receive < 0 ? hazard && (hazard - 1) >> 1 == (uint32_t)fd : hazard == ((uint32_t)fd << 1 | (uint32_t)receive) + 1)
+        return true;
+    for (nfds_t i = 0; receive != 0 && t->polled && i < t->n_polled; i++)
+        if (t->polled[i].fd == fd)
+            return true;
+    return false;
+}
+
 bool shs_in_flight(int fd, int receive)
 {
-    (void)receive;
     bool found = false;
     if (shs_proc.threads > 1)
         syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
     lock_threads();
     for (uint32_t tag = 1; tag < MAX_THREADS && !found; tag++)
-        found = threads[tag] && threads[tag] != &shs_self && __atomic_load_n(&threads[tag]->hazard, __ATOMIC_ACQUIRE) == fd + 1;
+        found = threads[tag] && threads[tag] != &shs_self && inside(threads[tag], fd, receive);
     unlock_threads();
     return found;
+}
+
+void shs_polling(const struct pollfd *fds, nfds_t n)
+{
+    lock_threads();
+    shs_self.polled = fds;
+    shs_self.n_polled = n;
+    unlock_threads();
 }
 
 struct shs_fd *shs_fd_make(int fd)
@@ -259,7 +279,8 @@ struct shs_fd *shs_fd_make(int fd)
         return NULL;
     struct shs_fd **place = &shs_fd_chunk[fd / SHS_FD_CHUNK];
     if (!__atomic_load_n(place, __ATOMIC_ACQUIRE)) {
-        struct shs_fd *fresh = mmap(NULL, SHS_FD_CHUNK * sizeof *fresh, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *none = NULL;
+        struct shs_fd *fresh = mmap(NULL, SHS_FD_CHUNK * sizeof *fresh, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+                      *none = NULL;
         if (fresh == MAP_FAILED)
             return NULL;
         if (!__atomic_compare_exchange_n(place, &none, fresh, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
@@ -296,16 +317,17 @@ void shs_fd_closing(int fd)
     if (state == SHS_FD_EPOLL)
         shs_set_drop(f->epoll);
     if (state == SHS_FD_REG || state == SHS_FD_PAIRED) {
-        struct shs_end end = f->end;
         __atomic_store_n(&f->state, SHS_FD_KERNEL, __ATOMIC_SEQ_CST);
-        bool inside = shs_proc.threads > 1 && shs_in_flight(fd, 0);
+        bool busy = shs_proc.threads > 1 && shs_in_flight(fd, -1);
         const struct shs_who *who = shs_who();
         bool last = shs_ep_refs(ep1, -1) == 0;
         struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
         /* with another thread still inside, or other holders, the helper frees the record when the kernel destroys the anchor */
+        bool sole = ep && !busy && !(shs_load32(&ep->flags) & SHS_EPF_SHARED);
         if (who && last && ep)
-            shs_end_close(&shs_proc.env, who, ep1, fd, !inside && !(shs_load32(&ep->flags) & SHS_EPF_SHARED));
-        (void)end;
+            shs_end_close(&shs_proc.env, who, ep1, fd, sole);
+        if (who && last && !sole)
+            shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1); /* the helper looks which anchors are gone */
     }
     memset(f, 0, sizeof *f);
 }

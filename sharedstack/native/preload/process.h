@@ -43,7 +43,9 @@ struct shs_fd {
 };
 
 struct shs_thread {
-    int hazard; /* descriptor plus one of the call in progress; volatile in effect */
+    uint32_t hazard;             /* (descriptor << 1 | receive) + 1 of the call in progress */
+    const struct pollfd *polled; /* array of a native poll in progress; under threads_lock */
+    nfds_t n_polled;
     bool vfork; /* we are a vfork child, on our parent's memory */
     bool listed, witness;
     uint32_t slot1; /* for which `who` was made */
@@ -101,8 +103,10 @@ bool shs_attach(int fd);
 const struct shs_who *shs_who(void);
 /* List the calling thread, so that its hazard is seen; false: there are too many. */
 bool shs_list_thread(void);
+/* The calling thread is about to poll natively descriptors that are not under count yet; or has come back (NULL). */
+void shs_polling(const struct pollfd *fds, nfds_t n);
 /* The calling thread's bell; NULL: none to be had. */
 struct shs_bell_own *shs_bell(void);
-/* Is another thread in a call on fd? (receive is not told apart: safe, and rare) */
+/* Is another thread inside a native call on fd in this direction, or in a native poll of it (receive)? receive < 0: in any. */
 bool shs_in_flight(int fd, int receive);
 void shs_log(const char *what, int fd, uint32_t why);

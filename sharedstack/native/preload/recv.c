@@ -28,14 +28,14 @@ static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cur
     struct shs_rx how = {
         .looked_ns = &f->looked_ns,
         .must_look = must_look,
-        .may_open = shs_set_may_open(f),
+        .begin = f->set ? shs_set_begin : NULL,
+        .done = f->set ? shs_set_done : NULL,
+        .set = f,
         .look_gap_ns = (f->end.ep->rx_calls != f->looked_call ? shs_proc.env.opt.look_busy_us : shs_proc.env.opt.look_us) * 1000,
     };
     long r = shs_end_recv(&shs_proc.env, who, &f->end, cur, flags, &how);
     if (f->looked_ns != looked)
         f->looked_call = f->end.ep->rx_calls;
-    if (f->set && !f->in_opened && (shs_peek64(&f->end.rx->word) & SHS_WORD_OPEN) && shs_set_opened(f, f->end.fd) && r == -EAGAIN)
-        r = shs_end_recv(&shs_proc.env, who, &f->end, cur, flags, &how);
     return r;
 }
 
@@ -49,16 +49,17 @@ static uint64_t receive_timeout(struct shs_fd *f)
     return (uint64_t)tv.tv_sec * 1000000000ull + (uint64_t)tv.tv_usec * 1000;
 }
 
-/* Sleep on the socket and the bell, the ring staying open: 0 (look again) or -errno. */
-static long doze(struct shs_fd *f, struct shs_bell_own *bell, uint64_t deadline)
+/* Sleep on the socket and the bell, the ring staying open: 0 (look again), -EBUSY (another thread dozes there) or -errno. */
+static long doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_own *bell, uint64_t deadline)
 {
     struct shs_direction *dir = f->end.rx;
-    shs_store32(&dir->bell, bell->handle);
-    shs_store32(&bell->bell->armed, 1);
-    shs_fence();
     long r = 0;
-    bool rung = false;
-    if (!shs_ring_waiting(dir) && (shs_load64(&dir->word) & SHS_WORD_OPEN)) {
+    shs_bell_arm(bell);
+    bool claimed = shs_bell_claim(&shs_proc.env, who->lock_word, dir, bell, shs_alone(f));
+    shs_fence();
+    if (!claimed) {
+        r = -EBUSY;
+    } else if (!shs_ring_waiting(dir) && (shs_load64(&dir->word) & SHS_WORD_OPEN)) {
         struct pollfd fds[2] = {{.fd = f->end.fd, .events = POLLIN}, {.fd = bell->fd, .events = POLLIN}};
         uint64_t now = deadline ? shs_now() : 0;
         struct timespec ts = {0, 0};
@@ -68,20 +69,19 @@ static long doze(struct shs_fd *f, struct shs_bell_own *bell, uint64_t deadline)
         }
         shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
         r = shs_n_ppoll(fds, 2, deadline ? &ts : NULL, NULL);
-        rung = r > 0 && fds[1].revents;
-        f->looked_ns = fds[0].revents ? 0 : f->looked_ns;
+        if (r > 0 && fds[1].revents)
+            shs_bell_drain(bell);
+        if (r > 0 && fds[0].revents)
+            f->looked_ns = 0;
     }
-    if (__atomic_exchange_n(&bell->bell->armed, 0, __ATOMIC_SEQ_CST) == 0)
-        rung = true; /* somebody rings or has rung: the datagram must not be left for the next doze */
-    if (rung)
-        shs_bell_drain(bell);
+    shs_bell_disarm(bell);
     return r < 0 ? r : 0;
 }
 
 /* Sleep in the kernel, which gets every byte meanwhile: bytes taken, 0 with *again set (the ring has something), or -errno. */
-static long sleep_natively(struct shs_fd *f, struct shs_cursor *cur, int flags, bool *again)
+static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, bool *again)
 {
-    *again = !shs_taker_enter(&shs_proc.env, f->end.rx);
+    *again = shs_taker_enter_unlocked(&shs_proc.env, who, f->end.rx) != 1;
     if (*again)
         return 0;
     shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
@@ -127,18 +127,16 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
         return -EAGAIN;
     bool same_cpu = shs_peek32(&dir->wcpu) == shs_peek32(&dir->rcpu), again = false;
     struct shs_bell_own *bell = NULL;
-    if ((shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_proc.env.opt.doze && (shs_proc.env.opt.eager || !same_cpu || f->streak < STREAK_SLEEP))
+    if ((shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_proc.env.opt.doze &&
+        (shs_proc.env.opt.eager || !same_cpu || f->streak < STREAK_SLEEP))
         bell = shs_bell();
-    if (bell && !shs_bell_available(&shs_proc.env, dir, bell))
-        bell = NULL;
-    long r;
-    if (bell) {
-        r = doze(f, bell, deadline);
+    long r = bell ? doze(f, who, bell, deadline) : -EBUSY;
+    if (r != -EBUSY) {
         if (r == -EINTR && shs_restarts())
             r = 0;
         f->streak = shs_ring_pending(&shs_proc.env, dir) > 1024 ? f->streak + 1 : 0;
     } else {
-        r = sleep_natively(f, cur, flags, &again);
+        r = sleep_natively(f, who, cur, flags, &again);
         *ended = !again;
         f->streak = f->streak && f->streak < 64 ? f->streak + 1 : 0;
     }
@@ -240,8 +238,7 @@ long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags)
         free(bin);
         return r;
     }
-    bool ring = !shs_taker_enter(&shs_proc.env, f->end.rx);
-    if (ring)
+    if (shs_taker_enter_unlocked(&shs_proc.env, g->who, f->end.rx) != 1)
         return -EAGAIN;
     long r = shs_n_recvmsg(f->end.fd, msg, flags);
     shs_taker_leave(&shs_proc.env, f->end.rx, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);

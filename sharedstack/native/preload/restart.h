@@ -9,8 +9,16 @@
 bool shs_restarts(void);
 /* Descriptors came by SCM_RIGHTS: their numbers mean something new. */
 void shs_received_rights(struct msghdr *msg);
+/* Descriptors are about to be passed on: from now on another process may use them too. */
+void shs_sending_rights(const struct msghdr *msg);
+/* The socket may from now on be used by another process at once: what is not under count stays with the kernel. */
+void shs_fd_shared(struct shs_fd *f);
 long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags);
-/* May the caller of a read open the ring, as far as the epoll set of the descriptor is concerned? */
-bool shs_set_may_open(struct shs_fd *f);
-/* The ring of a member may have been opened: list it in its set, or shut it again if the set sleeps or is full; true: look again. */
-bool shs_set_opened(struct shs_fd *f, int fd);
+/* struct shs_rx.begin and .done for a member of an epoll set; the argument is its struct shs_fd. */
+bool shs_set_begin(void *fd_entry);
+void shs_set_done(void *fd_entry, bool opened);
+/* Is this process's thread the only one that can read here? */
+static inline bool shs_alone(const struct shs_fd *f)
+{
+    return shs_proc.threads <= 1 && !(shs_peek32(&f->end.ep->flags) & SHS_EPF_SHARED);
+}

@@ -116,6 +116,8 @@ ssize_t shs_i_sendto(int fd, const void *buf, size_t len, int flags, const struc
 
 ssize_t shs_i_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
+    if (SHS_UNLIKELY(msg && msg->msg_controllen))
+        shs_sending_rights(msg);
     return send_msg(fd, msg, flags);
 }
 
@@ -123,6 +125,9 @@ int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
     bool ring = g.ring;
+    for (unsigned i = 0; !ring && i < vlen; i++)
+        if (vec[i].msg_hdr.msg_controllen)
+            shs_sending_rights(&vec[i].msg_hdr);
     if (!ring) {
         int r = shs_n_sendmmsg(fd, vec, vlen, flags);
         shs_gate_leave(&g);
@@ -131,7 +136,7 @@ int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
     shs_gate_leave(&g);
     unsigned n = 0;
     for (; n < vlen; n++) {
-        long r = send_msg(fd, &vec[n].msg_hdr, flags);
+        long r = shs_i_sendmsg(fd, &vec[n].msg_hdr, flags);
         if (r < 0)
             return n ? (int)n : (int)r;
         vec[n].msg_len = (unsigned)r;

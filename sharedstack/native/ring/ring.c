@@ -4,7 +4,8 @@
  * 2  the reader copies out and consumes by one store of rd (index and offset in the head record, packed).
  * 3  growing: wchunk := next chunk, whose base is just behind a switch record; then the switch record is published in the old chunk.
  *    A writer that finds wchunk's base ahead of the index knows that its predecessor died in between, and reverts to rchunk. The
- *    reader sets rchunk to the record's chunk, then rd to its base; finding rd behind rchunk's base it finishes that step.
+ *    reader sets rchunk to the record's chunk, then rd to its base; finding rd one record behind rchunk's base it finishes that step.
+ * 4  a base matters only modulo the chunk's size: each side moves its own up now and then, so that indices may wrap.
  */
 #include "ring/ring.h"
 
@@ -65,12 +66,29 @@ static struct shs_record *record_at(uint8_t *ring, uint64_t chunk, uint64_t inde
     return (struct shs_record *)(ring + ((index - shs_chunk_base(chunk)) & (shs_chunk_bytes(chunk) - 1)));
 }
 
+/* The chunk with its base brought near the index. */
+static uint64_t rebased(uint64_t chunk, uint64_t index)
+{
+    uint64_t into = (index - shs_chunk_base(chunk)) & (shs_chunk_bytes(chunk) - 1);
+    return shs_chunk_pack(shs_chunk_unit(chunk), shs_chunk_log(chunk), (index - into) & SHS_INDEX_MASK);
+}
+
+/* Far enough from a wrap to be told from "behind", and seldom. */
+static bool far_from_base(uint64_t chunk, uint64_t index)
+{
+    return shs_index_diff(index, shs_chunk_base(chunk)) > (int64_t)1 << 40;
+}
+
 /* The chunk that the writer writes to, after a predecessor's unfinished growth was undone. */
 static uint64_t writer_chunk(struct shs_direction *dir, uint64_t index)
 {
     uint64_t chunk = shs_peek64(&dir->wchunk);
     if (SHS_UNLIKELY(shs_index_diff(index, shs_chunk_base(chunk)) < 0)) {
         chunk = shs_load64(&dir->rchunk);
+        shs_store64(&dir->wchunk, chunk);
+    }
+    if (SHS_UNLIKELY(far_from_base(chunk, index))) {
+        chunk = rebased(chunk, index);
         shs_store64(&dir->wchunk, chunk);
     }
     return chunk;
@@ -118,23 +136,24 @@ bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
 {
     uint64_t word = shs_load64(&dir->word), index = shs_word_index(word), old = writer_chunk(dir, index);
     unsigned log = shs_chunk_log(old) + 2;
-    if (!shs_word_pushable(word) || shs_load64(&dir->rchunk) != old || shs_chunk_log(old) >= 6)
+    if (!shs_word_pushable(word) || shs_chunk_unit(shs_load64(&dir->rchunk)) != shs_chunk_unit(old) || shs_chunk_log(old) >= 6)
         return false;
     if (((uint64_t)SHS_UNIT_BYTES << log) > env->opt.ring_max)
         return false;
-    if (shs_lock_try(env, &env->arena->lock, me) != SHS_LOCKED)
+    if (!shs_arena_try(env, me))
         return false;
     int unit = shs_units_take(env, log);
+    uint64_t next = unit < 0 ? 0 : shs_chunk_pack((uint32_t)unit, log, shs_index_add(index, sizeof(struct shs_record)));
+    if (next)
+        shs_store64(&dir->wchunk, next); /* named before the lock is left: a rebuild of the units must find them */
     shs_unlock(&env->arena->lock);
-    if (unit < 0) {
+    if (!next) {
         shs_count(env, SHS_CTR_EXHAUSTED, 1);
         return false;
     }
-    uint64_t next = shs_chunk_pack((uint32_t)unit, log, shs_index_add(index, sizeof(struct shs_record)));
     uint8_t *ring = shs_unit_memory(env, shs_chunk_unit(old));
     struct shs_record *rec = record_at(ring, old, index);
     *rec = (struct shs_record){.len = 0, .kind = SHS_REC_SWITCH, .ksent = next};
-    shs_store64(&dir->wchunk, next);
     if (shs_cas64(&dir->word, word, (word & ~SHS_INDEX_MASK) | shs_index_add(index, sizeof *rec))) {
         shs_count(env, SHS_CTR_GROWN, 1);
         return true;
@@ -165,7 +184,8 @@ static bool follow_switch(struct shs_env *env, struct shs_direction *dir, uint64
     return true;
 }
 
-long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, bool peek, uint32_t me, uint64_t *need)
+long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, bool peek, uint32_t me,
+                   uint64_t *need)
 {
     uint64_t rd = shs_peek64(&dir->rd), end = shs_word_index(shs_load64(&dir->word)), index = shs_rd_index(rd);
     uint32_t off = shs_rd_off(rd);
@@ -173,9 +193,12 @@ long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cu
     if (index == end)
         return SHS_RING_EMPTY;
     uint64_t chunk = shs_peek64(&dir->rchunk);
-    if (SHS_UNLIKELY(shs_index_diff(index, shs_chunk_base(chunk)) < 0)) {
-        index = shs_chunk_base(chunk);
+    if (SHS_UNLIKELY(shs_index_add(index, sizeof(struct shs_record)) == shs_chunk_base(chunk))) {
+        index = shs_chunk_base(chunk); /* a reader died between following a switch and consuming its record */
         off = 0;
+    } else if (SHS_UNLIKELY(far_from_base(chunk, index))) {
+        chunk = rebased(chunk, index);
+        shs_store64(&dir->rchunk, chunk);
     }
     uint8_t *ring = shs_unit_memory(env, shs_chunk_unit(chunk));
     if (SHS_UNLIKELY(!ring))

@@ -36,10 +36,10 @@ long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cu
 bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me);
 /* Pull all whole and partial records that come no later than stream position `taken`: bytes, or SHS_RING_EMPTY, or
  * SHS_RING_BEHIND with *need = kernel bytes to take first. `peek`: consume nothing. */
-long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, bool peek, uint32_t me, uint64_t *need);
+long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, bool peek, uint32_t me,
+                   uint64_t *need);
 /* Bytes waiting in the ring, for SIOCINQ. */
 size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir);
-
 
 /* Does the ring hold something? Two loads; any thread. */
 static inline bool shs_ring_waiting(struct shs_direction *dir)

@@ -95,7 +95,7 @@ int shs_slot_claim(struct shs_stack *stack, uint32_t pid, uint32_t flags)
         slot->pidns = pid_namespace();
         slot->flags = flags;
         slot->bits = sizeof(void *) * 8;
-        slot->spinning = slot->awake = 0;
+        slot->spinning = 0;
         memset(slot->comm, 0, sizeof slot->comm);
         prctl(PR_GET_NAME, (char *)slot->comm, 0, 0, 0);
         memset(slot->bells, 0, sizeof slot->bells);

@@ -15,14 +15,14 @@
 
 #include "common.h"
 
-#define SHS_SYS(call)                                                                                                            \
-    ({                                                                                                                           \
-        int saved_ = errno;                                                                                                      \
-        long r_ = (long)(call);                                                                                                  \
-        if (r_ < 0)                                                                                                              \
-            r_ = -errno;                                                                                                         \
-        errno = saved_;                                                                                                          \
-        r_;                                                                                                                      \
+#define SHS_SYS(call)           \
+    ({                          \
+        int saved_ = errno;     \
+        long r_ = (long)(call); \
+        if (r_ < 0)             \
+            r_ = -errno;        \
+        errno = saved_;         \
+        r_;                     \
     })
 
 static inline long shs_sys_recvmsg(int fd, struct msghdr *msg, int flags)

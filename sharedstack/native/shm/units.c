@@ -1,5 +1,7 @@
 #include "shm/units.h"
 
+#include "shm/lock.h"
+
 static uint64_t mask_of(uint32_t unit, unsigned log)
 {
     uint32_t n = 1u << log;
@@ -10,6 +12,14 @@ static bool chunk_valid(const struct shs_arena *arena, uint64_t chunk)
 {
     uint32_t unit = shs_chunk_unit(chunk), n = 1u << shs_chunk_log(chunk);
     return chunk && n <= SHS_MAX_RING_UNITS && unit < SHS_N_UNITS && unit % n == 0 && unit + n <= arena->n_units;
+}
+
+bool shs_arena_try(struct shs_env *env, uint32_t me)
+{
+    int r = shs_lock_try(env, &env->arena->lock, me);
+    if (r == SHS_LOCK_REPAIR)
+        shs_arena_rebuild(env->arena);
+    return r >= 0;
 }
 
 int shs_units_take(struct shs_env *env, unsigned log)

@@ -31,6 +31,8 @@ static inline uint64_t shs_chunk_base(uint64_t chunk)
     return chunk >> SHS_CHUNK_BASE_SHIFT << 4;
 }
 
+/* Try the arena's lock, running its repair if its owner died: true if it is held now. */
+bool shs_arena_try(struct shs_env *env, uint32_t me);
 /* Take 1 << log aligned units whose memory is present; returns the first unit or -errno. */
 int shs_units_take(struct shs_env *env, unsigned log);
 /* Give back the units of a packed chunk (0: nothing). */

@@ -1,0 +1,101 @@
+# `make help` lists what there is. Everything is built into ./.venv and ./build*; nothing else of the machine is touched,
+# but for missing Debian packages, which are installed when make runs as root (scripts/system-packages).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The commands that are run find meson and ninja, and no settings of a caller's own Python get in.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport PYTHONPATH PYTHONHOME
+
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL := $(PIP) --no-build-isolation --config-settings=build-dir=build --config-settings=setup-args=-Dnative_tests=true
+SOURCES := $(shell find sharedstack helper tests/native scripts/sources.py -type f \( -name '*.py' -o -name 'py.typed' -o -name '*.[chS]' \) | LC_ALL=C sort)
+# One make at a time builds; it may wait for another one here.
+LOCKED := flock $(VENV)/.lock
+
+.PHONY: help build demo test lint format sanitize m32 abi bench models clean system-build system-demo system-test FORCE
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+build: $(VENV)/.built ## the package, installed into ./.venv
+
+demo: system-demo $(VENV)/.built ## redis on the kernel and through sharedstack, side by side
+	@cd / && $(CURDIR)/$(BIN)/python -m sharedstack.demo
+
+test: system-test $(VENV)/.test $(VENV)/.built ## all tests
+	@$(LOCKED) $(BIN)/meson test -C build --suite native --print-errorlogs
+	@$(BIN)/pytest
+
+lint: system-test $(VENV)/.dev $(VENV)/.built ## ruff, strict types, clang-format, warnings of gcc and clang
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find sharedstack/native tests -name '*.[ch]' -exec $(BIN)/clang-format --dry-run -Werror {} +
+	@scripts/meson-build build-gcc gcc -Dnative_tests=true -- all native-tests
+	@scripts/meson-build build-clang clang -Dnative_tests=true -- all native-tests
+
+format: $(VENV)/.dev ## put Python and C into shape
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	find sharedstack/native tests -name '*.[ch]' -exec $(BIN)/clang-format -i {} +
+
+sanitize: system-build $(VENV)/.tools ## C tests under ASan and UBSan, the threaded ones under TSan
+	@scripts/meson-build build-asan gcc -Dnative_tests=true -Db_sanitize=address,undefined -Dwerror=false -- native-tests
+	@UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 scripts/no-aslr $(BIN)/meson test -C build-asan --no-rebuild --suite native --print-errorlogs
+	@scripts/meson-build build-tsan gcc -Dnative_tests=true -Db_sanitize=thread -Dwerror=false -- native-tests
+	@TSAN_OPTIONS=halt_on_error=1 scripts/no-aslr $(BIN)/meson test -C build-tsan --no-rebuild --suite threads --print-errorlogs
+
+m32: system-test $(VENV)/.tools ## library and layout for 32 bits: same offsets, same hash
+	@scripts/meson-build build-m32 gcc '-Dc_args=-m32 -march=i686 -msse2' -Dc_link_args=-m32 -- libraries
+	@scripts/layout-check build-m32 -m64 -m32
+
+abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing exported but what is declared
+	@$(BIN)/python scripts/abi.py build/libsharedstack.so build/libshs_native.so
+
+bench: $(VENV)/.built ## the project's own comparison with the kernel
+	@$(BIN)/sharedstack bench
+
+models: system-test $(VENV)/.built ## the Promela models of the protocol, and mutants of them that must fail
+	@$(BIN)/python tests/models/run.py
+
+clean: ## remove all that was built
+	rm -rf $(VENV) build build-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+system-build:
+	@scripts/system-packages build!
+system-demo:
+	@scripts/system-packages build! demo
+system-test:
+	@scripts/system-packages build! demo test
+
+# The environment, and what a build without isolation needs.
+$(VENV)/.tools: pyproject.toml scripts/find-python | system-build
+	@[ -x $(BIN)/python ] || "$$(scripts/find-python)" -m venv $(VENV)
+	@$(LOCKED) $(PIP) 'meson>=1.1' 'meson-python>=0.15' 'ninja>=1.11'
+	@touch $@
+
+# Changes when a source comes or goes, which no time stamp tells.
+$(VENV)/.sources: FORCE | $(VENV)/.tools
+	@printf '%s\n' $(SOURCES) | cmp -s - $@ || printf '%s\n' $(SOURCES) >$@
+
+# The first time with its dependencies, then without asking for them.
+$(VENV)/.built: $(VENV)/.tools $(VENV)/.sources $(SOURCES) meson.build meson_options.txt README.md
+	@echo "Building into $(VENV)"
+	@if [ $@ -nt pyproject.toml ]; then deps=--no-deps; else deps=; fi; $(LOCKED) $(INSTALL) $$deps .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/.built
+	@$(LOCKED) $(INSTALL) '.[test]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.built
+	@$(LOCKED) $(INSTALL) '.[test,dev]'
+	@touch $@
+
+FORCE:

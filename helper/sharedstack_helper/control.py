@@ -1,0 +1,242 @@
+"""The control socket: who may attach gets the segments; every wrong packet gets its error, and costs nothing else.
+
+Binding the name keeps a second helper of this stack away (`claim`). A client is served packet by packet; it is cut off after an error,
+when it is silent for too long, or when its answer cannot be sent at once. No ancillary data is ever received, so that the
+kernel itself closes descriptors that somebody sends along.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import sharedstack
+from sharedstack.declare import layout, names
+from sharedstack.declare.messages import MAX_MESSAGE
+
+from . import protocol
+from .environment import HelperError, Place
+from .loop import Loop, Timer
+from .protocol import Fields, Refused
+from .segments import Segments
+
+MAX_CLIENTS = 64
+SILENCE_SECONDS = 2.0
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+
+
+@dataclass(frozen=True)
+class Running:
+    """Another helper that serves this stack."""
+
+    pid: int
+
+
+def claim(place: Place) -> socket.socket | Running:
+    """The listening control socket, or the helper that has it. HelperError if a stranger has the name."""
+    address = names.control_socket(place.uid, place.stack)
+    deadline = time.monotonic() + 3
+    while True:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            listener.bind(address)
+            listener.listen(MAX_CLIENTS)
+            return listener
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE:
+                raise HelperError(f"cannot bind the control socket of stack {place.stack}: {error.strerror}") from error
+        running = _ask(place, address)
+        if running is not None:
+            return running
+        if time.monotonic() > deadline:
+            raise HelperError(f"the control socket of stack {place.stack} is held by a process that does not answer; end it first")
+        time.sleep(0.02)  # it is leaving just now
+
+
+def _ask(place: Place, address: bytes) -> Running | None:
+    """Ping whoever has bound the name; None if nobody answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as asking:
+        asking.settimeout(2)
+        try:
+            asking.connect(address)
+            pid, uid = _peer(asking)
+            if uid not in (place.uid, 0):
+                raise HelperError(f"the name of the control socket of stack {place.stack} is held by pid {pid} of uid {uid}; use --stack")
+            asking.send(protocol.encode("ping"))
+            name, fields = protocol.decode_reply(asking.recv(MAX_MESSAGE))
+        except (OSError, Refused):
+            return None
+    return Running(fields["pid"]) if name == "pong" else None
+
+
+def _peer(connected: socket.socket) -> tuple[int, int]:
+    """Pid and uid of the other end (SO_PEERCRED)."""
+    pid, uid, _ = _CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, uid
+
+
+@dataclass
+class _Client:
+    connection: socket.socket
+    pid: int
+    cut_off: Timer
+
+
+class Control:
+    """Serves the control socket of one stack.
+
+    `on_attach` is called with the pid of a process after it was lent the segments; `figures` yields participants and reaped.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        place: Place,
+        segments: Segments,
+        listener: socket.socket,
+        on_attach: Callable[[int], None],
+        figures: Callable[[], tuple[int, int]],
+    ) -> None:
+        self._loop, self._place, self._segments, self._listener = loop, place, segments, listener
+        self._on_attach, self._figures = on_attach, figures
+        self._clients: dict[int, _Client] = {}
+        self._accepting = False
+        self._draining = False
+        self._refused = 0
+        self._accept_again()
+
+    def drain(self) -> None:
+        """Answer whoever waits that the helper is leaving; to be called when the loop has ended."""
+        self._draining = True
+        while self._accepting and len(self._clients) < MAX_CLIENTS and self._accept_one():
+            pass
+        for client in list(self._clients.values()):
+            self._serve(client)
+
+    def _accept_again(self) -> None:
+        if not self._accepting and len(self._clients) < MAX_CLIENTS:
+            self._accepting = True
+            self._loop.watch(self._listener.fileno(), self._accept)
+
+    def _pause(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            self._loop.forget(self._listener.fileno())
+
+    def _accept(self) -> None:
+        self._accept_one()
+        if len(self._clients) >= MAX_CLIENTS:
+            self._pause()
+
+    def _accept_one(self) -> bool:
+        """Take one client from the queue; False if none waits, or none can be taken now."""
+        try:
+            connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self._pause()
+                self._loop.later(0.1, self._accept_again)
+                return False
+            return True  # this one has gone already
+        connection.setblocking(False)
+        pid, uid = _peer(connection)
+        cut_off = self._loop.later(SILENCE_SECONDS, lambda: self._drop(client))
+        client = _Client(connection, pid, cut_off)
+        self._clients[connection.fileno()] = client
+        self._loop.watch(connection.fileno(), lambda: self._serve(client))
+        if uid not in (self._place.uid, 0):
+            text = f"stack {self._place.stack} belongs to uid {self._place.uid}, you are uid {uid}; start a helper of your own"
+            self._refuse(client, Refused("uid", text))
+        return True
+
+    def _serve(self, client: _Client) -> None:
+        """Receive and answer one packet."""
+        try:
+            packet, _, flags, _ = client.connection.recvmsg(MAX_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(client)
+            return
+        try:
+            if flags & socket.MSG_TRUNC:
+                raise Refused("oversized", f"the packet is larger than {MAX_MESSAGE} bytes; no message is")
+            if not packet:  # the end of the connection, or an empty packet: they look the same
+                raise Refused("malformed", "the packet is empty; send a msgpack map with v and t")
+            name, fields = protocol.decode_request(packet)
+            self._answer(client, name, fields)
+        except Refused as refused:
+            self._refuse(client, refused)
+
+    def _answer(self, client: _Client, name: str, fields: Fields) -> None:
+        if self._draining:
+            raise Refused("draining", f"the helper of stack {self._place.stack} (pid {os.getpid()}) is leaving; start another")
+        if name == "attach":
+            self._check(fields)
+            bulk_id = self._segments.bulk_id
+            packet = protocol.encode("lend", hash=layout.HASH, name=self._place.stack, bulk_id=bulk_id)
+            if self._send(client, packet, self._segments.fds):
+                self._on_attach(client.pid)
+        elif name == "ping":
+            self._send(client, protocol.encode("pong", pid=os.getpid(), release=sharedstack.__version__))
+        elif name == "status":
+            participants, reaped = self._figures()
+            packet = protocol.encode(
+                "state",
+                pid=os.getpid(),
+                release=sharedstack.__version__,
+                stack=self._place.stack,
+                participants=participants,
+                reaped=reaped,
+                refused=self._refused,
+            )
+            self._send(client, packet)
+        else:
+            raise Refused("unknown", f"this helper does not serve {name}")
+        client.cut_off.cancel()
+        client.cut_off = self._loop.later(SILENCE_SECONDS, lambda: self._drop(client))
+
+    def _check(self, fields: Fields) -> None:
+        if fields["hash"] != layout.HASH:
+            hashes = f"your layout hash is {fields['hash']:#018x}, the helper's {layout.HASH:#018x}"
+            raise Refused("layout", f"{hashes}: library and helper are of different releases; restart the helper of yours")
+        if fields["netns"] != self._place.netns:
+            both = f"you are in network namespace {fields['netns']}, the stack in {self._place.netns}"
+            raise Refused("netns", f"{both}; start a helper in yours")
+
+    def _refuse(self, client: _Client, refused: Refused) -> None:
+        """Answer with an error and cut off; what it sent besides is read first, else it would get ECONNRESET instead."""
+        with contextlib.suppress(OSError):
+            for _ in range(16):
+                if not client.connection.recv(1):
+                    break
+        self._refused += self._send(client, protocol.error(refused))
+        self._drop(client)
+
+    def _send(self, client: _Client, packet: bytes, fds: list[int] | None = None) -> bool:
+        """Send without waiting; whoever does not take its answer is cut off."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            client.connection.sendmsg([packet], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            return True
+        except OSError:
+            self._drop(client)
+            return False
+
+    def _drop(self, client: _Client) -> None:
+        client.cut_off.cancel()
+        fd = client.connection.fileno()
+        if self._clients.pop(fd, None) is not None:
+            self._loop.forget(fd)
+            client.connection.close()
+            self._accept_again()

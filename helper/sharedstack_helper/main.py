@@ -1,0 +1,153 @@
+"""The command `sharedstack-helper`: starts, serves in the foreground, and leaves cleanly on a signal.
+
+1  the control socket, which makes this helper the only one of its stack;
+2  the segments, adopted or new, and a slot of our own in them;
+3  `publish`, the first look at what was adopted, and the word that we are ready;
+4  the loop, until a signal; then everything is lowered, the segments are retired, and last the socket goes.
+Exit status: 0 left or already running, 1 failure, 2 usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import sharedstack
+from sharedstack.declare.layout import CONSTANTS
+from sharedstack.declare.names import DEFAULT_STACK, MAX_STACK_NAME
+
+from . import announce, environment, nudge, segments
+from .control import Control, Running, claim
+from .environment import HelperError, Place
+from .gc import Collector
+from .loop import Loop
+from .native import Native
+from .reaper import Reaper
+from .segments import Segments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the helper with these arguments (the process's own by default); returns the exit status."""
+    environment.fill_standard_descriptors()
+    options = _parser().parse_args(argv)
+    try:
+        return _run(options.stack, options.ready_fd)
+    except HelperError as error:
+        announce.complain(str(error))
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sharedstack-helper",
+        description="The helper of one user's stack: lends its shared memory and cleans up after the dead. Runs in the foreground.",
+        epilog="exit status: 0 left on a signal or already running, 1 failure, 2 usage",
+    )
+    parser.add_argument("--stack", metavar="NAME", type=_stack_name, default=DEFAULT_STACK, help="name of the stack (%(default)s)")
+    parser.add_argument(
+        "--ready-fd", metavar="N", type=_open_fd, help="write READY and a newline to this descriptor when ready, and close it"
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {sharedstack.__version__}")
+    return parser
+
+
+def _stack_name(text: str) -> str:
+    if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{MAX_STACK_NAME}}}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a stack: 1 to {MAX_STACK_NAME} letters, digits, - and _")
+    return text
+
+
+def _open_fd(text: str) -> int:
+    try:
+        fd = int(text)
+        os.fstat(fd)
+    except (ValueError, OverflowError, OSError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an open descriptor") from error
+    return fd
+
+
+def _run(stack: str, ready_fd: int | None) -> int:
+    loop = Loop()
+    loop.leave_on_signals()
+    place = Place(os.getuid(), environment.netns_cookie(), stack)
+    environment.raise_descriptor_limit()
+    listener = claim(place)
+    if isinstance(listener, Running):
+        announce.say(f"sharedstack-helper: already running as pid {listener.pid}")
+        return 0
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text("sharedstack-hel")  # 15 characters at most; the slot shows it
+    held, native, slot = _enter(place)
+    collector = Collector(loop, native, held)
+    reaper = Reaper(loop, native, held, slot, collector.request)
+    collector.look_at(reaper.participants)
+
+    def attached(pid: int) -> None:
+        reaper.watch(pid)
+        reaper.sweep()  # what it was before an exec
+
+    def nudged() -> None:
+        reaper.sweep()
+        collector.request()
+
+    control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped))
+    nudges = nudge.listen(loop, place, nudged)
+    if held.adopted:
+        reaper.sweep()
+        collector.request()
+    announce.ready(stack, ready_fd)
+    try:
+        loop.run()
+    finally:
+        announce.notify("STOPPING=1")
+        _leave(held, native, control, slot)
+        if nudges is not None:
+            nudges.close()
+        listener.close()
+    return 0
+
+
+def _enter(place: Place) -> tuple[Segments, Native, int]:
+    """Segments with a published slot of ours in them."""
+    held, why = segments.obtain(place)
+    native = Native(held)
+    if held.adopted:
+        _refuse_second(held, native)
+    try:
+        slot = native.claim(os.getpid(), CONSTANTS["SLOT_HELPER"])
+    except OSError as error:
+        if not held.adopted or error.errno != errno.EAGAIN:
+            raise HelperError(f"{error.strerror}; see that /dev/shm has free space") from error
+        why = "every participant slot was taken"
+        held = segments.replace(place)
+        native = Native(held)
+        slot = native.claim(os.getpid(), CONSTANTS["SLOT_HELPER"])
+    if why:
+        announce.complain(f"made new segments for stack {place.stack}, because the old ones could not be adopted: {why}")
+    held.publish(slot)
+    return held, native, slot
+
+
+def _refuse_second(held: Segments, native: Native) -> None:
+    """Another helper may live in these segments only if it does not see our sockets (another network namespace)."""
+    slot = held.helper_slot()
+    if slot is not None and native.slot_alive(slot.index):
+        raise HelperError(f"another helper, pid {slot.pid}, serves the same segments from elsewhere; end it first")
+
+
+def _leave(held: Segments, native: Native, control: Control, slot: int) -> None:
+    """Lower everything, then retire. A reader that was just opening a ring shuts it in the next round."""
+    held.drain()
+    for _ in range(20):
+        if native.lower_all() == 0:
+            break
+        time.sleep(0.001)
+    control.drain()
+    native.release(slot)
+    held.retire()

@@ -1,0 +1,98 @@
+"""The native core, by ctypes: what needs atomic operations on shared memory is done there.
+
+All functions run in the main thread, because the helper's slot is witnessed by the thread that claimed it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import Protocol
+
+from sharedstack import paths
+
+from .environment import HelperError
+
+
+class Mapped(Protocol):
+    """Where a stack and its arena are mapped."""
+
+    @property
+    def stack_address(self) -> int:
+        """Address of the stack segment."""
+
+    @property
+    def arena_address(self) -> int:
+        """Address of the arena segment."""
+
+
+class Native:
+    """The functions `shs_native_*` on one pair of mapped segments; errors are raised as OSError.
+
+    BlockingIOError is never raised for a lock held by the living: `reap` and `endpoint_gone` return None there.
+    """
+
+    def __init__(self, segments: Mapped) -> None:
+        library = _load()
+        self._stack = ctypes.c_void_p(segments.stack_address)
+        self._arena = ctypes.c_void_p(segments.arena_address)
+        u32, u64, address = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+        self._claim = _function(library, "claim", ctypes.c_int, address, u32, u32)
+        self._release = _function(library, "release", None, address, u32)
+        self._slot_alive = _function(library, "slot_alive", ctypes.c_int, address, u32)
+        self._reap = _function(library, "reap", ctypes.c_int, address, address, u32)
+        self._lower_all = _function(library, "lower_all", ctypes.c_int, address, address)
+        self._endpoint_gone = _function(library, "endpoint_gone", ctypes.c_int, address, address, u32, u64)
+
+    def claim(self, pid: int, flags: int) -> int:
+        """Claim a slot for this process, witnessed by the calling thread; returns its index."""
+        return _checked(self._claim(self._stack, pid, flags), "claim a participant slot")
+
+    def release(self, slot: int) -> None:
+        """Give back a slot that this thread claimed."""
+        self._release(self._stack, slot)
+
+    def slot_alive(self, slot: int) -> bool:
+        """False once the kernel has marked the slot's home thread as ended (and nobody vouches for the process)."""
+        return bool(self._slot_alive(self._stack, slot))
+
+    def reap(self, slot: int) -> bool:
+        """Release all that a dead participant held; False if a table is locked by the living: try again later."""
+        return self._tried(self._reap(self._stack, self._arena, slot), "reap a slot") is not None
+
+    def endpoint_gone(self, endpoint: int, cookie: int) -> bool | None:
+        """Free an endpoint record if it still has this cookie: was it so? None: a table is locked, try again later."""
+        result = self._tried(self._endpoint_gone(self._stack, self._arena, endpoint, cookie), "free an endpoint")
+        return None if result is None else bool(result)
+
+    def lower_all(self) -> int:
+        """Shut every ring; returns how many were open."""
+        return _checked(self._lower_all(self._stack, self._arena), "lower all")
+
+    @staticmethod
+    def _tried(result: int, what: str) -> int | None:
+        return None if result == -errno.EBUSY else _checked(result, what)
+
+
+def _load() -> ctypes.CDLL:
+    try:
+        path = paths.native_library()
+        return ctypes.CDLL(str(path))
+    except (FileNotFoundError, OSError) as error:
+        raise HelperError(f"cannot load the native core: {error}") from error
+
+
+def _function(library: ctypes.CDLL, name: str, result: type[ctypes.c_int] | None, *arguments: type) -> ctypes._NamedFuncPointer:
+    try:
+        function = library[f"shs_native_{name}"]
+    except AttributeError as error:
+        raise HelperError(f"the native core is of another version: {error}; install the package again") from error
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        raise OSError(-result, f"cannot {what}: {os.strerror(-result)}")
+    return result

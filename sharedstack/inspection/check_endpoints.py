@@ -1,0 +1,124 @@
+"""Checks of the endpoint records, their links to pairs, and the flow table."""
+
+from __future__ import annotations
+
+import socket
+
+from ..declare import binary
+from ..declare.binary import View
+from ..declare.layout import CONSTANTS as C
+from ..declare.reasons import REASONS
+from .check_stack import COUNT_MAX, GEN_MAX
+from .findings import Findings
+from .flows import bucket_of
+from .snapshot import Snapshot
+from .words import DirectionWord, ReadIndex
+
+V4_MAPPED = bytes(10) + b"\xff\xff"
+FLAGS = sum(v for k, v in C.items() if k.startswith("EPF_"))
+# beyond this the 46-bit ring index may have wrapped, and byte counts cannot be held against it
+_UNWRAPPED = 1 << 40
+_STATISTICS = ("tx_local", "tx_kernel", "tx_calls", "tx_full", "tx_bells", "rx_local", "rx_kernel", "rx_calls", "rx_lifts", "rx_lowers")
+
+
+def check_endpoints(found: Findings, shot: Snapshot) -> None:
+    """Check all records ever used, the count of those in use, and the flow table."""
+    used = 0
+    cookies: dict[int, int] = {}
+    for i in range(shot.endpoints_top):
+        ep, at = binary.endpoint(shot.stack, i), f"endpoint[{i}]"
+        found.within(at, ep, "state", C["EP_FREE"], C["EP_CLOSED"])
+        found.within(at, ep, "gen", 1, GEN_MAX)
+        if ep["state"] == C["EP_FREE"]:
+            found.equal(at, ep, "pair", 0)
+            found.equal(at, ep, "flow_next", 0)
+            continue
+        used += 1
+        _record(found, shot, ep, at)
+        if ep["pair"]:
+            _paired(found, shot, ep, at, i)
+        if ep["cookie"] in cookies:
+            found.add(f"{at}.cookie", ep["cookie"], f"another than endpoint[{cookies[ep['cookie']]}] has")
+        cookies[ep["cookie"]] = i
+    found.equal("stack", binary.stack(shot.stack), "endpoints_used", used)
+    top = binary.stack(shot.stack)["endpoints_top"]
+    if top < shot.endpoints_there:
+        beyond = binary.endpoint(shot.stack, top)
+        found.expect(beyond["gen"] == 0, f"endpoint[{top}].gen", beyond["gen"], "0: beyond endpoints_top, never used")
+    _flow_table(found, shot)
+
+
+def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
+    found.expect(0 < ep["cookie"] < 1 << 63, f"{at}.cookie", ep["cookie"], "a socket cookie")
+    found.within(at, ep, "inode", 1, 0xFFFFFFFF)
+    found.within(at, ep, "side", 0, 1)
+    found.expect(not ep["flags"] & ~FLAGS, f"{at}.flags", ep["flags"], "known flags")
+    found.within(at, ep, "slot", 1, shot.slots_top)
+    found.within(at, ep, "holders", 1, C["N_SLOTS"])
+    found.within(at, ep, "lport", 1, 65535)
+    found.within(at, ep, "rport", 1, 65535)
+    found.within(at, ep, "created_ns", binary.stack(shot.stack)["made_ns"], shot.taken_ns)
+    found.within(at, ep, "why_tx", 0, len(REASONS) - 1)
+    found.within(at, ep, "why_rx", 0, len(REASONS) - 1)
+    if found.expect(ep["family"] in (socket.AF_INET, socket.AF_INET6), f"{at}.family", ep["family"], "AF_INET or AF_INET6"):
+        for field in ("laddr", "raddr"):
+            mapped = ep[field].startswith(V4_MAPPED)
+            if ep["family"] == socket.AF_INET:
+                found.expect(mapped, f"{at}.{field}", ep[field], "::ffff:a.b.c.d, as the family is AF_INET")
+            found.expect(any(ep[field][12:] if mapped else ep[field]), f"{at}.{field}", ep[field], "an address, not the wildcard")
+    for field in _STATISTICS:
+        found.expect(ep[field] < COUNT_MAX, f"{at}.{field}", ep[field], "a plausible count, below 2^60")
+    found.expect(ep["tx_calls"] <= ep["tx_local"], f"{at}.tx_calls", ep["tx_calls"], "not more than tx_local bytes")
+    found.expect(ep["rx_calls"] <= ep["rx_local"], f"{at}.rx_calls", ep["rx_calls"], "not more than rx_local bytes")
+    if not ep["pair"]:
+        for field in ("side", "tx_local", "rx_local", "rx_lifts"):
+            found.expect(ep[field] == 0, f"{at}.{field}", ep[field], "0 while it was never paired")
+
+
+def _paired(found: Findings, shot: Snapshot, ep: View, at: str, index: int) -> None:
+    """The pair names this record and its cookie on its side; the other end has the mirrored addresses."""
+    if not found.within(at, ep, "pair", 1, shot.pairs_top) or ep["side"] > 1:
+        return
+    pair, side = binary.pair(shot.arena, ep["pair"] - 1), ep["side"]
+    if not found.expect(pair["state"] == C["PAIR_LIVE"], f"{at}.pair", ep["pair"], "a live pair"):
+        return
+    found.expect(pair["endpoint"][side] == index + 1, f"{at}.pair", ep["pair"], f"a pair whose endpoint[{side}] is {index + 1}")
+    found.expect(pair["cookie"][side] == ep["cookie"], f"{at}.cookie", ep["cookie"], f"{pair['cookie'][side]}, as in its pair")
+    found.expect(pair["made_ns"] >= ep["created_ns"], f"{at}.created_ns", ep["created_ns"], "not after its pair was made")
+    other = pair["endpoint"][1 - side] - 1
+    if 0 <= other < shot.endpoints_top and other != index:
+        mate = binary.endpoint(shot.stack, other)
+        for mine, its in (("laddr", "raddr"), ("raddr", "laddr"), ("lport", "rport"), ("rport", "lport"), ("family", "family")):
+            found.expect(ep[mine] == mate[its], f"{at}.{mine}", ep[mine], f"the {its} of endpoint[{other}], its mate")
+    _statistics(found, ep, pair, at)
+
+
+def _statistics(found: Findings, ep: View, pair: View, at: str) -> None:
+    """Counts of ring bytes may lag behind the indices (they are written later), never lead."""
+    sends, receives = pair["dir"][ep["side"]], pair["dir"][1 - ep["side"]]
+    written, rd = DirectionWord.decode(sends["word"]).index, ReadIndex.decode(receives["rd"])
+    if ep["tx_local"] < _UNWRAPPED:
+        found.expect(ep["tx_local"] <= written, f"{at}.tx_local", ep["tx_local"], f"at most the write index, {written}")
+    if ep["rx_local"] < _UNWRAPPED:
+        found.expect(ep["rx_local"] <= rd.index + rd.consumed, f"{at}.rx_local", ep["rx_local"], f"at most the read index, {rd.index}")
+
+
+def _flow_table(found: Findings, shot: Snapshot) -> None:
+    """Each record in use is in the chain of its own bucket, once; nothing else is in any chain, and none is a circle."""
+    seen: dict[int, int] = {}
+    for number in range(C["N_FLOW_BUCKETS"]):
+        link, where = binary.flow_bucket(shot.stack, number), f"flow[{number}]"
+        while link:
+            if not found.expect(link <= shot.endpoints_top, where, link, f"0 to {shot.endpoints_top}"):
+                break
+            ep = binary.endpoint(shot.stack, link - 1)
+            if not found.expect(link not in seen, where, link, f"an endpoint not yet in flow[{seen.get(link)}]"):
+                break
+            seen[link] = number
+            if found.expect(ep["state"] != C["EP_FREE"], where, link, "an endpoint in use"):
+                found.expect(bucket_of(ep) == number, f"endpoint[{link - 1}].flow", number, f"bucket {bucket_of(ep)}, of its addresses")
+            link, where = ep["flow_next"], f"endpoint[{link - 1}].flow_next"
+    for i in range(shot.endpoints_top):
+        ep = binary.endpoint(shot.stack, i)
+        if ep["state"] != C["EP_FREE"] and i + 1 not in seen:
+            found.add(f"endpoint[{i}].flow", "no chain", f"bucket {bucket_of(ep)}")

@@ -1,0 +1,169 @@
+"""Checks of the arena: pairs, their directions, chunks and units, and the chains of ring records."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..declare import binary
+from ..declare.binary import View
+from ..declare.layout import CONSTANTS as C
+from .check_stack import COUNT_MAX, CPUS_MAX, GEN_MAX, check_lock
+from .findings import Findings
+from .ring_chain import check_chain
+from .snapshot import Snapshot
+from .words import ALIGN, UNIT, Chunk, DirectionWord, ReadIndex, ahead, take_ref
+
+ON_VALUES = 2  # off, on, and on with a recount due after a death
+RING_MAX = C["MAX_RING_UNITS"] * UNIT
+Units = dict[int, str]
+
+
+def check_pairs(found: Findings, shot: Snapshot) -> None:
+    """Check all pairs ever used, and that the map of units is what their chunks take."""
+    a = binary.arena(shot.arena)
+    takes = _takes(shot)
+    used, units = 0, Units()
+    for i in range(shot.pairs_top):
+        pair, at = binary.pair(shot.arena, i), f"pair[{i}]"
+        found.within(at, pair, "state", C["PAIR_FREE"], C["PAIR_LIVE"])
+        found.within(at, pair, "gen", 1, GEN_MAX)
+        found.expect(not any(pair["pad"]), f"{at}.pad", pair["pad"], "zeros")
+        if pair["state"] == C["PAIR_FREE"]:
+            for side in (0, 1):
+                for field in ("rchunk", "wchunk"):
+                    found.equal(f"{at}.dir[{side}]", pair["dir"][side], field, 0)
+            continue
+        used += 1
+        _ends(found, shot, pair, at, i)
+        for side in (0, 1):
+            where, direction = f"{at}.dir[{side}]", pair["dir"][side]
+            _direction(found, shot, direction, where)
+            _counts(found, direction, where)
+            expected = takes[take_ref(i, side)]
+            takers = DirectionWord.decode(direction["word"]).takers
+            ok = takers == expected or (takers > expected and _takes_full(shot))
+            found.expect(ok, f"{where}.word (takers)", takers, f"{expected}, as listed in slots' takes")
+            _chunks(found, shot, direction, where, units)
+    found.equal("arena", a, "pairs_used", used)
+    if a["pairs_top"] < shot.pairs_there:
+        beyond = binary.pair(shot.arena, shot.pairs_top)
+        found.expect(beyond["gen"] == 0, f"pair[{shot.pairs_top}].gen", beyond["gen"], "0: beyond pairs_top, never used")
+    _units(found, a, units)
+
+
+def _takes(shot: Snapshot) -> Counter[int]:
+    """How often each direction is listed by live slots."""
+    slots = (binary.slot(shot.stack, i) for i in range(shot.slots_top))
+    return Counter(handle for slot in slots if slot["state"] == C["SLOT_LIVE"] for handle in slot["takes"] if handle)
+
+
+def _takes_full(shot: Snapshot) -> bool:
+    """A process with more takers than places lists only some of them."""
+    return any(all(binary.slot(shot.stack, i)["takes"]) for i in range(shot.slots_top))
+
+
+def _ends(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> None:
+    """Each named endpoint names the pair back, with its side."""
+    found.within(at, pair, "made_ns", binary.stack(shot.stack)["made_ns"], shot.taken_ns)
+    ends, cookies = pair["endpoint"], pair["cookie"]
+    found.expect(any(ends), f"{at}.endpoint", ends, "at least one end: a pair that both have left is free")
+    found.expect(ends[0] != ends[1], f"{at}.endpoint", ends, "two ends")
+    found.expect(cookies[0] != cookies[1], f"{at}.cookie", cookies, "two sockets")
+    for side, number in enumerate(ends):
+        found.expect(0 < cookies[side] < 1 << 63, f"{at}.cookie[{side}]", cookies[side], "a socket cookie")
+        if number == 0:
+            continue
+        if not found.expect(number <= shot.endpoints_top, f"{at}.endpoint[{side}]", number, f"0 to {shot.endpoints_top}"):
+            continue
+        ep = binary.endpoint(shot.stack, number - 1)
+        if found.expect(ep["state"] != C["EP_FREE"], f"{at}.endpoint[{side}]", number, "an endpoint in use"):
+            found.expect(ep["pair"] == index + 1, f"{at}.endpoint[{side}]", number, f"an endpoint whose pair is {index + 1}")
+            found.expect(ep["side"] == side, f"endpoint[{number - 1}].side", ep["side"], f"{side}, as in its pair")
+
+
+def _direction(found: Findings, shot: Snapshot, d: View, at: str) -> None:
+    """Ranges, references to slots, and what an open ring needs."""
+    word, rd = DirectionWord.decode(d["word"]), ReadIndex.decode(d["rd"])
+    found.expect(word.index % ALIGN == 0, f"{at}.word (index)", word.index, f"a multiple of {ALIGN}")
+    for field in ("tx_on", "rx_on"):
+        found.within(at, d, field, 0, ON_VALUES)
+    for field in ("wslot", "opener"):
+        found.within(at, d, field, 0, shot.slots_top)
+    for field in ("wcpu", "rcpu"):
+        found.within(at, d, field, 0, CPUS_MAX)
+    check_lock(found, shot, f"{at}.wlock", d["wlock"])
+    check_lock(found, shot, f"{at}.rlock", d["rlock"])
+    found.within(at, d, "pub_ns", 0, shot.taken_ns)
+    seen = d["rd_seen"]
+    plausible = seen % ALIGN == 0 and seen < 1 << C["WORD_INDEX_BITS"] and ahead(rd.index, seen) <= 2 * RING_MAX
+    found.expect(plausible or not d["tx_on"], f"{at}.rd_seen", seen, f"an earlier read index (it is {rd.index} now)")
+    if word.open:
+        opener = d["opener"]
+        live = 0 < opener <= shot.slots_top and binary.slot(shot.stack, opener - 1)["state"] == C["SLOT_LIVE"]
+        found.expect(live, f"{at}.opener", opener, "a live slot, as the ring is open")
+        found.expect(d["rx_on"] != 0, f"{at}.rx_on", d["rx_on"], "not 0, as the ring is open")
+        found.expect(d["rchunk"] != 0, f"{at}.rchunk", 0, "a chunk, as the ring is open")
+    bell = d["bell"]
+    if bell:
+        slot, number = divmod(bell - 1, C["N_BELLS"])
+        ok = slot < shot.slots_top and binary.slot(shot.stack, slot)["state"] == C["SLOT_LIVE"]
+        ok = ok and binary.slot(shot.stack, slot)["bells"][number]["used"] != 0
+        found.expect(ok, f"{at}.bell", bell, "0, or a bell in use of a live slot")
+
+
+def _counts(found: Findings, d: View, at: str) -> None:
+    """Stream counts: nobody takes from the kernel what was not given to it."""
+    for field in ("ksent", "taken"):
+        found.expect(d[field] < COUNT_MAX, f"{at}.{field}", d[field], "a plausible count, below 2^60")
+    if d["tx_on"] == d["rx_on"] == 1:
+        found.expect(d["taken"] <= d["ksent"], f"{at}.taken", d["taken"], f"at most ksent, {d['ksent']}")
+
+
+def _chunks(found: Findings, shot: Snapshot, d: View, at: str, units: Units) -> None:
+    """Chunks are sound, belong to this direction alone, and hold what is between the indices."""
+    word, rd = DirectionWord.decode(d["word"]), ReadIndex.decode(d["rd"])
+    limit = min(binary.arena(shot.arena)["n_units"], C["N_UNITS"])
+    chunks: dict[str, Chunk | None] = {}
+    for field in ("rchunk", "wchunk"):
+        chunk = Chunk.decode(d[field])
+        sound = chunk is None or (
+            not chunk.extra
+            and chunk.units <= C["MAX_RING_UNITS"]
+            and 0 <= chunk.first <= limit - chunk.units
+            and chunk.first % chunk.units == 0
+        )
+        if not found.expect(sound, f"{at}.{field}", d[field], f"a chunk of a power of two of {limit} units, at a multiple of its size"):
+            return
+        if chunk is not None and not (field == "wchunk" and d["wchunk"] == d["rchunk"]):
+            for unit in range(chunk.first, chunk.first + chunk.units):
+                if unit in units:
+                    found.add(f"{at}.{field}", f"unit {unit}", f"a unit that {units[unit]} does not have")
+                units.setdefault(unit, f"{at}.{field}")
+        chunks[field] = chunk
+    rchunk, wchunk = chunks["rchunk"], chunks["wchunk"]
+    if not found.expect((rchunk is None) == (wchunk is None), f"{at}.wchunk", d["wchunk"], "a chunk if and only if rchunk is one"):
+        return
+    pending = ahead(word.index, rd.index)
+    if rchunk is None or wchunk is None:
+        found.expect(pending == 0 and rd.consumed == 0, f"{at}.rd", d["rd"], "the write index, as there is no ring")
+        return
+    room = rchunk.bytes + (wchunk.bytes if d["wchunk"] != d["rchunk"] else 0)
+    if not found.expect(pending <= room, f"{at}.rd", rd.index, f"at most {room} bytes behind the write index, {word.index}"):
+        return
+    if pending == 0:
+        found.expect(rd.consumed == 0, f"{at}.rd (consumed)", rd.consumed, "0 in an empty ring")
+    for field, chunk, index, lock in (("rchunk", rchunk, rd.index, "rlock"), ("wchunk", wchunk, word.index, "wlock")):
+        early = 0 < ahead(chunk.base, index) <= RING_MAX
+        if early and not d[lock]:
+            found.add(f"{at}.{field} (base)", chunk.base, f"not beyond the index, {index}, while nobody holds {lock}")
+    check_chain(found, shot, d, at)
+
+
+def _units(found: Findings, a: View, units: Units) -> None:
+    """The map has exactly the units of live chunks."""
+    marked = {w * 64 + b for w, bits in enumerate(a["units"]) for b in range(64) if bits >> b & 1}
+    for unit in sorted(marked - units.keys())[:8]:
+        found.add(f"arena.units (unit {unit})", "in use", "free: no live pair has it")
+    for unit in sorted(units.keys() - marked)[:8]:
+        found.add(f"arena.units (unit {unit})", "free", f"in use by {units[unit]}")
+    found.equal("arena", a, "units_used", len(units))

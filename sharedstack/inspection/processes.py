@@ -1,0 +1,146 @@
+"""What /proc says of processes: who is alive, who is preloaded, which sockets they hold, and what those are.
+
+Every function takes a missing or forbidden /proc entry for an empty one: processes come and go.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..declare.layout import CONSTANTS as C
+
+PROC = Path("/proc")
+LIBRARY = "libsharedstack.so"
+ESTABLISHED = 1  # TCP_ESTABLISHED, include/net/tcp_states.h
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
+
+
+@dataclass(frozen=True)
+class InetSocket:
+    """A TCP or UDP socket of a network namespace; addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d."""
+
+    proto: str
+    state: int
+    laddr: bytes
+    lport: int
+    raddr: bytes
+    rport: int
+    uid: int
+    inode: int
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def pids() -> Iterator[int]:
+    """All processes that /proc shows."""
+    return (int(p.name) for p in PROC.iterdir() if p.name.isdigit())
+
+
+def alive(pid: int) -> bool:
+    """There is such a process, and it is no zombie."""
+    stat = _read(PROC / str(pid) / "stat")
+    return bool(stat) and stat.rsplit(b")", 1)[-1].split()[0] not in (b"Z", b"X")
+
+
+def comm(pid: int) -> str:
+    """Name of the program, empty if it is gone."""
+    return _read(PROC / str(pid) / "comm").decode("utf-8", "replace").rstrip("\n")
+
+
+def uid(pid: int) -> int:
+    """Real uid, -1 if it is gone."""
+    found = re.search(rb"^Uid:\s+(\d+)", _read(PROC / str(pid) / "status"), re.M)
+    return int(found[1]) if found else -1
+
+
+def namespace(pid: int | str, kind: str) -> int:
+    """Inode of a namespace of a process, 0 if it cannot be seen."""
+    try:
+        return os.stat(PROC / str(pid) / "ns" / kind).st_ino
+    except OSError:
+        return 0
+
+
+def outside_pid(pid: int, pidns: int) -> int:
+    """Our number of the process that is `pid` in pid namespace `pidns`; 0 if it cannot be seen from here."""
+    if pidns == namespace("self", "pid"):
+        return pid
+    for candidate in pids():
+        if namespace(candidate, "pid") == pidns:
+            found = re.search(rb"^NSpid:.*\b(\d+)$", _read(PROC / str(candidate) / "status"), re.M)
+            if found and int(found[1]) == pid:
+                return candidate
+    return 0
+
+
+def preloaded(pid: int) -> bool:
+    """The process has our library mapped."""
+    return LIBRARY.encode() in _read(PROC / str(pid) / "maps")
+
+
+def environ(pid: int) -> dict[str, str]:
+    """The environment that the process was started with."""
+    pairs = (e.split(b"=", 1) for e in _read(PROC / str(pid) / "environ").split(b"\0") if b"=" in e)
+    return {os.fsdecode(k): os.fsdecode(v) for k, v in pairs}
+
+
+def sockets(pid: int) -> dict[int, list[int]]:
+    """Inodes of the sockets that a process holds, with their descriptors."""
+    held: dict[int, list[int]] = {}
+    try:
+        entries = list(os.scandir(PROC / str(pid) / "fd"))
+    except OSError:
+        return held
+    for entry in entries:
+        try:
+            found = _SOCKET.fullmatch(os.readlink(entry.path))
+        except OSError:
+            continue
+        if found:
+            held.setdefault(int(found[1]), []).append(int(entry.name))
+    return {inode: sorted(fds) for inode, fds in held.items()}
+
+
+def inet_sockets(pid: int | str = "self") -> dict[int, InetSocket]:
+    """TCP and UDP sockets of the network namespace of a process, by inode."""
+    found = {}
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        for line in _read(PROC / str(pid) / "net" / name).decode("ascii", "replace").splitlines()[1:]:
+            words = line.split()
+            if len(words) < 10:
+                continue
+            (laddr, lport), (raddr, rport) = _address(words[1]), _address(words[2])
+            one = InetSocket(name, int(words[3], 16), laddr, lport, raddr, rport, int(words[7]), int(words[9]))
+            found[one.inode] = one
+    found.pop(0, None)  # sockets that no process holds
+    return found
+
+
+def _address(word: str) -> tuple[bytes, int]:
+    """`0100007F:1F90`: 32-bit words in host order, port in hexadecimal."""
+    digits, port = word.split(":")
+    raw = b"".join(int(digits[i : i + 8], 16).to_bytes(4, "little") for i in range(0, len(digits), 8))
+    return (raw if len(raw) == 16 else bytes(10) + b"\xff\xff" + raw), int(port, 16)
+
+
+def printable(addr: bytes, port: int) -> str:
+    """`127.0.0.1:80`, `[::1]:80`."""
+    if addr[:12] == bytes(10) + b"\xff\xff":
+        return f"{socket.inet_ntop(socket.AF_INET, addr[12:])}:{port}"
+    return f"[{socket.inet_ntop(socket.AF_INET6, addr)}]:{port}"
+
+
+def slot_dead(robust: int, flags: int) -> bool:
+    """What the robust futex of a live slot says: its home thread ended and nobody took over."""
+    died = not robust & 0x3FFFFFFF or bool(robust & 0x40000000)
+    return died and not flags & C["SLOT_UNWITNESSED"]

@@ -1,0 +1,256 @@
+"""A snapshot decoded into plain records, the same ones for the tables, JSON and msgpack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..declare import binary
+from ..declare.binary import View
+from ..declare.counters import COUNTERS
+from ..declare.layout import CONSTANTS as C
+from ..declare.options import OPTIONS
+from ..declare.reasons import REASONS
+from . import processes
+from .snapshot import Snapshot
+from .words import UNIT, Chunk, DirectionWord, LockWord, ReadIndex, ahead
+
+STACK_STATES = {C["STACK_READY"]: "ready", C["STACK_DRAINING"]: "draining", C["STACK_RETIRED"]: "retired"}
+SLOT_STATES = {C["SLOT_CLAIMED"]: "claimed", C["SLOT_LIVE"]: "live", C["SLOT_DEAD"]: "dead"}
+EP_STATES = {C["EP_LIVE"]: "live", C["EP_CLOSED"]: "closed"}
+EP_FLAGS = {k[4:].lower(): v for k, v in C.items() if k.startswith("EPF_")}
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A process that has mapped the stack; `pid` as we see it (0: not visible), `own_pid` as it sees itself."""
+
+    slot: int
+    state: str
+    pid: int
+    own_pid: int
+    comm: str
+    bits: int
+    helper: bool
+    alive: bool
+    spinning: int
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Path:
+    """One direction as an endpoint sees it; `why` is a reason's name, "none" on the local path."""
+
+    path: str
+    why: str
+    local_bytes: int
+    kernel_bytes: int
+    waiting: int
+    ring: int
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An endpoint record."""
+
+    index: int
+    state: str
+    local: str
+    remote: str
+    cookie: int
+    inode: int
+    pair: int | None
+    side: int
+    flags: list[str]
+    slot: int
+    tx: Path
+    rx: Path
+    processes: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class HeldLock:
+    """A lock that somebody holds; `owner` says in words who."""
+
+    lock: str
+    slot: int
+    pid: int
+    thread: int
+    waiters: bool
+    owner: str
+
+
+@dataclass(frozen=True)
+class State:
+    """All of a stack that `inspect` shows."""
+
+    stack: dict[str, Any]
+    participants: list[Participant]
+    endpoints: list[Endpoint]
+    locks: list[HeldLock]
+    memory: dict[str, Any]
+    counters: dict[str, int]
+    options: dict[str, int]
+
+
+def reason(code: int) -> str:
+    """Name of a reason; unknown codes are shown as numbers."""
+    return REASONS[code].name if code < len(REASONS) else f"reason {code}"
+
+
+def decode(shot: Snapshot, *, live: bool) -> State:
+    """Decode; `live` looks into /proc for what the snapshot cannot know (not for a snapshot from a file)."""
+    s = binary.stack(shot.stack)
+    participants = _participants(shot, live)
+    holders = _holders(participants) if live else {}
+    eps = [binary.endpoint(shot.stack, i) for i in range(shot.endpoints_top)]
+    return State(
+        stack={
+            "name": shot.name,
+            "state": STACK_STATES.get(s["state"], str(s["state"])),
+            "uid": s["uid"],
+            "netns": s["netns"],
+            "layout": f"{s['layout_hash']:#x}",
+            "helper": next((p.pid for p in participants if p.helper and p.alive), None),
+            "pairing": bool(s["pair_ok"]),
+            "cpus": s["n_cpus"],
+            "spinners": s["spinners"],
+            "age_ns": shot.taken_ns - s["made_ns"],
+        },
+        participants=participants,
+        endpoints=[_endpoint(shot, ep, i, holders.get(ep["inode"], [])) for i, ep in enumerate(eps) if ep["state"] != C["EP_FREE"]],
+        locks=_locks(shot, participants),
+        memory=_memory(shot),
+        counters=_sum(s["totals"], participants),
+        options={o.name: value for o, value in zip(OPTIONS, s["options"], strict=False)},
+    )
+
+
+def _named(values: tuple[int, ...]) -> dict[str, int]:
+    return {c.name: value for c, value in zip(COUNTERS, values, strict=False)}
+
+
+def _sum(totals: tuple[int, ...], participants: list[Participant]) -> dict[str, int]:
+    return {name: total + sum(p.counters[name] for p in participants) for name, total in _named(totals).items()}
+
+
+def _participants(shot: Snapshot, live: bool) -> list[Participant]:
+    found = []
+    for i in range(shot.slots_top):
+        slot = binary.slot(shot.stack, i)
+        if slot["state"] == C["SLOT_FREE"]:
+            continue
+        pid = processes.outside_pid(slot["pid"], slot["pidns"]) if live else slot["pid"]
+        dead = slot["state"] == C["SLOT_DEAD"] or processes.slot_dead(slot["robust"], slot["flags"])
+        found.append(
+            Participant(
+                slot=i,
+                state=SLOT_STATES.get(slot["state"], str(slot["state"])),
+                pid=pid,
+                own_pid=slot["pid"],
+                comm=binary.text(slot["comm"]),
+                bits=slot["bits"],
+                helper=bool(slot["flags"] & C["SLOT_HELPER"]),
+                alive=not dead and (not live or not pid or processes.alive(pid)),
+                spinning=slot["spinning"],
+                counters=_named(slot["counters"]),
+            )
+        )
+    return found
+
+
+def _holders(participants: list[Participant]) -> dict[int, list[dict[str, Any]]]:
+    """Which participants hold which socket, by inode."""
+    holders: dict[int, list[dict[str, Any]]] = {}
+    for p in participants:
+        for inode, fds in (processes.sockets(p.pid) if p.pid and p.alive else {}).items():
+            holders.setdefault(inode, []).append({"pid": p.pid, "comm": p.comm, "fds": fds})
+    return holders
+
+
+def _endpoint(shot: Snapshot, ep: View, index: int, holders: list[dict[str, Any]]) -> Endpoint:
+    return Endpoint(
+        index=index,
+        state=EP_STATES.get(ep["state"], str(ep["state"])),
+        local=processes.printable(ep["laddr"], ep["lport"]),
+        remote=processes.printable(ep["raddr"], ep["rport"]),
+        cookie=ep["cookie"],
+        inode=ep["inode"],
+        pair=ep["pair"] - 1 if ep["pair"] else None,
+        side=ep["side"],
+        flags=[name for name, bit in EP_FLAGS.items() if ep["flags"] & bit],
+        slot=ep["slot"] - 1,
+        tx=_path(shot, ep, sends=True),
+        rx=_path(shot, ep, sends=False),
+        processes=holders,
+    )
+
+
+def _path(shot: Snapshot, ep: View, *, sends: bool) -> Path:
+    """Which way the bytes of one direction go now, and if by the kernel, why."""
+    local_bytes, kernel_bytes = (ep["tx_local"], ep["tx_kernel"]) if sends else (ep["rx_local"], ep["rx_kernel"])
+    why = ep["why_tx"] if sends else ep["why_rx"]
+    if not 0 < ep["pair"] <= shot.pairs_top or ep["side"] > 1:
+        return Path("kernel", reason(why) if why else "peer_unknown", local_bytes, kernel_bytes, 0, 0)
+    pair, side = binary.pair(shot.arena, ep["pair"] - 1), ep["side"] if sends else 1 - ep["side"]
+    d = pair["dir"][side]
+    word, rd, chunk = DirectionWord.decode(d["word"]), ReadIndex.decode(d["rd"]), Chunk.decode(d["wchunk"])
+    waiting, ring = ahead(word.index, rd.index), chunk.bytes if chunk else 0
+    if d["tx_on"] and d["rx_on"] and word.pushable:
+        return Path("local", "none", local_bytes, kernel_bytes, waiting, ring)
+    return Path("kernel", _why(shot, pair, ep, why, sends), local_bytes, kernel_bytes, waiting, ring)
+
+
+def _why(shot: Snapshot, pair: View, ep: View, why: int, sends: bool) -> str:
+    """The end's own reason, else the other end's for the same direction, else that the reader sleeps."""
+    other = pair["endpoint"][1 - ep["side"]]
+    if not why and 0 < other <= shot.endpoints_top:
+        mate = binary.endpoint(shot.stack, other - 1)
+        why = mate["why_rx"] if sends else mate["why_tx"]
+    return reason(why) if why else "reader_asleep"
+
+
+def _locks(shot: Snapshot, participants: list[Participant]) -> list[HeldLock]:
+    by_slot = {p.slot: p for p in participants}
+    words = [("ctl", binary.stack(shot.stack)["ctl"]), ("arena", binary.arena(shot.arena)["lock"])]
+    for i in range(shot.pairs_top):
+        pair = binary.pair(shot.arena, i)
+        if pair["state"] == C["PAIR_LIVE"]:
+            words += [(f"pair[{i}].dir[{side}].{name}", pair["dir"][side][name]) for side in (0, 1) for name in ("wlock", "rlock")]
+    held = []
+    for name, word in words:
+        if not word:
+            continue
+        lock = LockWord.decode(word)
+        p = by_slot.get(-1 if lock.slot is None else lock.slot)
+        if p is None:
+            owner = "nobody alive: the next user repairs and goes on"
+        else:
+            owner = f"{p.comm} ({p.pid})" if p.alive else f"{p.comm} ({p.own_pid}), dead: the next user repairs and goes on"
+        held.append(HeldLock(name, -1 if lock.slot is None else lock.slot, p.pid if p else 0, lock.tag, lock.waiters, owner))
+    return held
+
+
+def _memory(shot: Snapshot) -> dict[str, Any]:
+    s, a = binary.stack(shot.stack), binary.arena(shot.arena)
+    rings: dict[int, int] = {}
+    for i in range(shot.pairs_top):
+        pair = binary.pair(shot.arena, i)
+        for d in pair["dir"] if pair["state"] == C["PAIR_LIVE"] else ():
+            for packed in {d["rchunk"], d["wchunk"]}:
+                chunk = Chunk.decode(packed)
+                if chunk:
+                    rings[chunk.bytes] = rings.get(chunk.bytes, 0) + 1
+    return {
+        "unit_bytes": UNIT,
+        "units_used": a["units_used"],
+        "units": a["n_units"],
+        "rings": {str(size): rings[size] for size in sorted(rings)},
+        "pairs_used": a["pairs_used"],
+        "pairs": C["N_PAIRS"],
+        "endpoints_used": s["endpoints_used"],
+        "endpoints": C["N_ENDPOINTS"],
+        "slots_top": s["slots_top"],
+        "slots": C["N_SLOTS"],
+        "bulk": "System V, huge pages" if a["bulk_kind"] == C["BULK_SYSV_HUGE"] else "POSIX",
+    }

@@ -1,0 +1,121 @@
+"""`inspect --why`: for each socket of each preloaded process, which path its bytes take, and why.
+
+What has an endpoint record says it itself. For what has none, the reason is derived from outside: from /proc and from what the
+other sockets of the namespace are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..declare.reasons import REASONS
+from . import processes
+from .processes import ESTABLISHED, InetSocket
+from .state import Endpoint, State
+
+_BY_NAME = {r.name: r for r in REASONS}
+_LAST_STANDARD_STREAM = 2
+
+
+@dataclass(frozen=True)
+class Line:
+    """One socket of one process; `tx` and `rx` are reasons' names, "none" on the local path."""
+
+    pid: int
+    comm: str
+    fds: list[int]
+    socket: str
+    tx: str
+    rx: str
+
+    @property
+    def text(self) -> str:
+        """The reasons in words, with what can be done about them."""
+        parts = []
+        for name in dict.fromkeys((self.tx, self.rx)):
+            r = _BY_NAME.get(name)
+            parts.append(name if r is None else f"{r.text} ({r.advice})" if r.advice else r.text)
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What is known of the stack: decoded, or why there is none (`no_helper`, `layout_mismatch`)."""
+
+    state: State | None
+    missing: str = "no_helper"
+    uid: int = 0
+
+
+@dataclass(frozen=True)
+class _Process:
+    pid: int
+    comm: str
+    uid: int
+    netns: int
+    disabled: bool
+
+
+def lines(stack: Stack, *, all_sockets: bool = False) -> list[Line]:
+    """One line per socket; other than internet sockets only with `all_sockets`."""
+    participants = {p.pid for p in stack.state.participants if p.pid and p.alive and not p.helper} if stack.state else set()
+    helpers = {p.pid for p in stack.state.participants if p.helper} if stack.state else set()
+    others = set(processes.pids()) - helpers - participants
+    mine = participants | {p for p in others if processes.uid(p) == stack.uid and processes.preloaded(p)}
+    return [line for pid in sorted(mine) for line in _of_process(stack, pid, mine, all_sockets)]
+
+
+def _of_process(stack: Stack, pid: int, preloaded: set[int], all_sockets: bool) -> list[Line]:
+    disabled = processes.environ(pid).get("SHAREDSTACK_ENABLE") == "0"
+    who = _Process(pid, processes.comm(pid), processes.uid(pid), processes.namespace(pid, "net"), disabled)
+    table = processes.inet_sockets(pid)
+    records = {e.inode: e for e in stack.state.endpoints} if stack.state else {}
+    found = []
+    for inode, fds in sorted(processes.sockets(pid).items(), key=lambda item: item[1]):
+        record, one = records.get(inode), table.get(inode)
+        blank = Line(pid, who.comm, fds, "", "", "")
+        if record:
+            found.append(replace(blank, socket=_shown(record), tx=record.tx.why, rx=record.rx.why))
+        elif one:
+            why = explain(stack, who, one, fds, table, preloaded)
+            found.append(replace(blank, socket=describe(one), tx=why, rx=why))
+        elif all_sockets:
+            found.append(replace(blank, socket=f"socket:[{inode}]", tx="not_inet", rx="not_inet"))
+    return found
+
+
+def _shown(record: Endpoint) -> str:
+    return f"tcp {record.local} {record.remote}"
+
+
+def describe(one: InetSocket) -> str:
+    """Protocol and addresses."""
+    return f"{one.proto.rstrip('6')} {processes.printable(one.laddr, one.lport)} {processes.printable(one.raddr, one.rport)}"
+
+
+def explain(stack: Stack, who: _Process, one: InetSocket, fds: list[int], table: dict[int, InetSocket], preloaded: set[int]) -> str:
+    """Why an internet socket without an endpoint record has none; the first that holds."""
+    if who.disabled:
+        return "disabled"
+    if stack.state is None:
+        return stack.missing
+    if who.netns != processes.namespace("self", "net"):
+        return "other_netns"
+    if not one.proto.startswith("tcp") or one.state != ESTABLISHED:
+        return "not_established"
+    if fds[0] <= _LAST_STANDARD_STREAM:
+        return "standard_stream"
+    mate = mate_of(one, table)
+    if mate is None:
+        return "peer_unknown"
+    if mate.uid != who.uid:
+        return "other_uid"
+    if not any(mate.inode in processes.sockets(pid) for pid in preloaded):
+        return "peer_unknown"
+    return "short_lived"
+
+
+def mate_of(one: InetSocket, table: dict[int, InetSocket]) -> InetSocket | None:
+    """The other end of a connection, where it is in the same namespace."""
+    turned = (one.raddr, one.rport, one.laddr, one.lport)
+    return next((o for o in table.values() if (o.laddr, o.lport, o.raddr, o.rport) == turned and o.proto.startswith("tcp")), None)
