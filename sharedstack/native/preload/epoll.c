@@ -315,7 +315,7 @@ static int wait_set(struct shs_set *set, int epfd, struct epoll_event *events, i
             start = now;
         if (n != 0) {
             if (!first)
-                shs_gap_note(&set->gap, start, came > start && came < now ? came : now);
+                shs_gap_note(&shs_proc.env, &set->gap, start, came > start && came < now ? came : now);
             return n;
         }
         if (deadline && now >= deadline)
@@ -333,7 +333,7 @@ static int wait_set(struct shs_set *set, int epfd, struct epoll_event *events, i
                 if (!n)
                     n = look(set, epfd, events, max, &now, NULL);
                 if (n || (deadline && now >= deadline)) {
-                    shs_gap_note(&set->gap, start, now);
+                    shs_gap_note(&shs_proc.env, &set->gap, start, now);
                     return n;
                 }
                 continue;
@@ -402,18 +402,20 @@ int shs_i_epoll_create1(int flags)
     return made(shs_n_epoll_create1(flags));
 }
 
-/* A paired member was added or re-armed: an open ring that the set does not know is shut, one that holds something is listed, and
- * whoever sleeps in the set looks again. */
+/* A paired member was added or re-armed: an open ring is listed, or shut where somebody sleeps in the set already; if it holds
+ * something, whoever sleeps looks again. */
 static void list_member(struct shs_set *set, struct shs_fd *f, int fd)
 {
     lock_set(set);
-    if (!f->in_opened)
+    bool room = f->in_opened || (set->n_opened < set->room && !set->shared);
+    if (!f->in_opened && (set->sleepers || !room))
         shs_ring_close(f->end.rx);
-    if (shs_ring_waiting(f->end.rx)) {
-        if (!f->in_opened && set->n_opened < set->room) {
-            set->opened[set->n_opened++] = fd;
-            f->in_opened = true;
-        }
+    bool waiting = shs_ring_waiting(f->end.rx);
+    if (!f->in_opened && room && (waiting || (shs_load64(&f->end.rx->word) & SHS_WORD_OPEN))) {
+        set->opened[set->n_opened++] = fd;
+        f->in_opened = true;
+    }
+    if (waiting) {
         for (uint32_t i = 0; i < set->n_bells; i++)
             shs_bell_ring(&shs_proc.env, NULL, set->bells[i]);
     }
@@ -432,9 +434,7 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     if (op == EPOLL_CTL_DEL) {
         if (f->set == (uint32_t)epfd + 1)
             shs_set_forget(f, fd);
-        if (f->state == SHS_FD_PAIRED)
-            shs_ring_close(f->end.rx); /* opened for a set that does not look any more */
-        return r;
+        return r; /* an open ring stays so: whoever waits for the descriptor now does so by another call, which looks at it */
     }
     if (op == EPOLL_CTL_ADD && f->set && f->set != (uint32_t)epfd + 1) {
         struct shs_set *first = set_of_member(f);
@@ -448,6 +448,8 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     f->events = event->events;
     f->data = event->data.u64;
     f->edge_index = ~0ull; /* ADD and MOD report anew what is there */
+    if (set)
+        set->looked_ns = 0; /* what the kernel has for the new interest is reported by the next wait */
     if (f->state == SHS_FD_PAIRED && set)
         list_member(set, f, fd);
     return r;

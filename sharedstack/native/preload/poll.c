@@ -162,7 +162,7 @@ static int wait_fds(struct waiting *w, bool poll_only)
             }
             shs_spin_end(&spin, hit);
             if (hit) {
-                shs_gap_note(&t->gap, start, 0);
+                shs_gap_note(&shs_proc.env, &t->gap, start, 0);
                 return r ? r : look(w, false);
             }
         }
@@ -173,7 +173,7 @@ static int wait_fds(struct waiting *w, bool poll_only)
         r = bell ? doze(w, bell) : -EBUSY;
         if (r == -EBUSY)
             r = sleep_natively(w, &answered);
-        shs_gap_note(&t->gap, start, 0);
+        shs_gap_note(&shs_proc.env, &t->gap, start, 0);
         if (r < 0 || answered)
             return r;
         r = look(w, true);

@@ -107,14 +107,14 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
     while (shs_spin_step(&spin, &now) == SHS_SPIN_ON) {
         if (shs_ring_waiting(dir)) {
             shs_spin_end(&spin, true);
-            shs_gap_note(&f->gap, start, 0);
+            shs_gap_note(&shs_proc.env, &f->gap, start, 0);
             return 0;
         }
         if (look_is_due(f, now)) {
             long r = try_recv(f, who, cur, flags, true);
             if (r != -EAGAIN) {
                 shs_spin_end(&spin, true);
-                shs_gap_note(&f->gap, start, 0);
+                shs_gap_note(&shs_proc.env, &f->gap, start, 0);
                 *ended = true;
                 return r;
             }
@@ -141,7 +141,7 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
         f->streak = f->streak && f->streak < 64 ? f->streak + 1 : 0;
     }
     uint64_t came = shs_load64(&dir->pub_ns);
-    shs_gap_note(&f->gap, start, came > start ? came : 0);
+    shs_gap_note(&shs_proc.env, &f->gap, start, came > start ? came : 0);
     return r;
 }
 

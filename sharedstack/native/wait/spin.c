@@ -4,8 +4,8 @@
 
 #include "wait/spin.h"
 
-#define GAP_MOST_NS 100000u  /* a longer wait says no more than this one: a busy time is noticed after a few waits */
-#define PROBES_PER_BURST 4
+#define PROBES_PER_BURST 6   /* more than LATE_MOST, so that the peer's view of us turns round */
+#define LATE_MOST 4
 #define COUNTED_AFTER 32     /* steps after which a spin is counted */
 #define PAUSES 6             /* between two looks: the writer's cache line is left to the writer */
 
@@ -24,7 +24,7 @@ void shs_spin_begin(struct shs_spin *spin, struct shs_env *env, struct shs_gap *
     if (opt->spin_always) {
         us = opt->spin_us;
     } else if (!crowded(env, peer_cpu)) {
-        if (gap->ewma_ns <= opt->spin_gap_us * 1000) {
+        if (__builtin_popcount(gap->late) <= LATE_MOST) {
             us = opt->spin_us;
         } else if (gap->probes || now >= gap->probe_at_ns) {
             if (!gap->probes) {
@@ -70,10 +70,8 @@ void shs_spin_end(struct shs_spin *spin, bool hit)
         shs_count(spin->env, SHS_CTR_SPINS_HIT, 1);
 }
 
-void shs_gap_note(struct shs_gap *gap, uint64_t start_ns, uint64_t came_ns)
+void shs_gap_note(struct shs_env *env, struct shs_gap *gap, uint64_t start_ns, uint64_t came_ns)
 {
     uint64_t came = came_ns ? came_ns : shs_now(), ns = came > start_ns ? came - start_ns : 0;
-    if (ns > GAP_MOST_NS)
-        ns = GAP_MOST_NS;
-    gap->ewma_ns = (uint32_t)((gap->ewma_ns * 7ull + ns) / 8);
+    gap->late = (gap->late << 1 | (ns > env->opt.spin_gap_us * 1000)) & 0xff;
 }

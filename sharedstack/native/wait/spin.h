@@ -1,7 +1,8 @@
 /*
- * Purpose: how long to spin for data. A wait whose data recently came soon is worth a spin; others sleep at once, and now and then a few
- * probing spins find out whether that is still right. Where data came is known from the writer's own time stamp
- * (direction.pub_ns), so that a slow wake-up is not mistaken for a slow peer.
+ * Purpose: how long to spin for data. Where at least half of the last 8 waits got their data soon, a spin is worth its while; others
+ * sleep at once, and now and then a burst of probing spins finds out whether that is still right. When data came is known from
+ * the writer's own time stamp (direction.pub_ns), so that a slow wake-up of ours is not mistaken for a slow peer. Two peers that both
+ * sleep see each other's slow wake-ups: a burst of one makes the other see quick answers, long enough for both to go over to spinning.
  * Who may call: the waiting thread; `gap` belongs to it. No locks, no system calls.
  */
 #pragma once
@@ -9,7 +10,7 @@
 
 /* What recent waits of one kind were like. */
 struct shs_gap {
-    uint32_t ewma_ns;     /* time from the start of a wait to its data */
+    uint32_t late;        /* a bit for each of the last 8 waits, the newest lowest: 1, the data came later than spin_gap_us */
     uint32_t probes;      /* probing spins left in the present burst */
     uint64_t probe_at_ns; /* when the next burst begins */
 };
@@ -31,4 +32,4 @@ int shs_spin_step(struct shs_spin *spin, uint64_t *now);
 /* The spin ended; hit: there is data. */
 void shs_spin_end(struct shs_spin *spin, bool hit);
 /* The whole wait ended with data that came at `came_ns` (0: just now). */
-void shs_gap_note(struct shs_gap *gap, uint64_t start_ns, uint64_t came_ns);
+void shs_gap_note(struct shs_env *env, struct shs_gap *gap, uint64_t start_ns, uint64_t came_ns);
