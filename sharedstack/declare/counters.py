@@ -32,6 +32,7 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("spins", "waits", "waits that began with a spin"),
     Counter("spins_hit", "waits", "spins that ended with data"),
     Counter("probes", "waits", "probing spins"),
+    Counter("moves", "times", "times a thread left the CPU that it shared with the peer it was waiting for"),
     Counter("dozes", "waits", "waits inside the library behind a doorbell"),
     Counter("sleeps", "waits", "waits in the kernel"),
     Counter("bells", "calls", "doorbells rung"),

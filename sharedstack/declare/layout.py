@@ -169,10 +169,14 @@ DIRECTION = Struct(
     256,
     "One direction of a pair: a byte ring beside the kernel's stream (docs/internals/protocol.md).",
     (
-        Line("reader and writer, compare-and-swap"),
-        Field("word", "u64", "write index 46 bits | open | sticky | takers 16 bits"),
-        Line("the writer"),
+        Line("reader and writer", "what a spinning reader looks at; but for the word it seldom changes"),
+        Field("word", "u64", "write index 46 bits | open | sticky | takers 16 bits", owner="compare-and-swap"),
         Field("ksent", "u64", "stream bytes given to the kernel, FIN counts one; released after the call", unit="bytes", lock="wlock"),
+        Field(
+            "pub_ns", "u64", "when data was last sent to a reader that was not spinning", unit="ns CLOCK_MONOTONIC", lock="wlock"
+        ),
+        Field("wcpu", "u32", "CPU of the last send", lock="wlock", derived=True),
+        Line("the writer"),
         Field("wlock", "u32", "lock word of the writer's side"),
         Field(
             "tx_on",
@@ -182,10 +186,6 @@ DIRECTION = Struct(
         ),
         Field("wchunk", "u64", "chunk written to, packed: CHUNK_*; 0: none", lock="wlock"),
         Field("rd_seen", "u64", "read index when the writer last looked", unit="bytes", lock="wlock", derived=True),
-        Field(
-            "pub_ns", "u64", "when a record was last published for a reader that was not spinning", unit="ns CLOCK_MONOTONIC", lock="wlock"
-        ),
-        Field("wcpu", "u32", "CPU of the last send", lock="wlock", derived=True),
         Field("wslot", "u32", "slot plus one of the last writer", lock="wlock"),
         Line("the reader"),
         Field("rd", "u64", "packed: read index (records before it are consumed) and bytes consumed of the record there", lock="rlock"),
@@ -198,10 +198,10 @@ DIRECTION = Struct(
             lock="rlock",
         ),
         Field("rchunk", "u64", "chunk read from, packed: CHUNK_*; 0: none", lock="rlock"),
+        Line("the reader", "what a writer looks at; it seldom changes"),
+        Field("bell", "u32", "(slot * N_BELLS + bell) plus one to ring after publishing; 0: none", owner="dozing thread"),
         Field("opener", "u32", "slot plus one of the participant that opened the ring", lock="rlock"),
         Field("rcpu", "u32", "CPU of the last receive", lock="rlock", derived=True),
-        Line("the reader", "who to wake"),
-        Field("bell", "u32", "(slot * N_BELLS + bell) plus one to ring after publishing; 0: none", owner="dozing thread"),
     ),
 )
 

@@ -175,6 +175,15 @@ static bool stream_over(long r)
            r == -ENETUNREACH || r == -ECONNREFUSED;
 }
 
+/* Is there nothing in the kernel's queue: no byte, no end, no error? */
+static bool kernel_is_quiet(struct shs_end *end)
+{
+    char byte;
+    struct iovec iov = {&byte, 1};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    return shs_sys_recvmsg(end->fd, &msg, MSG_PEEK | MSG_DONTWAIT) == -EAGAIN;
+}
+
 /* Under rlock: after a death, `taken` is what the kernel says. */
 static bool recount(struct shs_end *end)
 {
@@ -214,7 +223,9 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             shs_set64(&end->ep->rx_local, shs_peek64(&end->ep->rx_local) + (uint64_t)r);
             shs_set64(&end->ep->rx_calls, shs_peek64(&end->ep->rx_calls) + 1);
             shs_count(env, SHS_CTR_RX_LOCAL_BYTES, (uint64_t)r);
-            shs_set32(&dir->rcpu, (uint32_t)sched_getcpu());
+            uint32_t cpu = (uint32_t)sched_getcpu();
+            if (shs_peek32(&dir->rcpu) != cpu) /* the writer's cache keeps that line */
+                shs_set32(&dir->rcpu, cpu);
             if (SHS_UNLIKELY(!(shs_peek64(&dir->word) & SHS_WORD_OPEN)))
                 open_ring(env, who, end, how);
             break;
@@ -248,9 +259,14 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             r = -EAGAIN;
             break;
         }
+        shs_count(env, SHS_CTR_LOOKS, 1);
+        if ((shs_load64(&dir->word) & SHS_WORD_OPEN) && kernel_is_quiet(end)) {
+            *how->looked_ns = now; /* a look that takes nothing needs no taker, which would send the writer to the kernel */
+            r = -EAGAIN;
+            break;
+        }
         if (!shs_taker_enter(env, dir))
             continue;
-        shs_count(env, SHS_CTR_LOOKS, 1);
         r = kernel_take(end, cur, ~0ull, flags);
         if (SHS_UNLIKELY(stream_over(r)))
             __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);

@@ -133,7 +133,9 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
         shs_set64(&end->ep->tx_local, shs_peek64(&end->ep->tx_local) + (uint64_t)sent);
         shs_set64(&end->ep->tx_calls, shs_peek64(&end->ep->tx_calls) + 1);
         shs_count(env, SHS_CTR_TX_LOCAL_BYTES, (uint64_t)sent);
-        shs_set32(&dir->wcpu, (uint32_t)sched_getcpu());
+        uint32_t cpu = (uint32_t)sched_getcpu();
+        if (shs_peek32(&dir->wcpu) != cpu) /* the reader's cache keeps that line */
+            shs_set32(&dir->wcpu, cpu);
         shs_set32(&dir->wslot, env->slot1);
     }
     r = 0;

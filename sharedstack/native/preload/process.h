@@ -37,6 +37,8 @@ struct shs_fd {
     uint64_t looked_call; /* ep->rx_calls then */
     struct shs_end end;
     struct shs_gap gap;
+    uint32_t got;    /* bytes of the last one */
+    uint32_t takes;  /* receives since the last send: many of them, and it is a stream */
     uint32_t streak; /* dozes in a row that found more than one record */
     bool in_opened;  /* listed among its set's opened rings */
     struct shs_set *epoll;

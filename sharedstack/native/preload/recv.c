@@ -12,6 +12,10 @@
 #include "shm/sys.h"
 
 #define RING_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_PEEK | MSG_WAITALL | MSG_CMSG_CLOEXEC)
+#define STREAM_AFTER 8  /* receives without a send between them: a stream, not requests and replies */
+#define GATHER_PAUSES 96    /* about 1 µs */
+#define GATHER_BELOW 16384 /* bytes: a receive that found more had gathered enough */
+#define LOOKS_OF_A_PAUSE 4
 #define STREAK_SLEEP 8 /* dozes in a row that each found more behind, on one CPU: a stream, better slept through in the kernel */
 
 /* How long since the last look at the kernel's queue may a look be spared? Longer while the ring delivers. */
@@ -108,6 +112,8 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
         if (shs_ring_waiting(dir)) {
             shs_spin_end(&spin, true);
             shs_gap_note(&shs_proc.env, &f->gap, start, 0);
+            if (spin.looks > LOOKS_OF_A_PAUSE)
+                f->takes = 0; /* a slow stream: nothing to gather */
             return 0;
         }
         if (look_is_due(f, now)) {
@@ -145,6 +151,13 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
     return r;
 }
 
+/* One look at a stream that is being written costs its writer a cache line: a short pause, and each look finds more. */
+static void let_it_gather(void)
+{
+    for (int i = 0; i < GATHER_PAUSES; i++)
+        shs_pause();
+}
+
 static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, int flags)
 {
     struct shs_fd *f = g->f;
@@ -155,6 +168,8 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
     long total = 0;
     if (cur.left == 0)
         return 0;
+    if (++f->takes > STREAM_AFTER && f->got < GATHER_BELOW)
+        let_it_gather();
     for (;;) {
         long r = try_recv(f, g->who, &cur, flags, false);
         if (r == -EAGAIN && !nonblock) {
@@ -168,6 +183,7 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
         if (r <= 0)
             return total ? total : r;
         total += r;
+        f->got = (uint32_t)r;
         if (!(flags & MSG_WAITALL) || (flags & MSG_PEEK) || cur.left == 0)
             return total;
     }

@@ -16,6 +16,7 @@ static long ring_send(struct shs_gate *g, const struct iovec *iov, int count, in
     struct shs_fd *f = g->f;
     struct shs_cursor cur;
     shs_cursor_init(&cur, iov, count);
+    f->takes = 0;
     if (shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK)
         flags |= MSG_DONTWAIT;
     long r = shs_end_send(&shs_proc.env, g->who, &f->end, &cur, flags);

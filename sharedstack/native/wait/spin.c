@@ -2,12 +2,14 @@
 
 #include <sched.h>
 
+#include "shm/sys.h"
 #include "wait/spin.h"
 
 #define PROBES_PER_BURST 6   /* more than LATE_MOST, so that the peer's view of us turns round */
 #define LATE_MOST 4
-#define COUNTED_AFTER 32     /* steps after which a spin is counted */
-#define PAUSES 6             /* between two looks: the writer's cache line is left to the writer */
+#define COUNTED_AFTER 12     /* steps after which a spin is counted */
+#define MOVE_AFTER 128       /* waits */
+#define MOVE_AGAIN_NS 50000000ull
 
 static bool crowded(struct shs_env *env, uint32_t peer_cpu)
 {
@@ -15,6 +17,45 @@ static bool crowded(struct shs_env *env, uint32_t peer_cpu)
     if (cpus < 2 || shs_peek32(&env->stack->spinners) >= cpus)
         return true;
     return (uint32_t)sched_getcpu() == peer_cpu;
+}
+
+/* How many threads want to run on this machine now (proc(5), loadavg)? A large number if that cannot be known. */
+static unsigned runnable(void)
+{
+    char text[64];
+    int fd = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, "/proc/loadavg", O_RDONLY | O_CLOEXEC, 0));
+    long n = fd < 0 ? fd : SHS_SYS(syscall(SYS_read, fd, text, sizeof text - 1));
+    unsigned sum = 0, spaces = 0;
+    if (fd >= 0)
+        shs_sys_close(fd);
+    for (long i = 0; i < n && text[i] != '/'; i++) {
+        if (text[i] == ' ')
+            spaces++;
+        else if (spaces == 3)
+            sum = sum * 10 + (unsigned)(text[i] - '0');
+    }
+    return spaces == 3 && n > 0 ? sum : 1000;
+}
+
+/*
+ * Two threads that answer each other at once, but share a CPU, can only take turns. A doorbell is a synchronous wake-up: the scheduler
+ * keeps them together, rightly so for a single message. Where that goes on and another CPU is free, leave this one: take it out of
+ * our affinity for a moment (sched_setaffinity(2)) and put it back. Seldom, and ever more seldom if it does not last.
+ */
+static void move_away(struct shs_spin *spin, uint64_t now, uint32_t cpu)
+{
+    struct shs_gap *gap = spin->gap;
+    cpu_set_t allowed, others;
+    gap->together = 0;
+    gap->move_at_ns = now + (MOVE_AGAIN_NS << (gap->moved < 8 ? gap->moved++ : 8));
+    if (SHS_SYS(sched_getaffinity(0, sizeof allowed, &allowed)) != 0 || cpu >= CPU_SETSIZE || runnable() > 1 + spin->env->stack->n_cpus / 2)
+        return;
+    others = allowed;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) == 0 || SHS_SYS(sched_setaffinity(0, sizeof others, &others)) != 0)
+        return;
+    (void)SHS_SYS(sched_setaffinity(0, sizeof allowed, &allowed));
+    shs_count(spin->env, SHS_CTR_MOVES, 1);
 }
 
 void shs_spin_begin(struct shs_spin *spin, struct shs_env *env, struct shs_gap *gap, uint64_t now, uint32_t peer_cpu)
@@ -37,6 +78,11 @@ void shs_spin_begin(struct shs_spin *spin, struct shs_env *env, struct shs_gap *
         }
     }
     *spin = (struct shs_spin){.env = env, .gap = gap, .start_ns = now, .until_ns = now + us * 1000};
+    uint32_t cpu = (uint32_t)sched_getcpu();
+    if (SHS_LIKELY(cpu != peer_cpu || gap->late || env->stack->n_cpus < 2))
+        gap->together = 0;
+    else if (++gap->together >= MOVE_AFTER && now >= gap->move_at_ns && opt->spin_us)
+        move_away(spin, now, cpu);
     if (us)
         shs_count(env, SHS_CTR_SPINS, 1);
 }
@@ -45,9 +91,9 @@ int shs_spin_step(struct shs_spin *spin, uint64_t *now)
 {
     if (spin->until_ns <= spin->start_ns)
         return SHS_SPIN_OVER;
-    for (int i = 0; i < PAUSES; i++)
+    for (uint64_t i = 0; i < spin->env->opt.spin_pauses; i++)
         shs_pause();
-    if (++spin->looks % 8 == 0) {
+    if (++spin->looks % 4 == 0) {
         *now = shs_now();
         if (*now >= spin->until_ns)
             return SHS_SPIN_OVER;

@@ -13,6 +13,9 @@ struct shs_gap {
     uint32_t late;        /* a bit for each of the last 8 waits, the newest lowest: 1, the data came later than spin_gap_us */
     uint32_t probes;      /* probing spins left in the present burst */
     uint64_t probe_at_ns; /* when the next burst begins */
+    uint32_t together;    /* waits in a row, soon over, that began on the awaited peer's CPU */
+    uint32_t moved;       /* times that we moved away from it in vain */
+    uint64_t move_at_ns;  /* not before */
 };
 
 struct shs_spin {

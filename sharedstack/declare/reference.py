@@ -1,0 +1,328 @@
+"""Write the reference pages from the declarations: `python -m sharedstack.declare.reference docs/reference`.
+
+Written pages: options.md, counters.md, reasons.md, intercepts.md, messages.md, layout.md, locks.md. They are committed;
+tests/unit/test_reference.py fails where a page differs from what the declarations say.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import layout
+from .counters import COUNTERS
+from .intercepts import INTERCEPTS, SPECIAL, Intercept
+from .locks import LOCKS
+from .messages import ERROR_CODES, MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
+from .model import Line, Placed, Struct
+from .names import BELL_PREFIX, SHM_PREFIX
+from .options import OPTIONS, PROFILES
+from .reasons import REASONS
+
+HEAD = "<!-- Written by `python -m sharedstack.declare.reference docs/reference`; change sharedstack/declare, not this page. -->\n"
+
+# What a wrapper does for a descriptor that is lifted; on any other it is libc's own function, after one look at a table.
+AREAS: dict[str, str] = {
+    "receive": "by the ring, and by the kernel as far as the order allows; waits by spinning, dozing or in the kernel",
+    "send": "by the ring while its reader keeps it open and there is room; else by the kernel, counted",
+    "descriptor": "the kernel does it; the table of descriptors follows",
+    "option": "the kernel does it; what the library must know is noted",
+    "wait": "rings are looked at, all else is asked of the kernel; one wait for both",
+    "epoll": "the kernel's set is the set; members with open rings are reported beside it",
+}
+
+# Functions of which there is more to say than of their area.
+DOES: dict[str, str] = {
+    "recvmmsg": "lifted: one message after the other, as recvmsg; its time-out is then not looked at",
+    "sendmsg": "without control data as send; with control data, or flags other than MSG_DONTWAIT, MSG_NOSIGNAL and MSG_MORE, by"
+    " the kernel, counted; descriptors that are passed are marked as shared",
+    "sendmmsg": "lifted: one message after the other, as sendmsg",
+    "sendfile": "to a lifted socket: by the kernel, counted",
+    "sendfile64": "to a lifted socket: by the kernel, counted",
+    "splice": "out of a lifted socket: through a buffer of the library; into one: by the kernel, counted",
+    "recvmsg": "as recv; descriptors that are received are looked at anew",
+    "socket": "a TCP socket is noted as new; it is a candidate once it is connected",
+    "accept": "a connection of a listener that this program made is a candidate",
+    "accept4": "a connection of a listener that this program made is a candidate",
+    "connect": "the socket becomes a candidate; also while the connection is being made (EINPROGRESS)",
+    "shutdown": "counted as the end of what was sent; SHUT_RD shuts the ring",
+    "close": "last descriptor: the ring is shut; unread ring bytes turn the close into a reset; the record is freed",
+    "close_range": "as close, for each; with CLOSE_RANGE_CLOEXEC nothing is done",
+    "closefrom": "as close_range",
+    "dup": "both numbers name one endpoint; directions that are not under count yet stay with the kernel",
+    "dup2": "as close, then dup",
+    "dup3": "as close, then dup",
+    "fdopen": "the connection stays with the kernel from then on: stdio reads and writes inside libc",
+    "fclose": "as close",
+    "setsockopt": "options that only the kernel can honour lower the connection for good: SO_RCVLOWAT above 1, filters, time stamps,"
+    " SO_PEEK_OFF, SO_ZEROCOPY, SO_OOBINLINE, SO_MARK, TCP_ULP, TCP_REPAIR, TCP_MD5SIG, TCP_INQ",
+    "fcntl": "O_NONBLOCK is noted; F_DUPFD and F_DUPFD_CLOEXEC as dup",
+    "fcntl64": "as fcntl",
+    "ioctl": "FIONBIO is noted; to FIONREAD (SIOCINQ) the bytes in the ring are added",
+    "select": "as poll, for up to 64 descriptors in the sets; more are the kernel's alone",
+    "pselect": "as select",
+    "epoll_create": "the set gets an entry",
+    "epoll_create1": "the set gets an entry",
+    "epoll_ctl": "interest and data are noted; the rings of members of a shared or nested set stay shut",
+}
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Functions that reach a socket and are not intercepted; `consequence` is what a program sees that uses them on a lifted one."""
+
+    names: tuple[str, ...]
+    consequence: str
+
+
+_NO_EFFECT = "none: what they say or do is the kernel's, and stays right"
+_NATIVE = "read or write natively, uncounted: on a lifted socket they miss, or overtake, bytes in the ring"
+_SPAWN = "children that get a lifted socket use it natively at the same time, unnoticed; close such sockets, or mark them close-on-exec"
+
+NOT_INTERCEPTED: tuple[Missing, ...] = (
+    Missing(("bind", "listen", "getsockname", "getpeername", "sockatmark", "isfdtype", "socketpair"), _NO_EFFECT),
+    Missing(("getsockopt",), "none for names, states and errors; the byte counts of TCP_INFO are those of the kernel's stream alone"),
+    Missing(("preadv2", "pwritev2", "preadv64v2", "pwritev64v2"), f"with offset -1 they {_NATIVE}"),
+    Missing(("dprintf", "vdprintf", "__dprintf_chk", "__vdprintf_chk"), "write natively, uncounted: they may overtake bytes in the ring"),
+    Missing(("fprintf and all other stdio on a stream of fdopen",), "none: fdopen has lowered the connection"),
+    Missing(
+        ("getchar, printf and all other stdio on standard streams",), "none, as long as the socket was not lifted before dup2 made it one"
+    ),
+    Missing(
+        ("freopen", "fcloseall"), "close a descriptor inside libc: its entry is stale until the number is made anew by a call that is seen"
+    ),
+    Missing(("aio_read", "aio_write", "lio_listio"), _NATIVE),
+    Missing(("io_uring (liburing, or the system calls)",), f"{_NATIVE}; a poll request does not see a ring"),
+    Missing(("syscall", "__read", "__write", "__send", "__poll", "__close", "__fcntl", "__connect", "__dup2"), _NATIVE),
+    Missing(("vmsplice", "tee", "copy_file_range"), "none: they do not take sockets"),
+    Missing(("posix_spawn", "posix_spawnp", "popen", "system", "clone", "_Fork"), _SPAWN),
+    Missing(
+        ("execve and kin", "fexecve"), "a preloaded program goes on with the connection; any other does not get what is left in the ring"
+    ),
+    Missing(
+        ("daemon", "login_tty", "forkpty"),
+        "copy or close descriptors inside libc: a socket that was one of them is looked up by a stale entry",
+    ),
+    Missing(
+        ("setuid, setgid and kin", "capset", "chroot", "unshare", "setns", "prctl(PR_SET_SECCOMP)", "seccomp"),
+        "the process keeps its mapping of the stack; under a filter the library makes system calls that the program did not ask for",
+    ),
+    Missing(("sigaction", "signal", "siglongjmp"), "handlers run inside the library; one that jumps out of a call may leave a lock held"),
+    Missing(("pidfd_getfd",), "a process that takes a lifted socket so is not noticed"),
+    Missing(
+        ("ppoll_chk of 64-bit time", "__ppoll64", "__select64", "__recvmmsg64 and kin"),
+        "32-bit programs with 64-bit time wait natively: they miss data in a ring",
+    ),
+    Missing(("sctp_sendmsg and other protocols' functions",), "none: only TCP over IPv4 and IPv6 is lifted"),
+)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; vertical bars in cells are escaped."""
+    lines = [list(head), ["---"] * len(head), *(list(row) for row in rows)]
+    return "".join("| " + " | ".join(_cell(cell) for cell in line) + " |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _number(value: int) -> str:
+    """Decimal, and beside it hexadecimal where that is easier to read."""
+    if value < 4096:
+        return str(value)
+    power = value.bit_length() - 1
+    return f"{value:#x} (2^{power})" if value == 1 << power else f"{value:#x} ({value})"
+
+
+def options() -> str:
+    """The page of options and profiles."""
+    rows = [(f"`{o.env}`", str(o.default), f"{o.low} to {o.high}", o.unit, o.meaning) for o in OPTIONS]
+    names = sorted({name for values in PROFILES.values() for name in values}, key=[o.name for o in OPTIONS].index)
+    profiles = [(f"`{p}`", *(str(values.get(name, "")) for name in names)) for p, values in PROFILES.items()]
+    return (
+        HEAD
+        + "# Options\n\nA process reads its options from the environment when the library is loaded. A value out of bounds is brought to"
+        " the nearest bound; one that is no decimal number is ignored.\n\n"
+        + table(("variable", "default", "bounds", "unit", "meaning"), rows)
+        + "\n`SHAREDSTACK_STACK` names the stack (`main`), `SHAREDSTACK_PROFILE` the profile.\n\n## Profiles\n\n"
+        "A profile sets several options; a variable that is set wins over it. An empty cell: the default.\n\n"
+        + table(("profile", *(f"`{n}`" for n in names)), profiles)
+    )
+
+
+def counters() -> str:
+    """The page of counters."""
+    rows = [(str(i), f"`{c.name}`", c.unit, c.meaning) for i, c in enumerate(COUNTERS)]
+    return (
+        HEAD + "# Counters\n\nEach participant counts in its slot, in this order; `sharedstack inspect --counters` shows them. Threads of"
+        " one process that count the same event at the same instant may lose an increment. When a participant has gone, its counts are"
+        " added to the"
+        " stack's totals.\n\n" + table(("place", "name", "one is", "counted"), rows)
+    )
+
+
+def reasons() -> str:
+    """The page of reasons."""
+    rows = [(str(i), f"`{r.name}`", r.text, r.advice) for i, r in enumerate(REASONS)]
+    return (
+        HEAD + "# Reasons\n\nWhy a direction of a connection is on the kernel's path. Each end notes its own reason for what it sends and"
+        " for what it"
+        " receives (`why_tx`, `why_rx` of the endpoint); `sharedstack inspect --why` shows them, and finds out from outside what a socket"
+        " without a record has to say.\n\n" + table(("code", "name", "meaning", "what to do"), rows)
+    )
+
+
+def signature(i: Intercept) -> str:
+    """The C prototype."""
+    return f"{i.ret}{'' if i.ret.endswith('*') else ' '}{i.name}({', '.join(i.params)})"
+
+
+def does(i: Intercept) -> str:
+    """What the wrapper does for a lifted descriptor."""
+    if i.name in DOES:
+        return DOES[i.name]
+    return f"as {i.note.removeprefix('fortified ')}" if i.note.startswith("fortified ") else AREAS[i.area]
+
+
+def intercepts() -> str:
+    """The coverage table."""
+    yes = {True: "yes", False: ""}
+    rows = [(f"`{i.name}`", i.area, f"`{signature(i)}`", i.error or "none", yes[i.cancel], yes[i.vfork], does(i)) for i in INTERCEPTS]
+    return (
+        HEAD + "# Intercepted functions\n\nWhat the preload library takes over, and what it does on a lifted socket. On every other"
+        " descriptor a wrapper"
+        " is libc's own function. All wrappers go straight to libc in a vfork child; *vfork* marks those that programs call there. A"
+        " *cancellation point* acts on a request where it waits; while it holds a lock, or only moves bytes in memory, it does not.\n\n"
+        + table(("function", "area", "signature", "on error", "cancellation point", "vfork", "what is done"), rows)
+        + "\nWithout a wrapper of this shape:\n\n"
+        + table(("function", "what is done"), ((f"`{n}`", text) for n, text in SPECIAL.items()))
+        + "\n## Not intercepted yet\n\nThe rest of what reaches a socket, and what it means for a program that uses it on a lifted one.\n\n"
+        + table(
+            ("function", "consequence"),
+            ((", ".join(f"`{n}`" if " " not in n else n for n in m.names), m.consequence) for m in NOT_INTERCEPTED),
+        )
+    )
+
+
+def messages() -> str:
+    """The page of the control protocol."""
+    rows = [
+        (
+            f"`{m.name}`",
+            m.meaning,
+            ", ".join(f"`{k}` {t}" for k, t in m.fields.items()),
+            ", ".join(m.fds),
+            f"`{m.reply}`" if m.reply else "",
+        )
+        for m in MESSAGES
+    ]
+    return (
+        HEAD + f"# The control protocol\n\nThe helper listens on the abstract `SOCK_SEQPACKET` socket `{SHM_PREFIX}/<uid>/<stack>`. One"
+        f" packet is one"
+        f" message: a msgpack map of at most {MAX_MESSAGE} bytes with `v` ({PROTOCOL_VERSION}, the version), `t` (the message's name)"
+        f" and the"
+        " fields below. Both sides check the other's uid by `SO_PEERCRED`: the helper serves the stack's user and root, a client trusts"
+        " a helper"
+        " of its own user or root. Descriptors travel beside the packet by `SCM_RIGHTS`, in the given order; the helper accepts none.\n\n"
+        + table(("message", "meaning", "fields", "descriptors", "answer"), rows)
+        + "\nA message that is not understood is answered by `error`, and its sender is cut off; so is a client that is silent for 2"
+        " seconds.\n\n"
+        + table(("code of an error", "meaning"), ((f"`{c}`", text) for c, text in ERROR_CODES.items()))
+        + f"\nBeside it, the datagram socket `{SHM_PREFIX}/<uid>/<stack>/nudge` takes `slot <number>`: a slot was taken without asking,"
+        f" or a shared socket was"
+        " given up. It is a hint, from anybody; the helper looks at all slots and believes nothing of it.\n\n"
+        f"A doorbell is an abstract datagram socket `{BELL_PREFIX}<name, 16 hexadecimal digits>`; what is sent there means nothing but"
+        f' "look".\n'
+    )
+
+
+def _field_row(p: Placed) -> tuple[str, ...]:
+    kind = p.field.type if p.field.count == 1 else f"{p.field.type}[{p.field.count}]"
+    return (
+        str(p.offset),
+        f"`{p.field.name}`",
+        kind,
+        p.field.unit,
+        p.owner,
+        p.field.lock,
+        "yes" if p.field.derived else "",
+        p.field.meaning,
+    )
+
+
+def _struct(s: Struct) -> str:
+    whys = [f"{part.owner or 'nobody'}: {part.why}" for part in s.parts if isinstance(part, Line) and part.why]
+    note = f"\nCache lines: {'; '.join(whys)}.\n" if whys else ""
+    head = ("offset", "field", "type", "unit", "written by", "lock", "derived", "meaning")
+    return f"\n## {s.name}\n\n{s.meaning} {s.size} bytes.\n{note}\n{table(head, (_field_row(p) for p in s.placed()))}"
+
+
+def layout_page() -> str:
+    """The page of the layout."""
+    fixed = [
+        ("stack", "header", 0, layout.STACK.size),
+        ("stack", "slots", layout.STACK_SLOTS, layout.CONSTANTS["N_SLOTS"] * layout.SLOT.size),
+        ("stack", "flow table: u32, first endpoint plus one of each bucket", layout.STACK_FLOWS, layout.CONSTANTS["N_FLOW_BUCKETS"] * 4),
+        ("stack", "endpoints", layout.STACK_ENDPOINTS, layout.CONSTANTS["N_ENDPOINTS"] * layout.ENDPOINT.size),
+        ("arena", "header", 0, layout.ARENA.size),
+        ("arena", "pairs", layout.ARENA_PAIRS, layout.CONSTANTS["N_PAIRS"] * layout.PAIR.size),
+        ("bulk", "units of ring memory", 0, layout.BULK_BYTES),
+    ]
+    return (
+        HEAD + "# The layout of shared memory\n\n"
+        f"Layout hash `{layout.HASH:#018x}`: two builds with the same hash can share memory; attaching to another is refused.\n\n"
+        "Little-endian, fixed widths, the same offsets in 32- and 64-bit processes. No pointers: an index is stored plus one, and 0"
+        " means none."
+        " *lock* names the lock under which a field is written; without one, it changes by single atomic stores of who is named under"
+        " *written by*. *Derived* fields can be rebuilt from the others.\n\n"
+        + table(("segment", "part", "offset", "bytes"), ((a, b, str(c), str(d)) for a, b, c, d in fixed))
+        + "".join(_struct(s) for s in layout.STRUCTS)
+        + "\n## Constants\n\n"
+        + table(("name", "value"), ((f"`{k}`", _number(v)) for k, v in layout.CONSTANTS.items()))
+    )
+
+
+def locks() -> str:
+    """The page of locks."""
+    rows = [(str(i), f"`{lock.name}`", f"`{lock.where}`", lock.guards, f"`{lock.repair}`") for i, lock in enumerate(LOCKS, 1)]
+    return (
+        HEAD + "# Locks in shared memory\n\nA thread may wait for a lock only if it holds none that comes later here; merely trying one is"
+        " always"
+        " allowed. A lock word is 0, or names its owner: slot plus one in the upper 16 bits, then the thread's tag, lowest a bit that"
+        " says that"
+        " somebody waits. Who finds a dead owner takes the lock over and runs its repair before anything else.\n\n"
+        + table(("order", "lock", "where", "guards", "repair"), rows)
+        + "\nWithin one process, and not in shared memory: the lock of an epoll set (before any of these for a thread that goes to"
+        " sleep in the set;"
+        " a thread that holds rlock only tries it) and the lock of the list of threads (last).\n"
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "options.md": options,
+    "counters.md": counters,
+    "reasons.md": reasons,
+    "intercepts.md": intercepts,
+    "messages.md": messages,
+    "layout.md": layout_page,
+    "locks.md": locks,
+}
+
+
+def main(argv: list[str]) -> int:
+    """Write all pages into the directory `argv[1]`."""
+    if len(argv) != 2:
+        print("usage: python -m sharedstack.declare.reference DIR", file=sys.stderr)
+        return 2
+    target = Path(argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        (target / name).write_text(make(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
