@@ -40,7 +40,7 @@ long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct 
 long shs_end_shutdown(struct shs_env *env, const struct shs_who *who, struct shs_end *end, int how);
 
 struct shs_rx {
-    uint64_t *looked_ns; /* when the kernel's queue was last looked at */
+    uint64_t *looked_ns; /* when the kernel's queue was last looked at; 0: there is something to look at */
     bool must_look;      /* look at the kernel's queue even if that was a moment ago */
     /* Opening a ring and falling asleep in a set that holds its endpoint exclude each other. NULL: no set. `begin` says whether the
      * ring may be opened now, and then holds the set's lock until `done`. */

@@ -254,7 +254,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             break;
         }
         uint64_t now = shs_now();
-        if (!how->must_look && (shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_load64(&dir->ksent) == taken &&
+        if (!how->must_look && *how->looked_ns && (shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_load64(&dir->ksent) == taken &&
             now - *how->looked_ns < how->look_gap_ns) {
             r = -EAGAIN;
             break;

@@ -113,7 +113,7 @@ int shs_fd_copied(int from, int to)
     if (a->state == SHS_FD_EPOLL || a->state == SHS_FD_NEW || a->state == SHS_FD_TCP) {
         /* two numbers for one socket that is not under count: a call on the one is not seen from the other */
         if (a->state == SHS_FD_EPOLL) {
-            shs_set_shared(a->epoll);
+            shs_set_shared(a->epoll, from);
             return to;
         }
         a->why = a->why ? a->why : a->state == SHS_FD_TCP ? SHS_REASON_FORKED : 0;
@@ -199,7 +199,7 @@ static void passed(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
     if (f)
-        shs_fd_shared(f);
+        shs_fd_shared(f, fd);
 }
 
 void shs_sending_rights(const struct msghdr *msg)

@@ -1,169 +1,48 @@
 /*
- * epoll, in the order of events:
- * 1  collect: members with open rings that hold something are reported, by the rules of their interest (level, edge, one-shot);
- * 2  now and then, and whenever the rings are empty, the kernel's set is asked without waiting; two reports for one member become one;
+ * Waiting on epoll, in the order of events:
+ * 1  collect: members with open rings that are ready are reported, by the rules of their interest (level, edge, one-shot);
+ * 2  now and then, and whenever the rings are quiet, the kernel's set is asked without waiting; two reports for one member become one;
  * 3  spin; doze: sleep on the kernel's set and a bell, the rings staying open; or sleep: shut every open ring, look again, and
  *    wait in the kernel.
  */
 #include "preload/epoll.h"
-
-#include <stdlib.h>
 
 #include "intercepts.gen.h"
 #include "preload/gate.h"
 #include "preload/restart.h"
 #include "shm/sys.h"
 
-#define DOZE_MOST 64 /* rings to be looked at before a doze; with more, sleeping is as cheap */
+#define DOZE_MOST 64          /* rings to be looked at before a doze; with more, sleeping is as cheap */
+#define FLUSH_EVERY_NS 1000000 /* how long the kernel may not know of a change while rings are busy */
 
-static void lock_set(struct shs_set *set)
-{
-    while (!shs_cas32(&set->lock, 0, 1))
-        shs_pause();
-}
-
-static void unlock_set(struct shs_set *set)
-{
-    shs_store32(&set->lock, 0);
-}
-
-struct shs_set *shs_set_of(int epfd)
-{
-    struct shs_fd *f = shs_fd_make(epfd);
-    if (!f)
-        return NULL;
-    if (f->state != SHS_FD_EPOLL || !f->epoll) {
-        struct shs_set *set = calloc(1, sizeof *set);
-        if (!set)
-            return NULL;
-        set->room = (uint32_t)shs_proc.env.opt.open_max;
-        set->opened = calloc(set->room, sizeof *set->opened);
-        if (!set->opened) {
-            free(set);
-            return NULL;
-        }
-        f->epoll = set;
-        __atomic_store_n(&f->state, SHS_FD_EPOLL, __ATOMIC_RELEASE);
-    }
-    return f->epoll;
-}
-
-static struct shs_set *set_of_member(struct shs_fd *f)
-{
-    struct shs_fd *e = f->set ? shs_fd_look((int)f->set - 1) : NULL;
-    return e && e->state == SHS_FD_EPOLL ? e->epoll : NULL;
-}
-
-/* Under the lock: no ring of the set is pushable afterwards. */
-static void shut_opened(struct shs_set *set)
-{
-    for (uint32_t i = 0; i < set->n_opened; i++) {
-        struct shs_fd *f = shs_fd_look(set->opened[i]);
-        if (f && f->in_opened && f->state == SHS_FD_PAIRED && shs_ring_close(f->end.rx)) {
-            shs_set32(&f->end.ep->why_rx, SHS_REASON_READER_ASLEEP);
-            shs_count(&shs_proc.env, SHS_CTR_SHUTS, 1);
-        }
-    }
-}
-
-void shs_set_shared(struct shs_set *set)
-{
-    lock_set(set);
-    set->shared = true;
-    shut_opened(set);
-    unlock_set(set);
-}
-
-void shs_set_drop(struct shs_set *set)
-{
-    if (!set)
-        return;
-    shs_set_shared(set); /* its members' rings go with it: nobody may be waiting for them any more */
-    free(set->opened);
-    free(set);
-}
-
-void shs_set_forget(struct shs_fd *f, int fd)
-{
-    struct shs_set *set = set_of_member(f);
-    if (set) {
-        lock_set(set);
-        for (uint32_t i = 0; i < set->n_opened; i++)
-            if (set->opened[i] == fd)
-                set->opened[i] = set->opened[--set->n_opened];
-        unlock_set(set);
-    }
-    f->in_opened = false;
-    f->set = 0;
-}
-
-/*
- * Opening a ring against falling asleep: both under the set's lock. The opener holds rlock, and a sleeper may want rlock under the
- * set's lock: so the opener only tries; it opens at its next read.
- */
-bool shs_set_begin(void *fd_entry)
-{
-    struct shs_fd *f = fd_entry;
-    struct shs_set *set = set_of_member(f);
-    uint32_t why = SHS_REASON_MANY_SETS;
-    if (set && !set->shared) {
-        if (!shs_cas32(&set->lock, 0, 1))
-            return false;
-        if (!set->sleepers && (f->in_opened || set->n_opened < set->room))
-            return true;
-        why = set->sleepers ? SHS_REASON_READER_ASLEEP : SHS_REASON_OPEN_LIMIT;
-        unlock_set(set);
-    }
-    shs_set32(&f->end.ep->why_rx, why);
-    return false;
-}
-
-void shs_set_done(void *fd_entry, bool opened)
-{
-    struct shs_fd *f = fd_entry;
-    struct shs_set *set = set_of_member(f);
-    if (opened && !f->in_opened) {
-        set->opened[set->n_opened++] = f->end.fd;
-        f->in_opened = true;
-    }
-    unlock_set(set);
-}
-
-/* Does the ring hold something that the member's interest wants reported? */
-static bool wants(struct shs_fd *f)
-{
-    if (!f || !f->in_opened || f->state != SHS_FD_PAIRED || !(f->events & (EPOLLIN | EPOLLRDNORM)) || !shs_ring_waiting(f->end.rx))
-        return false;
-    return !(f->events & EPOLLET) || f->edge_index != shs_word_index(shs_load64(&f->end.rx->word));
-}
-
-static bool any_ready(struct shs_set *set)
+static bool any_ready(struct shs_set *set, int epfd)
 {
     for (uint32_t i = 0, n = set->n_opened; i < n; i++)
-        if (wants(shs_fd_look(set->opened[i])))
+        if (shs_member_ready(set, shs_fd_look(set->opened[i]), epfd))
             return true;
-    return false;
+    return set->urgent;
 }
 
 /* Report ready members; *came: when the first of them was published, if its writer said so. */
 static int collect(struct shs_set *set, int epfd, struct epoll_event *events, int max, uint64_t *came)
 {
     int n = 0;
-    lock_set(set);
+    shs_set_lock(set);
     uint32_t count = set->n_opened, at = count && set->rotate < count ? set->rotate : 0;
     for (uint32_t i = 0; i < count && n < max; i++, at = at + 1 < count ? at + 1 : 0) {
         struct shs_fd *f = shs_fd_look(set->opened[at]);
-        if (!wants(f))
+        uint32_t ready = shs_member_ready(set, f, epfd);
+        if (!ready)
             continue;
         f->edge_index = shs_word_index(shs_load64(&f->end.rx->word));
-        events[n].events = f->events & (EPOLLIN | EPOLLRDNORM);
+        events[n].events = ready;
         events[n++].data.u64 = f->data;
         set->peer_cpu = shs_peek32(&f->end.rx->wcpu);
         if (came)
             *came = shs_peek64(&f->end.rx->pub_ns);
         if (f->events & EPOLLONESHOT) { /* claimed: the kernel must not report it too */
             struct epoll_event off = {.events = EPOLLONESHOT, .data.u64 = f->data};
-            f->events = EPOLLONESHOT;
+            f->events = f->known_events = EPOLLONESHOT;
             shs_n_epoll_ctl(epfd, EPOLL_CTL_MOD, set->opened[at], &off);
         }
     }
@@ -176,28 +55,41 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
             continue;
         }
         if (f)
-            f->in_opened = false;
+            f->listed = 0;
         set->opened[i] = set->opened[--set->n_opened];
     }
-    unlock_set(set);
+    shs_set_unlock(set);
     return n;
 }
 
+/* The kernel's report on a member of which it does not know the latest: what of it does the program want? */
+static uint32_t wanted(struct shs_set *set, int epfd, const struct epoll_event *event)
+{
+    for (uint32_t i = 0; i < set->n_dirty; i++) {
+        struct shs_fd *f = shs_fd_look(set->dirty[i]);
+        if (f && f->dirty && f->known == (uint32_t)epfd + 1 && f->known_data == event->data.u64)
+            return f->set == (uint32_t)epfd + 1 ? event->events & (f->events | EPOLLERR | EPOLLHUP) : 0;
+    }
+    return event->events;
+}
+
 /* Add what the kernel has ready now to the n ring events. */
-static int add_kernel(int epfd, struct epoll_event *events, int n, int max)
+static int add_kernel(struct shs_set *set, int epfd, struct epoll_event *events, int n, int max)
 {
     if (n >= max)
         return n;
     shs_count(&shs_proc.env, SHS_CTR_LOOKS, 1);
     int k = shs_n_epoll_wait(epfd, events + n, max - n, 0), rings = n;
     for (int i = rings; i < rings + k; i++) {
+        struct epoll_event ev = events[i];
         int same = 0;
-        while (same < rings && events[same].data.u64 != events[i].data.u64)
+        ev.events = wanted(set, epfd, &ev);
+        while (same < rings && events[same].data.u64 != ev.data.u64)
             same++;
         if (same < rings)
-            events[same].events |= events[i].events;
-        else
-            events[n++] = events[i];
+            events[same].events |= ev.events;
+        else if (ev.events)
+            events[n++] = ev;
     }
     return k < 0 && n == 0 ? k : n;
 }
@@ -215,10 +107,17 @@ static int look(struct shs_set *set, int epfd, struct epoll_event *events, int m
     *now = shs_now();
     if (n > 0)
         set->hits++;
-    if (*now - set->looked_ns >= look_gap(set)) {
+    if (set->urgent || *now - set->looked_ns >= look_gap(set)) {
+        if (set->n_dirty && (set->urgent || *now - set->flushed_ns >= FLUSH_EVERY_NS)) {
+            shs_set_lock(set);
+            shs_set_flush(set, epfd);
+            shs_set_unlock(set);
+            set->flushed_ns = *now;
+        }
+        set->urgent = false;
         set->looked_ns = *now;
         set->hits = 0;
-        n = add_kernel(epfd, events, n, max);
+        n = add_kernel(set, epfd, events, n, max);
     }
     return n;
 }
@@ -252,7 +151,7 @@ static bool claim_all(struct shs_set *set, const struct shs_who *who, struct shs
     bool all = set->n_opened <= DOZE_MOST;
     for (uint32_t i = 0; i < set->n_opened && all; i++) {
         struct shs_fd *f = shs_fd_look(set->opened[i]);
-        if (f && f->in_opened && f->state == SHS_FD_PAIRED)
+        if (f && f->listed && f->state == SHS_FD_PAIRED)
             all = shs_bell_claim(&shs_proc.env, who->lock_word, f->end.rx, bell, shs_alone(f));
     }
     return all;
@@ -270,16 +169,18 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
     int r = 0;
     if (bell)
         shs_bell_arm(bell);
-    lock_set(set);
+    shs_set_lock(set);
     bool alone = set->sleepers++ == 0;
     if (bell && set->n_bells < SHS_SET_BELLS)
         set->bells[set->n_bells++] = bell->handle;
-    bool dozing = bell && alone && set->n_opened && shs_proc.env.opt.doze && claim_all(set, who, bell);
+    bool dozing = bell && alone && set->n_opened && shs_gap_doze(&shs_proc.env, &set->gap) && claim_all(set, who, bell);
     if (!dozing)
-        shut_opened(set);
-    unlock_set(set);
+        shs_set_shut(set);
+    shs_set_flush(set, epfd); /* whoever sleeps, sleeps in the kernel's set */
+    set->urgent = false;
+    shs_set_unlock(set);
     shs_fence();
-    if (!any_ready(set)) {
+    if (!any_ready(set, epfd)) {
         shs_count(&shs_proc.env, dozing ? SHS_CTR_DOZES : SHS_CTR_SLEEPS, 1);
         if (bell) {
             struct pollfd fds[2] = {{.fd = epfd, .events = POLLIN}, {.fd = bell->fd, .events = POLLIN}};
@@ -287,20 +188,20 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
             if (r > 0 && fds[1].revents)
                 shs_bell_drain(bell);
             if (r > 0 && fds[0].revents)
-                set->looked_ns = 0;
+                set->urgent = true;
             r = r < 0 ? r : 0; /* a time-out is found by the caller */
         } else {
             r = wait_native(epfd, events, max, time_left(deadline, &ts), mask);
-            set->looked_ns = 0;
+            set->urgent = true;
             r = r == 0 ? -EAGAIN : r;
         }
     }
-    lock_set(set);
+    shs_set_lock(set);
     set->sleepers--;
     for (uint32_t i = 0; bell && i < set->n_bells; i++)
         if (set->bells[i] == bell->handle)
             set->bells[i] = set->bells[--set->n_bells];
-    unlock_set(set);
+    shs_set_unlock(set);
     if (bell)
         shs_bell_disarm(bell);
     return r;
@@ -324,7 +225,7 @@ static int wait_set(struct shs_set *set, int epfd, struct epoll_event *events, i
         bool hit = false;
         if (!mask) {
             shs_spin_begin(&spin, &shs_proc.env, &set->gap, now, set->peer_cpu);
-            while (!(hit = any_ready(set)) && shs_spin_step(&spin, &now) == SHS_SPIN_ON)
+            while (!(hit = any_ready(set, epfd)) && shs_spin_step(&spin, &now) == SHS_SPIN_ON)
                 if (now - set->looked_ns >= look_gap(set) || (deadline && now >= deadline))
                     if ((n = look(set, epfd, events, max, &now, NULL)) != 0 || (deadline && now >= deadline))
                         break;
@@ -400,57 +301,4 @@ int shs_i_epoll_create(int size)
 int shs_i_epoll_create1(int flags)
 {
     return made(shs_n_epoll_create1(flags));
-}
-
-/* A paired member was added or re-armed: an open ring is listed, or shut where somebody sleeps in the set already; if it holds
- * something, whoever sleeps looks again. */
-static void list_member(struct shs_set *set, struct shs_fd *f, int fd)
-{
-    lock_set(set);
-    bool room = f->in_opened || (set->n_opened < set->room && !set->shared);
-    if (!f->in_opened && (set->sleepers || !room))
-        shs_ring_close(f->end.rx);
-    bool waiting = shs_ring_waiting(f->end.rx);
-    if (!f->in_opened && room && (waiting || (shs_load64(&f->end.rx->word) & SHS_WORD_OPEN))) {
-        set->opened[set->n_opened++] = fd;
-        f->in_opened = true;
-    }
-    if (waiting) {
-        for (uint32_t i = 0; i < set->n_bells; i++)
-            shs_bell_ring(&shs_proc.env, NULL, set->bells[i]);
-    }
-    unlock_set(set);
-}
-
-int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
-{
-    struct shs_fd *f = shs_fd_make(fd), *e = shs_fd_look(epfd);
-    if (f && f->state == SHS_FD_EPOLL && f->epoll && op == EPOLL_CTL_ADD)
-        shs_set_shared(f->epoll); /* nested: who waits on the outer set does not look into this one */
-    int r = shs_n_epoll_ctl(epfd, op, fd, event);
-    if (r != 0 || !f || f->state == SHS_FD_KERNEL || f->state == SHS_FD_EPOLL)
-        return r;
-    bool known = e && e->state == SHS_FD_EPOLL && e->epoll;
-    if (op == EPOLL_CTL_DEL) {
-        if (f->set == (uint32_t)epfd + 1)
-            shs_set_forget(f, fd);
-        return r; /* an open ring stays so: whoever waits for the descriptor now does so by another call, which looks at it */
-    }
-    if (op == EPOLL_CTL_ADD && f->set && f->set != (uint32_t)epfd + 1) {
-        struct shs_set *first = set_of_member(f);
-        if (first)
-            shs_set_shared(first);
-    }
-    struct shs_set *set = known ? e->epoll : shs_set_of(epfd);
-    if (set && !known)
-        shs_set_shared(set); /* a set that we did not see being made: who else waits on it is unknown */
-    f->set = (uint32_t)epfd + 1;
-    f->events = event->events;
-    f->data = event->data.u64;
-    f->edge_index = ~0ull; /* ADD and MOD report anew what is there */
-    if (set)
-        set->looked_ns = 0; /* what the kernel has for the new interest is reported by the next wait */
-    if (f->state == SHS_FD_PAIRED && set)
-        list_member(set, f, fd);
-    return r;
 }

@@ -1,7 +1,12 @@
 /*
- * Purpose: what the library keeps of an epoll set of this process: which members' rings are open. The kernel's set is the set.
- * Locks: set->lock (within the process, held for a few instructions) guards the list and the sleepers: opening a member's ring and
- * falling asleep exclude each other by it (tests/models/epoll-set.pml).
+ * Purpose: what the library keeps of an epoll set of this process: which members' rings are open, and which changes of interest the
+ * kernel has not been told yet. The kernel's set is the set: before a thread sleeps in it, the kernel knows everything.
+ * Locks: set->lock (within the process, held for a few instructions, or for the system calls of a flush) guards the lists and the
+ * sleepers: opening a member's ring and falling asleep exclude each other by it (tests/models/epoll-set.pml).
+ *
+ * A level-triggered member whose ring is open is wholly the library's to report while nobody sleeps in the set: readability from the
+ * ring, writability as long as its kernel send queue is known to be empty. So changes of its interest are only noted (`dirty`), and
+ * told to the kernel now and then, in one go, most of them having cancelled out by then.
  */
 #pragma once
 #include "preload/process.h"
@@ -12,18 +17,33 @@ struct shs_set {
     uint32_t lock, sleepers;
     uint32_t n_bells, bells[SHS_SET_BELLS]; /* of the sleepers */
     bool shared;        /* another process or another descriptor may wait on it: members' rings stay shut */
-    uint32_t n_opened, room;
-    int *opened;        /* members with open rings */
+    bool urgent;        /* the next look at the kernel's set must not wait, and must find it up to date */
+    uint32_t room;      /* of each list */
+    uint32_t n_opened;
+    int *opened;        /* members with open rings, and some that were */
+    uint32_t n_dirty;
+    int *dirty;         /* members of which the kernel knows something else than the program wants */
     uint32_t rotate;    /* where the next look begins */
     uint32_t peer_cpu;  /* where the last writer ran */
     uint32_t hits;      /* ring events since the kernel was looked at */
-    uint64_t looked_ns;
+    uint64_t looked_ns, flushed_ns;
     struct shs_gap gap;
 };
 
-/* A set that was made or met: its entry. NULL: out of memory. */
+/* The set of an epoll descriptor that was made or met. NULL: out of memory. */
 struct shs_set *shs_set_of(int epfd);
-void shs_set_shared(struct shs_set *set);
-void shs_set_drop(struct shs_set *set);
-/* The member is closed or removed. */
+void shs_set_lock(struct shs_set *set);
+void shs_set_unlock(struct shs_set *set);
+/* From now on somebody may wait on the set whom we do not see: rings of members stay shut, the kernel knows everything. */
+void shs_set_shared(struct shs_set *set, int epfd);
+/* The epoll descriptor is closed. */
+void shs_set_drop(struct shs_set *set, int epfd);
+/* The member is closed: leave the lists, and the kernel's set if it should have left that. */
 void shs_set_forget(struct shs_fd *f, int fd);
+
+/* Under the lock: shut every ring of the set. */
+void shs_set_shut(struct shs_set *set);
+/* Under the lock: tell the kernel what it does not know yet. */
+void shs_set_flush(struct shs_set *set, int epfd);
+/* What of its interest the rings alone make ready now: EPOLLIN, EPOLLRDNORM, EPOLLOUT, EPOLLWRNORM. */
+uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd);

@@ -133,7 +133,7 @@ static struct shs_bell_own *bell_for(const struct waiting *w)
         struct shs_fd *f = ring_of(&w->fds[i]);
         open = f && (shs_load64(&f->end.rx->word) & SHS_WORD_OPEN);
     }
-    return open && shs_proc.env.opt.doze ? shs_bell() : NULL;
+    return open && shs_gap_doze(&shs_proc.env, &shs_self.gap) ? shs_bell() : NULL;
 }
 
 static int wait_fds(struct waiting *w, bool poll_only)
@@ -207,7 +207,7 @@ static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers)
         if (fds[i].fd >= 0 && (!ring || (fds[i].events & ~(POLLIN | POLLRDNORM | POLLRDHUP | POLLPRI))))
             *writers |= !ring ? (fds[i].events & POLLOUT) != 0 : true;
         if (f && f->state == SHS_FD_EPOLL && f->epoll && !f->epoll->shared)
-            shs_set_shared(f->epoll);
+            shs_set_shared(f->epoll, fds[i].fd);
     }
     return found && shs_who();
 }

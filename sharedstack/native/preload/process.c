@@ -154,7 +154,7 @@ static void child(void)
     shs_proc.forked = shs_proc.attach == SHS_ATTACHED;
 }
 
-void shs_fd_shared(struct shs_fd *f)
+void shs_fd_shared(struct shs_fd *f, int fd)
 {
     if (f->state == SHS_FD_TCP && !f->why)
         f->why = SHS_REASON_FORKED;
@@ -163,7 +163,7 @@ void shs_fd_shared(struct shs_fd *f)
         __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
     }
     if (f->state == SHS_FD_EPOLL && f->epoll)
-        shs_set_shared(f->epoll);
+        shs_set_shared(f->epoll, fd);
 }
 
 /* Before fork: from now on two processes may use what is open. */
@@ -171,7 +171,7 @@ static void prepare(void)
 {
     for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
         for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            shs_fd_shared(&shs_fd_chunk[c][i]);
+            shs_fd_shared(&shs_fd_chunk[c][i], (int)(c * SHS_FD_CHUNK + i));
 }
 
 bool shs_attach(int fd)
@@ -312,10 +312,10 @@ void shs_fd_closing(int fd)
         return;
     }
     uint32_t state = f->state, ep1 = f->ep1;
-    if (f->set)
+    if (f->set || f->known || f->listed)
         shs_set_forget(f, fd);
     if (state == SHS_FD_EPOLL)
-        shs_set_drop(f->epoll);
+        shs_set_drop(f->epoll, fd);
     if (state == SHS_FD_REG || state == SHS_FD_PAIRED) {
         __atomic_store_n(&f->state, SHS_FD_KERNEL, __ATOMIC_SEQ_CST);
         bool busy = shs_proc.threads > 1 && shs_in_flight(fd, -1);

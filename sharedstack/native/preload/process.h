@@ -40,7 +40,12 @@ struct shs_fd {
     uint32_t got;    /* bytes of the last one */
     uint32_t takes;  /* receives since the last send: many of them, and it is a stream */
     uint32_t streak; /* dozes in a row that found more than one record */
-    bool in_opened;  /* listed among its set's opened rings */
+    uint32_t listed; /* epoll descriptor plus one in whose list of open rings it is */
+    uint32_t known;  /* epoll descriptor plus one in which the kernel has it */
+    uint32_t known_events;
+    uint64_t known_data;
+    bool dirty;       /* the kernel has to be told */
+    uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
     struct shs_set *epoll;
 };
 

@@ -26,7 +26,8 @@ static bool look_is_due(struct shs_fd *f, uint64_t now)
     return now - f->looked_ns >= (busy ? opt->look_busy_us : opt->look_us) * 1000;
 }
 
-static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, bool must_look)
+/* `patient`: the caller is going to wait, and will look at the kernel then. */
+static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, bool must_look, bool patient)
 {
     uint64_t looked = f->looked_ns;
     struct shs_rx how = {
@@ -35,7 +36,7 @@ static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cur
         .begin = f->set ? shs_set_begin : NULL,
         .done = f->set ? shs_set_done : NULL,
         .set = f,
-        .look_gap_ns = (f->end.ep->rx_calls != f->looked_call ? shs_proc.env.opt.look_busy_us : shs_proc.env.opt.look_us) * 1000,
+        .look_gap_ns = patient ? ~0ull : (f->end.ep->rx_calls != f->looked_call ? shs_proc.env.opt.look_busy_us : shs_proc.env.opt.look_us) * 1000,
     };
     long r = shs_end_recv(&shs_proc.env, who, &f->end, cur, flags, &how);
     if (f->looked_ns != looked)
@@ -117,7 +118,7 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
             return 0;
         }
         if (look_is_due(f, now)) {
-            long r = try_recv(f, who, cur, flags, true);
+            long r = try_recv(f, who, cur, flags, true, false);
             if (r != -EAGAIN) {
                 shs_spin_end(&spin, true);
                 shs_gap_note(&shs_proc.env, &f->gap, start, 0);
@@ -133,7 +134,7 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
         return -EAGAIN;
     bool same_cpu = shs_peek32(&dir->wcpu) == shs_peek32(&dir->rcpu), again = false;
     struct shs_bell_own *bell = NULL;
-    if ((shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_proc.env.opt.doze &&
+    if ((shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_gap_doze(&shs_proc.env, &f->gap) &&
         (shs_proc.env.opt.eager || !same_cpu || f->streak < STREAK_SLEEP))
         bell = shs_bell();
     long r = bell ? doze(f, who, bell, deadline) : -EBUSY;
@@ -171,7 +172,7 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
     if (++f->takes > STREAM_AFTER && f->got < GATHER_BELOW)
         let_it_gather();
     for (;;) {
-        long r = try_recv(f, g->who, &cur, flags, false);
+        long r = try_recv(f, g->who, &cur, flags, false, !nonblock);
         if (r == -EAGAIN && !nonblock) {
             bool ended = false;
             if (!deadline && (timeout = receive_timeout(f)))

@@ -66,11 +66,12 @@ void shs_spin_begin(struct shs_spin *spin, struct shs_env *env, struct shs_gap *
         us = opt->spin_us;
     } else if (!crowded(env, peer_cpu)) {
         if (__builtin_popcount(gap->late) <= LATE_MOST) {
+            gap->in_vain = 0;
             us = opt->spin_us;
         } else if (gap->probes || now >= gap->probe_at_ns) {
             if (!gap->probes) {
                 gap->probes = PROBES_PER_BURST;
-                gap->probe_at_ns = now + opt->probe_every_ms * 1000000;
+                gap->probe_at_ns = now + (opt->probe_every_ms * 1000000 << (gap->in_vain < 5 ? gap->in_vain++ : 5));
             }
             gap->probes--;
             us = opt->probe_us;
@@ -116,8 +117,14 @@ void shs_spin_end(struct shs_spin *spin, bool hit)
         shs_count(spin->env, SHS_CTR_SPINS_HIT, 1);
 }
 
+bool shs_gap_doze(const struct shs_env *env, const struct shs_gap *gap)
+{
+    return env->opt.doze && (env->opt.eager || __builtin_popcount(gap->later) <= LATE_MOST);
+}
+
 void shs_gap_note(struct shs_env *env, struct shs_gap *gap, uint64_t start_ns, uint64_t came_ns)
 {
     uint64_t came = came_ns ? came_ns : shs_now(), ns = came > start_ns ? came - start_ns : 0;
     gap->late = (gap->late << 1 | (ns > env->opt.spin_gap_us * 1000)) & 0xff;
+    gap->later = (gap->later << 1 | (ns > env->opt.doze_gap_us * 1000)) & 0xff;
 }

@@ -11,7 +11,9 @@
 /* What recent waits of one kind were like. */
 struct shs_gap {
     uint32_t late;        /* a bit for each of the last 8 waits, the newest lowest: 1, the data came later than spin_gap_us */
+    uint32_t later;       /* the same: later than doze_gap_us */
     uint32_t probes;      /* probing spins left in the present burst */
+    uint32_t in_vain;     /* bursts of probes in a row after which nothing had changed */
     uint64_t probe_at_ns; /* when the next burst begins */
     uint32_t together;    /* waits in a row, soon over, that began on the awaited peer's CPU */
     uint32_t moved;       /* times that we moved away from it in vain */
@@ -34,5 +36,8 @@ void shs_spin_begin(struct shs_spin *spin, struct shs_env *env, struct shs_gap *
 int shs_spin_step(struct shs_spin *spin, uint64_t *now);
 /* The spin ended; hit: there is data. */
 void shs_spin_end(struct shs_spin *spin, bool hit);
+/* Should a wait that was not spun through be dozed through, the rings staying open, rather than slept through in the kernel? Where data
+ * comes seldom the kernel's own wake-up is the cheaper one. */
+bool shs_gap_doze(const struct shs_env *env, const struct shs_gap *gap);
 /* The whole wait ended with data that came at `came_ns` (0: just now). */
 void shs_gap_note(struct shs_env *env, struct shs_gap *gap, uint64_t start_ns, uint64_t came_ns);

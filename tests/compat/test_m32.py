@@ -1,0 +1,101 @@
+"""A 32-bit program and a 64-bit one on one stack: the same layout, the same bytes, by rings."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from compat.fix_lab import EAGER_SHARE, Builder, Lab
+
+from sharedstack.declare import layout
+
+pytest_plugins = ["compat.fix_paths"]
+
+ROOT = Path(__file__).resolve().parents[2]
+CONNECTIONS, BYTES = 3, 300_000
+
+
+@pytest.fixture(scope="module")
+def library32(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The library as `make m32` builds it."""
+    folder = tmp_path_factory.mktemp("m32")
+    probe = subprocess.run(["gcc", "-m32", "-x", "c", "-o", str(folder / "probe"), "-"], input="int main(void) { return 0; }", text=True)
+    if probe.returncode != 0:
+        pytest.skip("gcc -m32 does not work here (gcc-multilib)")
+    tools = [str(Path(sys.executable).parent), str(ROOT / ".venv" / "bin"), os.environ["PATH"]]
+    flags = ["-Dc_args=-m32 -march=i686 -msse2", "-Dc_link_args=-m32"]
+    built = subprocess.run(
+        [str(ROOT / "scripts" / "meson-build"), str(folder / "build"), "gcc", *flags, "--", "libraries"],
+        cwd=ROOT,
+        env=os.environ | {"PATH": ":".join(tools)},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    generated = (folder / "build" / "layout.gen.h").read_text()
+    found = re.search(r"SHS_LAYOUT_HASH\s+(0x[0-9a-fA-F]+)", generated)
+    assert found
+    if int(found[1], 16) != layout.HASH:
+        pytest.fail(f"the sources have layout {found[1]}, what is installed {layout.HASH:#x}: run `make build`")
+    return str(folder / "build" / "libsharedstack.so")
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("server_bits", [64, 32])
+@pytest.mark.parametrize("seed", [4, 8, 11])
+def test_both_sizes_on_one_stack(lab: Lab, build: Builder, library32: str, seed: int, server_bits: int) -> None:
+    programs = {64: build("peer"), 32: build("peer", "-m32")}
+    environments = {
+        bits: lab.environ("eager", LD_PRELOAD=path, SHAREDSTACK_STACK=lab.stack) for bits, path in ((64, lab.library), (32, library32))
+    }
+    sizes = [str(seed), str(CONNECTIONS), str(BYTES)]
+    before = lab.sent()
+    server = subprocess.Popen(
+        [*lab.namespace.prefix, "env", *settings(environments[server_bits]), programs[server_bits], "server", *sizes],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with server:
+        assert server.stdout is not None
+        port = server.stdout.readline().strip()
+        bits = 96 - server_bits
+        client = [*lab.namespace.prefix, "env", *settings(environments[bits]), programs[bits], "client", *sizes, port]
+        done = subprocess.run(client, capture_output=True, text=True, timeout=30)
+        out, err = server.communicate(timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+    assert (server.returncode, out, err) == (0, "ok\n", "")
+    lab.settle()
+    if seed % 4 == 0:  # in turns; else both send as fast as they can, and may have sent all before the other one reads
+        assert (lab.sent() - before).local >= EAGER_SHARE * 2 * CONNECTIONS * BYTES
+
+
+def settings(environment: dict[str, str]) -> list[str]:
+    """For env(1): a 64-bit nsenter cannot be preloaded with a 32-bit library, and would say so."""
+    return [f"{name}={value}" for name, value in environment.items() if name == "LD_PRELOAD" or name.startswith("SHAREDSTACK_")]
+
+
+def test_slots_say_how_many_bits(lab: Lab, build: Builder, library32: str) -> None:
+    env = settings(lab.environ("eager", LD_PRELOAD=library32, SHAREDSTACK_STACK=lab.stack))
+    command = [*lab.namespace.prefix, "env", *env, build("peer", "-m32"), "server", "4", "2", "1000000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        port = server.stdout.readline().strip()
+        actor = lab.actor("eager")
+        actor.do(f"s = socket.create_connection(('127.0.0.1', {port})); t = socket.create_connection(('127.0.0.1', {port}))")
+        actor.do("s.setblocking(False)\ntry: s.recv(1)\nexcept BlockingIOError: pass")
+        for _ in range(200):
+            if any(p.own_pid == server.pid for p in lab.state().participants):
+                break
+            actor.do("time.sleep(0.01)")
+        assert {p.own_pid: p.bits for p in lab.state().participants}[server.pid] == 32
+        server.kill()
+    actor.end()
+
+
+def test_nothing_is_left(lab: Lab) -> None:
+    lab.assert_clean()

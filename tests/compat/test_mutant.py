@@ -1,0 +1,54 @@
+"""The tests of the path can fail: with a library that does nothing in the real one's place, they do."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from compat.fix_lab import LIBRARY_SEAM, Builder
+
+pytest_plugins = ["compat.fix_paths"]
+
+HERE = Path(__file__).resolve().parent
+OUTCOME = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED)\s+\S*?::(\S+)", re.M)
+
+
+@pytest.fixture(scope="module")
+def nothing(build: Builder) -> str:
+    return build("null_preload", "-shared", "-fPIC")
+
+
+def play(library: str, *arguments: str) -> dict[str, str]:
+    """Outcomes by test of a session with that library in the real one's place."""
+    command = [sys.executable, "-B", "-P", "-m", "pytest", "-p", "no:cacheprovider", "-rA", "-q", *arguments]
+    environment = {k: v for k, v in os.environ.items() if k != "CI"} | {LIBRARY_SEAM: library}
+    done = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, timeout=100)
+    outcomes = {name: outcome for outcome, name in OUTCOME.findall(done.stdout)}
+    assert outcomes, done.stdout + done.stderr
+    return outcomes
+
+
+@pytest.mark.timeout(110)
+def test_streams_notice(nothing: str) -> None:
+    outcomes = play(nothing, str(HERE / "test_streams.py"), "--seed", "4", "--seed", "9")
+    failed = {name for name, outcome in outcomes.items() if outcome == "FAILED"}
+    assert failed >= {
+        "test_every_byte[4-v4-eager]",
+        "test_every_byte[9-v6-eager]",
+        "test_many_connections_at_once",
+        "test_eager_goes_by_rings[-0.9]",
+        "test_the_kernel_saw_little_of_it",
+    } - ({"test_the_kernel_saw_little_of_it"} if os.getuid() else set())
+    assert outcomes["test_every_byte[4-v4-kernel]"] == outcomes["test_every_byte[9-v6-default]"] == "PASSED"
+
+
+@pytest.mark.timeout(110)
+def test_semantics_notice(nothing: str) -> None:
+    chosen = "half_close or flags or unread_count or switching or messages or vfork_child or duplex"
+    outcomes = play(nothing, str(HERE / "test_semantics.py"), "-k", f"test_same_as_the_kernel and ({chosen})")
+    assert len(outcomes) >= 7
+    assert set(outcomes.values()) == {"FAILED"}, outcomes
