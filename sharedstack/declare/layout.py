@@ -147,6 +147,7 @@ ENDPOINT = Struct(
         Field("laddr", "u8", "local address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
         Field("raddr", "u8", "remote address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
         Field("created_ns", "u64", "when the record was taken into use", unit="ns CLOCK_MONOTONIC", lock="ctl"),
+        Field("error", "u32", "errno of the connection's end that a look consumed and no receive has reported yet", lock="rlock"),
         Field("why_tx", "u32", "REASON_*: why the sending direction is not on the local path", owner="a holder"),
         Field("why_rx", "u32", "REASON_*: why the receiving direction is not on the local path", owner="a holder"),
         Line("the writer", "sending"),
@@ -172,9 +173,7 @@ DIRECTION = Struct(
         Line("reader and writer", "what a spinning reader looks at; but for the word it seldom changes"),
         Field("word", "u64", "write index 46 bits | open | sticky | takers 16 bits", owner="compare-and-swap"),
         Field("ksent", "u64", "stream bytes given to the kernel, FIN counts one; released after the call", unit="bytes", lock="wlock"),
-        Field(
-            "pub_ns", "u64", "when data was last sent to a reader that was not spinning", unit="ns CLOCK_MONOTONIC", lock="wlock"
-        ),
+        Field("pub_ns", "u64", "when data was last sent to a reader that was not spinning", unit="ns CLOCK_MONOTONIC", lock="wlock"),
         Field("wcpu", "u32", "CPU of the last send", lock="wlock", derived=True),
         Line("the writer"),
         Field("wlock", "u32", "lock word of the writer's side"),

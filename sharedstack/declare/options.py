@@ -31,7 +31,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("spin_us", 20, 0, 1_000_000, "µs", "longest spin for data that recent waits say will come soon"),
     Option("spin_gap_us", 12, 0, 1_000_000, "µs", "spin only while data recently came within this time of waiting for it"),
     Option(
-        "spin_pauses", 32, 1, 1000, "pauses", "pause instructions between two looks of a spinner; fewer are faster, more leave the writer its cache line"
+        "spin_pauses",
+        32,
+        1,
+        1000,
+        "pauses",
+        "pause instructions between two looks of a spinner; fewer are faster, more leave the writer its cache line",
     ),
     Option("spin_always", 0, 0, 1, "", "1: spin for spin_us at every wait, whatever recent waits say"),
     Option("probe_us", 150, 0, 1_000_000, "µs", "how long a probing spin lasts (a few, now and then, to learn whether spinning would pay)"),
@@ -42,7 +47,14 @@ OPTIONS: tuple[Option, ...] = (
         "full_us", 30, 0, 1_000_000, "µs", "how long a writer waits for room while the reader makes progress, before it goes by the kernel"
     ),
     Option("doze", 1, 0, 1, "", "0: never doze, sleep in the kernel"),
-    Option("doze_gap_us", 60, 0, 1_000_000, "µs", "doze only while data recently came within this time of waiting for it; else sleep in the kernel"),
+    Option(
+        "doze_gap_us",
+        500,
+        0,
+        1_000_000,
+        "µs",
+        "doze only while data recently came within this time of waiting for it; else sleep in the kernel",
+    ),
     Option("ring_max", 1 << 20, 16384, 1 << 20, "bytes", "largest ring; rings start at 16 KiB and grow while they are full"),
     Option("open_max", 128, 1, 65536, "rings", "rings that one epoll set keeps open; more connections go by the kernel"),
     Option("log", 0, 0, 2, "", "1: say on standard error why something was not accelerated, once each; 2: say more"),

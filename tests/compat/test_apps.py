@@ -1,7 +1,7 @@
 """Debian's programs, unmodified, with default options: right output, and hardly a TCP segment for the kernel.
 
-Each pair of server and client runs for about a second on a stack of its own session's; the segments of its network namespace are counted over the
-client's run, and divided by what it did.
+Each pair of server and client runs for about a second on the module's stack; the segments of its network namespace are counted over
+the client's run, and divided by what it did.
 """
 
 from __future__ import annotations

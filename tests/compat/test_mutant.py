@@ -48,7 +48,7 @@ def test_streams_notice(nothing: str) -> None:
 
 @pytest.mark.timeout(110)
 def test_semantics_notice(nothing: str) -> None:
-    chosen = "half_close or flags or unread_count or switching or messages or vfork_child or duplex"
+    chosen = "half_close or flags or unread_count or switching or messages or vfork_child or execute"
     outcomes = play(nothing, str(HERE / "test_semantics.py"), "-k", f"test_same_as_the_kernel and ({chosen})")
-    assert len(outcomes) >= 7
+    assert len(outcomes) >= 21
     assert set(outcomes.values()) == {"FAILED"}, outcomes

@@ -36,8 +36,10 @@ static void reader(void)
         unit_parse(&parser, buf, (size_t)n);
         if (below(&r, 5) == 0)
             dither(&r);
-        if (below(&r, 2000) == 0)
-            usleep(3000); /* rings fill up */
+        if (below(&r, 100) == 0)
+            usleep(2000); /* rings fill up */
+        if (below(&r, 50) == 0)
+            shs_ring_close(l.end[1].rx);
     }
     CHECK(n, ==, 0);
     for (int w = 0; w <= KILLS; w++)

@@ -564,6 +564,29 @@ static void epoll_edges(void)
     show("nothing", epoll_wait(set, &event, 1, 10));
 }
 
+/* One-shot, and reported by the kernel: bytes by ring are no second report. */
+static void oneshot_by_kernel(void)
+{
+    int e[2], set = epoll_create1(0);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
+    FILE *file = tmpfile();
+    fwrite(buf, 1, 100, file);
+    fflush(file);
+    warm_pair(e);
+    epoll_ctl(set, EPOLL_CTL_ADD, e[0], &event);
+    off_t at = 0;
+    show("sendfile", sendfile(e[1], fileno(file), &at, 100));
+    show("once", epoll_wait(set, &event, 1, 1000));
+    put(e[1], 100);
+    show("not twice", epoll_wait(set, &event, 1, 20));
+    show("recv", recv(e[0], buf, 200, MSG_WAITALL));
+    put(e[1], 100);
+    show("not twice", epoll_wait(set, &event, 1, 20));
+    event.events = EPOLLIN | EPOLLONESHOT;
+    show("armed again", epoll_ctl(set, EPOLL_CTL_MOD, e[0], &event));
+    show("once", epoll_wait(set, &event, 1, 1000));
+}
+
 /* A member of two sets: whichever is waited on hears of it. */
 static void two_sets(void)
 {
@@ -787,6 +810,7 @@ int main(int argc, char **argv)
         {"polling", polling},
         {"epoll_times", epoll_times},
         {"epoll_edges", epoll_edges},
+        {"oneshot_by_kernel", oneshot_by_kernel},
         {"two_sets", two_sets},
         {"end_by_edge", end_by_edge},
         {"messages", messages},

@@ -74,8 +74,9 @@ static void *poller(void *unused)
     uint8_t in[4096];
     struct pollfd p = {.fd = end[0], .events = POLLIN};
     for (ssize_t r = 1; r != 0;) {
-        if (poll(&p, 1, 5000) != 1)
-            return "poll: nothing for 5 s";
+        int n = poll(&p, 1, 5000);
+        if (n != 1)
+            return n ? "poll failed" : "poll: nothing for 5 s";
         r = recv(end[0], in, sizeof in, MSG_DONTWAIT);
         if (r > 0)
             counted += r;

@@ -39,7 +39,7 @@ int shs_bell_make(struct shs_env *env, uint32_t tag, struct shs_bell_own *own)
     long r = fd < 0 ? fd : SHS_SYS(syscall(SYS_bind, fd, &sun, len));
     if (r < 0) {
         if (fd >= 0)
-            shs_sys_close(fd);
+            shs_fd_drop(fd);
         shs_store32(&bell->used, 0);
         return (int)r;
     }
@@ -53,7 +53,7 @@ void shs_bell_drop(struct shs_bell_own *own, bool forked)
 {
     if (!own->handle)
         return;
-    shs_sys_close(own->fd);
+    shs_fd_drop(own->fd);
     if (!forked) {
         shs_store32(&own->bell->armed, 0);
         shs_store64(&own->bell->name, 0);

@@ -32,9 +32,9 @@ typedef bool shs_in_flight_fn(int fd, int receive);
  */
 int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end *end, bool receive, shs_in_flight_fn *in_flight);
 
-/* Send as sendmsg(2) does with `flags` (MSG_DONTWAIT included where the socket is non-blocking): bytes or -errno. */
+/* Send as a non-blocking sendmsg(2) does: bytes (cur is advanced by as many), -EAGAIN or another -errno. */
 long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags);
-/* Make a native call that puts bytes into the stream (sendfile, splice, control data) under count: its result. */
+/* Make a native call that puts bytes into the stream (control data, urgent data) under count: its result. It must not block. */
 long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct shs_end *end, long (*call)(void *), void *arg);
 /* shutdown(2) of the sending direction, under count. */
 long shs_end_shutdown(struct shs_env *env, const struct shs_who *who, struct shs_end *end, int how);

@@ -175,13 +175,13 @@ static bool stream_over(long r)
            r == -ENETUNREACH || r == -ECONNREFUSED;
 }
 
-/* Is there nothing in the kernel's queue: no byte, no end, no error? */
-static bool kernel_is_quiet(struct shs_end *end)
+/* What is in the kernel's queue? -EAGAIN: nothing; >= 0: bytes or the end; else the error, which is consumed by looking. */
+static long kernel_peek(struct shs_end *end)
 {
     char byte;
     struct iovec iov = {&byte, 1};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-    return shs_sys_recvmsg(end->fd, &msg, MSG_PEEK | MSG_DONTWAIT) == -EAGAIN;
+    return shs_sys_recvmsg(end->fd, &msg, MSG_PEEK | MSG_DONTWAIT);
 }
 
 /* Under rlock: after a death, `taken` is what the kernel says. */
@@ -253,6 +253,10 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             }
             break;
         }
+        if (SHS_UNLIKELY(end->ep->error)) {
+            r = -(long)__atomic_exchange_n(&end->ep->error, 0, __ATOMIC_SEQ_CST);
+            break;
+        }
         uint64_t now = shs_now();
         if (!how->must_look && *how->looked_ns && (shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_load64(&dir->ksent) == taken &&
             now - *how->looked_ns < how->look_gap_ns) {
@@ -260,10 +264,20 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             break;
         }
         shs_count(env, SHS_CTR_LOOKS, 1);
-        if ((shs_load64(&dir->word) & SHS_WORD_OPEN) && kernel_is_quiet(end)) {
-            *how->looked_ns = now; /* a look that takes nothing needs no taker, which would send the writer to the kernel */
-            r = -EAGAIN;
-            break;
+        if (shs_load64(&dir->word) & SHS_WORD_OPEN) {
+            /* a look that takes nothing needs no taker, which would send the writer to the kernel */
+            r = kernel_peek(end);
+            if (r < 0) {
+                *how->looked_ns = now;
+                if (stream_over(r)) {
+                    __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+                    if (shs_ring_waiting(dir)) { /* published meanwhile: it comes before the error, which we have to keep */
+                        end->ep->error = (uint32_t)-r;
+                        continue;
+                    }
+                }
+                break;
+            }
         }
         if (!shs_taker_enter(env, dir))
             continue;

@@ -2,8 +2,8 @@
  * Sending, in the order of events (docs/internals/protocol.md, SEND):
  * 1  under wlock: while the ring is pushable and has room, records are pushed; a dozing reader's bell is rung once;
  * 2  no room: a larger chunk, or a short wait while the reader makes progress;
- * 3  shut, or still full: the kernel takes the rest, counted in ksent; that call may block, with wlock held: other
- *    senders would wait in the kernel as well, and the lock's owner is named.
+ * 3  shut, or still full: the kernel takes what it has room for, counted in ksent. Nothing here blocks: waiting for room is the
+ *    caller's, without the lock.
  */
 #include "common.h"
 
@@ -140,10 +140,8 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
     }
     r = 0;
     if (cur->left || !sent) {
-        do {
-            r = kernel_send(env, end, cur, flags);
-            sent += r > 0 ? r : 0;
-        } while (r > 0 && cur->left && !(flags & MSG_DONTWAIT));
+        r = kernel_send(env, end, cur, flags | MSG_DONTWAIT);
+        sent += r > 0 ? r : 0;
     }
     shs_unlock(&dir->wlock);
     return sent ? sent : r;

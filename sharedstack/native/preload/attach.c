@@ -173,8 +173,8 @@ static int use(struct shs_env *env, struct found *found)
     if (!map_bulk(env, found) || shs_load32(&env->stack->state) != SHS_STACK_READY)
         return SHS_REASON_NO_HELPER;
     env->bell_fd = shs_fd_high((int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
-    int slot = shs_slot_claim(env->stack, (uint32_t)getpid(), 0);
-    if (slot < 0 || env->bell_fd < 0)
+    int slot = env->bell_fd < 0 ? -EMFILE : shs_slot_claim(env->stack, (uint32_t)getpid(), 0);
+    if (slot < 0)
         return SHS_REASON_EXHAUSTED;
     env->slot1 = (uint32_t)slot + 1;
     return SHS_REASON_NONE;
@@ -201,9 +201,9 @@ int shs_attach_segments(struct shs_env *env, const char *stack_name, int fd)
         if (env->arena)
             munmap(env->arena, SHS_ARENA_BYTES);
         if (env->bulk_fd >= 0)
-            shs_sys_close(env->bulk_fd);
+            shs_fd_drop(env->bulk_fd);
         if (env->bell_fd >= 0)
-            shs_sys_close(env->bell_fd);
+            shs_fd_drop(env->bell_fd);
         env->stack = NULL;
         env->arena = NULL;
         env->bulk_fd = env->bell_fd = -1;

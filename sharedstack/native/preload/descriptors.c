@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 
+#include "endpoint/fds.h"
 #include "endpoint/lift.h"
 #include "intercepts.gen.h"
 #include "preload/epoll.h"
@@ -39,8 +40,14 @@ static int accepted(int listener, int fd)
     if (fd < 0)
         return fd;
     struct shs_fd *l = shs_fd_look(listener);
-    /* a listener that we saw being made is TCP; any other's connections are looked at when they are first used */
-    now_is(fd, l && l->state == SHS_FD_NEW ? SHS_FD_TCP : SHS_FD_UNKNOWN);
+    bool tcp = l && l->state == SHS_FD_NEW;
+    if (!tcp && (!l || l->state != SHS_FD_KERNEL)) {
+        /* a listener that we did not see being made: nobody else has its new connection, whatever it is */
+        int proto = 0;
+        socklen_t len = sizeof proto;
+        tcp = shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 && proto == IPPROTO_TCP;
+    }
+    now_is(fd, tcp ? SHS_FD_TCP : SHS_FD_KERNEL);
     return fd;
 }
 
@@ -66,13 +73,21 @@ int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
 int shs_i_shutdown(int fd, int how)
 {
     struct shs_fd *f;
-    if (!shs_gate_paired(fd, &f) || shs_load32(&f->end.tx->tx_on) == SHS_OFF)
+    bool paired = shs_gate_paired(fd, &f);
+    if (!paired || shs_load32(&f->end.tx->tx_on) == SHS_OFF) {
+        if (f && (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)) { /* never to be brought under count any more */
+            uint32_t flags = (how != SHUT_RD ? SHS_EPF_WRSHUT : 0u) | (how != SHUT_WR ? SHS_EPF_RDSHUT : 0u);
+            __atomic_fetch_or(&shs_endpoint_at(shs_proc.env.stack, f->ep1)->flags, flags, __ATOMIC_SEQ_CST);
+        }
         return shs_n_shutdown(fd, how);
+    }
     return (int)shs_end_shutdown(&shs_proc.env, shs_who(), &f->end, how);
 }
 
 int shs_i_close(int fd)
 {
+    if (SHS_UNLIKELY(shs_fd_own(fd)))
+        return -EBADF; /* a program that closes every number: it has no such descriptor */
     shs_fd_closing(fd);
     return shs_n_close(fd);
 }
@@ -86,10 +101,22 @@ int shs_i_close_range(unsigned int first, unsigned int last, int flags)
         for (unsigned fd = first; fd <= top; fd++) {
             if (!shs_fd_chunk[fd / SHS_FD_CHUNK])
                 fd |= SHS_FD_CHUNK - 1;
-            else
+            else if (!shs_fd_own((int)fd))
                 shs_fd_closing((int)fd);
         }
-    return shs_n_close_range(first, last, flags);
+    /* our own descriptors stay: close what lies between them */
+    unsigned from = first;
+    for (unsigned fd = first; fd <= top && !(flags & 4); fd++) {
+        if (!shs_fd_own((int)fd))
+            continue;
+        if (fd > from) {
+            int r = shs_n_close_range(from, fd - 1, flags);
+            if (r < 0)
+                return r;
+        }
+        from = fd + 1;
+    }
+    return from <= last ? shs_n_close_range(from, last, flags) : 0;
 }
 
 void shs_i_closefrom(int first)
@@ -97,8 +124,12 @@ void shs_i_closefrom(int first)
     unsigned from = first < 0 ? 0 : (unsigned)first;
     if (shs_real.close_range && shs_i_close_range(from, ~0u, 0) == 0)
         return;
-    if (shs_real.closefrom)
-        shs_real.closefrom(first);
+    for (int fd = first < 0 ? 0 : first; fd < SHS_FD_CHUNK * SHS_FD_CHUNKS; fd++) {
+        long top = sysconf(_SC_OPEN_MAX);
+        if (fd >= top)
+            break;
+        shs_i_close(fd);
+    }
 }
 
 int shs_fd_copied(int from, int to)
@@ -123,6 +154,8 @@ int shs_fd_copied(int from, int to)
     }
     if (a->state == SHS_FD_REG || a->state == SHS_FD_PAIRED) {
         a->why = SHS_REASON_FORKED; /* what is not activated yet stays so */
+        a->copied = b->copied = true;
+        shs_ring_quit(a);
         b->why = a->why;
         b->ep1 = a->ep1;
         b->end = a->end;
@@ -199,7 +232,7 @@ static void passed(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
     if (f)
-        shs_fd_shared(f, fd);
+        shs_fd_shared(f);
 }
 
 void shs_sending_rights(const struct msghdr *msg)

@@ -80,6 +80,7 @@ static int add_kernel(struct shs_set *set, int epfd, struct epoll_event *events,
         return n;
     shs_count(&shs_proc.env, SHS_CTR_LOOKS, 1);
     int k = shs_n_epoll_wait(epfd, events + n, max - n, 0), rings = n;
+    shs_set_reported(set, epfd, events + n, k);
     for (int i = rings; i < rings + k; i++) {
         struct epoll_event ev = events[i];
         int same = 0;
@@ -192,6 +193,7 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
             r = r < 0 ? r : 0; /* a time-out is found by the caller */
         } else {
             r = wait_native(epfd, events, max, time_left(deadline, &ts), mask);
+            shs_set_reported(set, epfd, events, r);
             set->urgent = true;
             r = r == 0 ? -EAGAIN : r;
         }
@@ -252,11 +254,34 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t time
     struct shs_fd *f = shs_fd_look(epfd);
     struct shs_set *set = f && f->state == SHS_FD_EPOLL ? f->epoll : NULL;
     struct timespec ts = {(time_t)(timeout_ns / 1000000000), (long)(timeout_ns % 1000000000)};
-    if (!set || shs_proc.attach != SHS_ATTACHED || max <= 0 || !shs_who() || (!set->n_opened && shs_proc.threads <= 1))
+    if (!set || max <= 0)
         return wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
+    if (shs_proc.attach != SHS_ATTACHED || !set->n_opened || !shs_who()) {
+        /* counted as a sleeper all the same: another thread may attach, read, and want to open a ring */
+        shs_set_lock(set);
+        bool opened = set->n_opened && shs_proc.attach == SHS_ATTACHED && shs_who();
+        if (!opened) {
+            set->sleepers++;
+            shs_set_flush(set, epfd);
+        }
+        shs_set_unlock(set);
+        if (!opened) {
+            int r = wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
+            shs_set_lock(set);
+            set->sleepers--;
+            shs_set_unlock(set);
+            shs_set_reported(set, epfd, events, r);
+            return r;
+        }
+    }
     if (timeout_ns == 0) {
         uint64_t now;
-        return look(set, epfd, events, max, &now, NULL);
+        int r = look(set, epfd, events, max, &now, NULL);
+        if (r == 0) { /* asked not to wait: then the answer must be true now */
+            set->urgent = true;
+            r = look(set, epfd, events, max, &now, NULL);
+        }
+        return r;
     }
     int r = wait_set(set, epfd, events, max, timeout_ns < 0 ? 0 : shs_now() + (uint64_t)timeout_ns, mask);
     return r;

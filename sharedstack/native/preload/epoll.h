@@ -17,6 +17,7 @@ struct shs_set {
     uint32_t lock, sleepers;
     uint32_t n_bells, bells[SHS_SET_BELLS]; /* of the sleepers */
     bool shared;        /* another process or another descriptor may wait on it: members' rings stay shut */
+    bool oneshot;       /* has, or had, one-shot members: the kernel disarms them when it reports them */
     bool urgent;        /* the next look at the kernel's set must not wait, and must find it up to date */
     uint32_t room;      /* of each list */
     uint32_t n_opened;
@@ -28,6 +29,7 @@ struct shs_set {
     uint32_t hits;      /* ring events since the kernel was looked at */
     uint64_t looked_ns, flushed_ns;
     struct shs_gap gap;
+    struct shs_set *next_free;
 };
 
 /* The set of an epoll descriptor that was made or met. NULL: out of memory. */
@@ -36,11 +38,15 @@ void shs_set_lock(struct shs_set *set);
 void shs_set_unlock(struct shs_set *set);
 /* From now on somebody may wait on the set whom we do not see: rings of members stay shut, the kernel knows everything. */
 void shs_set_shared(struct shs_set *set, int epfd);
+/* In a forked child: the parent's set. */
+void shs_set_inherited(struct shs_set *set);
 /* The epoll descriptor is closed. */
 void shs_set_drop(struct shs_set *set, int epfd);
 /* The member is closed: leave the lists, and the kernel's set if it should have left that. */
 void shs_set_forget(struct shs_fd *f, int fd);
 
+/* The kernel reported these n events: its one-shot members are disarmed now, for us too. */
+void shs_set_reported(struct shs_set *set, int epfd, const struct epoll_event *events, int n);
 /* Under the lock: shut every ring of the set. */
 void shs_set_shut(struct shs_set *set);
 /* Under the lock: tell the kernel what it does not know yet. */

@@ -26,6 +26,23 @@ void shs_set_unlock(struct shs_set *set)
     shs_store32(&set->lock, 0);
 }
 
+static struct shs_set *free_sets; /* closed ones; never given back to libc, since a thread may still look into one */
+
+static uint32_t free_lock;
+
+static struct shs_set *take_free_set(void)
+{
+    while (!shs_cas32(&free_lock, 0, 1))
+        shs_pause();
+    struct shs_set *set = free_sets;
+    if (set) {
+        free_sets = set->next_free;
+        memset(set, 0, sizeof *set);
+    }
+    shs_store32(&free_lock, 0);
+    return set;
+}
+
 struct shs_set *shs_set_of(int epfd)
 {
     struct shs_fd *f = shs_fd_make(epfd);
@@ -33,8 +50,8 @@ struct shs_set *shs_set_of(int epfd)
         return NULL;
     if (f->state != SHS_FD_EPOLL || !f->epoll) {
         uint32_t room = (uint32_t)shs_proc.env.opt.open_max;
-        struct shs_set *set = calloc(1, sizeof *set + 2 * room * sizeof(int));
-        if (!set)
+        struct shs_set *set = take_free_set();
+        if (!set && !(set = calloc(1, sizeof *set + 2 * room * sizeof(int))))
             return NULL;
         set->room = room;
         set->opened = (int *)(void *)(set + 1);
@@ -99,12 +116,46 @@ void shs_set_drop(struct shs_set *set, int epfd)
     if (!set)
         return;
     shs_set_shared(set, epfd); /* its members' rings go with it: nobody may be waiting for them any more */
-    for (uint32_t i = 0; i < set->n_opened; i++) {
-        struct shs_fd *f = shs_fd_look(set->opened[i]);
-        if (f)
-            f->listed = 0;
+    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++) /* the number may be another set's soon */
+        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            uint32_t gone = (uint32_t)epfd + 1;
+            f->set = f->set == gone ? 0 : f->set;
+            f->known = f->known == gone ? 0 : f->known;
+            f->listed = f->listed == gone ? 0 : f->listed;
+        }
+    shs_set_lock(set);
+    set->n_opened = set->n_dirty = 0;
+    if (!set->sleepers) { /* with a thread still waiting in it, it is left to itself */
+        while (!shs_cas32(&free_lock, 0, 1))
+            shs_pause();
+        set->next_free = free_sets;
+        free_sets = set;
+        shs_store32(&free_lock, 0);
     }
-    free(set);
+    shs_set_unlock(set);
+}
+
+void shs_set_reported(struct shs_set *set, int epfd, const struct epoll_event *events, int n)
+{
+    if (n <= 0)
+        return;
+    __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
+    for (uint32_t c = 0; set && set->oneshot && c < SHS_FD_CHUNKS; c++)
+        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            if (f->set != (uint32_t)epfd + 1 || !(f->events & EPOLLONESHOT))
+                continue;
+            for (int k = 0; k < n; k++)
+                if (events[k].data.u64 == f->data)
+                    f->events = f->known_events = EPOLLONESHOT;
+        }
+}
+
+void shs_set_inherited(struct shs_set *set)
+{
+    set->lock = set->sleepers = set->n_bells = set->n_opened = set->n_dirty = 0;
+    set->shared = true;
 }
 
 static void unlist(struct shs_set *set, struct shs_fd *f, int fd)
@@ -142,7 +193,9 @@ bool shs_set_begin(void *fd_entry)
     struct shs_fd *f = fd_entry;
     struct shs_set *set = set_at(f->set);
     uint32_t why = SHS_REASON_MANY_SETS;
-    if (set && !set->shared) {
+    if (!f->set && !f->copied)
+        return true;
+    if (set && !set->shared && !f->copied) {
         if (!shs_cas32(&set->lock, 0, 1))
             return false;
         if (!set->sleepers && (f->listed || set->n_opened < set->room))
@@ -166,9 +219,17 @@ void shs_set_done(void *fd_entry, bool opened)
 {
     struct shs_fd *f = fd_entry;
     struct shs_set *set = set_at(f->set);
+    if (!set)
+        return;
     if (opened)
         list(set, f, f->end.fd);
     shs_set_unlock(set);
+}
+
+void shs_ring_quit(struct shs_fd *f)
+{
+    if (f->state == SHS_FD_PAIRED && shs_ring_close(f->end.rx))
+        shs_set32(&f->end.ep->why_rx, SHS_REASON_MANY_SETS);
 }
 
 /* Is the socket surely writable: is there nothing in its send queue, and has nothing gone there since that was seen? */
@@ -224,9 +285,10 @@ static bool note_change(struct shs_set *set, struct shs_fd *f, int epfd, int op,
     if (f->state != SHS_FD_PAIRED || set->shared || set->sleepers || !ours || (f->known && f->known != (uint32_t)epfd + 1) ||
         member != (op != EPOLL_CTL_ADD) || (f->events & KERNEL_EVENTS & (member ? ~0u : 0u)))
         return false;
-    if (op != EPOLL_CTL_DEL && (!event || (event->events & KERNEL_EVENTS)))
+    if (f->copied || (op != EPOLL_CTL_DEL && (!event || (event->events & KERNEL_EVENTS))))
         return false;
-    if (!(shs_load64(&f->end.rx->word) & SHS_WORD_OPEN) || (!f->listed && set->n_opened == set->room) || (!f->dirty && set->n_dirty == set->room))
+    if (!(shs_load64(&f->end.rx->word) & SHS_WORD_OPEN) || (!f->listed && set->n_opened == set->room) ||
+        (!f->dirty && set->n_dirty == set->room))
         return false;
     if (op == EPOLL_CTL_DEL) {
         f->set = 0;
@@ -247,6 +309,12 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
 {
     if (set && f->dirty)
         shs_set_flush(set, epfd);
+    if (f->known && f->known != (uint32_t)epfd + 1 && !f->set) { /* it left another set, which the kernel was not told yet */
+        struct epoll_event none = {0};
+        shs_n_epoll_ctl((int)f->known - 1, EPOLL_CTL_DEL, fd, &none);
+        f->known = 0;
+        f->dirty = false;
+    }
     int r = shs_n_epoll_ctl(epfd, op, fd, event);
     if (r != 0)
         return r;
@@ -261,6 +329,8 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
     f->set = f->known = (uint32_t)epfd + 1;
     f->events = f->known_events = event->events;
     f->data = f->known_data = event->data.u64;
+    if (set && (event->events & EPOLLONESHOT))
+        set->oneshot = true;
     f->edge_index = ~0ull; /* ADD and MOD report anew what is there */
     if (set) {
         set->urgent = true; /* what the kernel has for the new interest is reported by the next wait */
@@ -277,8 +347,12 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
         shs_set_shared(f->epoll, fd); /* nested: who waits on the outer set does not look into this one */
     if (!f || f->state <= SHS_FD_KERNEL || f->state == SHS_FD_EPOLL)
         return shs_n_epoll_ctl(epfd, op, fd, event);
-    if (op == EPOLL_CTL_ADD && f->set && f->set != (uint32_t)epfd + 1 && set_at(f->set))
-        shs_set_shared(set_at(f->set), (int)f->set - 1);
+    if (op == EPOLL_CTL_ADD && f->set && f->set != (uint32_t)epfd + 1) {
+        f->copied = true; /* a member of two sets: whoever sleeps in the one would miss what the other opened */
+        shs_ring_quit(f);
+        if (set_at(f->set) && f->dirty)
+            shs_set_shared(set_at(f->set), (int)f->set - 1);
+    }
     bool known = e && e->state == SHS_FD_EPOLL && e->epoll;
     struct shs_set *set = known ? e->epoll : NULL;
     if (!known && op == EPOLL_CTL_ADD && (set = shs_set_of(epfd)))

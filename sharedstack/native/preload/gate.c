@@ -83,11 +83,11 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
 {
     struct shs_fd *f = shs_fd_make(fd);
     struct shs_thread *t = &shs_self;
-    if (!f || (!t->listed && !shs_list_thread()))
+    if (!f)
         return;
     if (f->state == SHS_FD_UNKNOWN)
         classify(f, fd);
-    if (f->state == SHS_FD_KERNEL || f->state == SHS_FD_EPOLL)
+    if (f->state == SHS_FD_KERNEL || f->state == SHS_FD_EPOLL || (!t->listed && !shs_list_thread()))
         return;
     /* hazard before state: who changes the state looks at the hazards afterwards */
     g->outer = t->hazard;
@@ -96,14 +96,23 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     uint32_t state = __atomic_load_n(&f->state, __ATOMIC_ACQUIRE);
     if (SHS_UNLIKELY(state == SHS_FD_TCP && !f->why && ++f->ops >= (shs_proc.env.opt.eager ? 1 : shs_proc.env.opt.lift_after))) {
-        register_fd(f, fd);
+        if (shs_cas32(&f->state, SHS_FD_TCP, SHS_FD_BUSY)) {
+            register_fd(f, fd);
+            shs_cas32(&f->state, SHS_FD_BUSY, SHS_FD_TCP);
+        }
         state = f->state;
     }
     if (state < SHS_FD_REG)
         return;
     g->who = shs_who();
-    if (!g->who)
+    if (SHS_UNLIKELY(!g->who)) { /* no slot: bytes that nobody counts must meet no ring */
+        struct shs_end end;
+        if (shs_proc.attach == SHS_ATTACHED && shs_end_of(&shs_proc.env, f->ep1, &end)) {
+            __atomic_fetch_or(&end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+            __atomic_fetch_or(&end.rx->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+        }
         return;
+    }
     if (SHS_UNLIKELY(state == SHS_FD_REG)) {
         struct shs_end end;
         if (!shs_end_of(&shs_proc.env, f->ep1, &end))

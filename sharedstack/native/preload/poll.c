@@ -49,6 +49,8 @@ static int merge(struct waiting *w, bool kernel)
         struct shs_fd *f = want ? ring_of(&w->fds[i]) : NULL;
         if (!kernel)
             w->fds[i].revents = 0;
+        if (kernel && w->fds[i].revents)
+            __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
         if (f && shs_ring_waiting(f->end.rx))
             w->fds[i].revents |= want;
         ready += w->fds[i].revents != 0;
@@ -118,6 +120,7 @@ static int sleep_natively(struct waiting *w, bool *answered)
     if (quiet) {
         shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
         r = shs_n_ppoll(w->fds, w->n, time_left(w->deadline, &ts), w->mask);
+        __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
     }
     for (nfds_t i = 0; i < w->n; i++)
         if (w->dirs[i])
@@ -186,7 +189,7 @@ static int wait_fds(struct waiting *w, bool poll_only)
 /* Does another thread have to know that we poll natively: is there a connection in it that it might bring under count? */
 static bool uncounted(const struct pollfd *fds, nfds_t n)
 {
-    for (nfds_t i = 0; shs_proc.threads > 1 && i < n; i++) {
+    for (nfds_t i = 0; i < n; i++) {
         struct shs_fd *f = fds[i].fd >= 0 ? shs_fd_look(fds[i].fd) : NULL;
         if (f && f->state >= SHS_FD_TCP && f->state <= SHS_FD_PAIRED)
             return true;
@@ -215,7 +218,7 @@ static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers)
 static int poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, bool *native)
 {
     bool writers = false;
-    *native = !has_ring(fds, n, &writers) || (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_sec > 1000000000));
+    *native = !has_ring(fds, n, &writers) || (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999));
     if (*native)
         return 0;
     struct pollfd few[STACK_FDS + 1], *copy = few;
@@ -229,7 +232,7 @@ static int poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout
     memcpy(copy, fds, n * sizeof *copy);
     struct waiting w = {.fds = copy, .n = n, .mask = mask, .writers = writers, .dirs = dirs, .who = shs_who()};
     bool only = timeout && !timeout->tv_sec && !timeout->tv_nsec;
-    if (timeout && !only)
+    if (timeout && !only && timeout->tv_sec < 1000000000) /* longer is for ever */
         w.deadline = shs_now() + (uint64_t)timeout->tv_sec * 1000000000ull + (uint64_t)timeout->tv_nsec;
     int r = wait_fds(&w, only);
     for (nfds_t i = 0; i < n && r >= 0; i++)
@@ -325,17 +328,28 @@ static int from_array(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct po
 
 static int select_any(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct timespec *ts, const sigset_t *mask, bool *native)
 {
-    struct pollfd fds[STACK_FDS];
+    struct pollfd few[STACK_FDS], *fds = few;
     *native = true;
-    if (shs_proc.attach != SHS_ATTACHED || n < 0 || n > FD_SETSIZE)
+    if (n < 0 || n > FD_SETSIZE)
         return 0;
     int count = to_array(n, rd, wr, ex, fds, STACK_FDS);
-    if (count <= 0)
-        return 0;
-    int r = poll_any(fds, (nfds_t)count, ts, mask, native);
-    if (*native || r < 0)
-        return r;
-    return from_array(n, rd, wr, ex, fds, count);
+    if (count < 0) {
+        fds = malloc((size_t)n * sizeof *fds);
+        count = fds ? to_array(n, rd, wr, ex, fds, n) : 0;
+    }
+    int r = count > 0 ? poll_any(fds, (nfds_t)count, ts, mask, native) : 0;
+    if (*native && count > 0 && uncounted(fds, (nfds_t)count) && shs_list_thread()) {
+        /* as poll does, so that it is seen by who wants to bring one of them under count */
+        *native = false;
+        shs_polling(fds, (nfds_t)count);
+        r = shs_n_ppoll(fds, (nfds_t)count, ts, mask);
+        shs_polling(NULL, 0);
+    }
+    if (!*native && r >= 0)
+        r = from_array(n, rd, wr, ex, fds, count);
+    if (fds != few)
+        free(fds);
+    return r;
 }
 
 int shs_i_select(int n, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval *timeout)

@@ -19,7 +19,7 @@ struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
 
 #define MAX_THREADS 4096
 static struct shs_thread *threads[MAX_THREADS];
-static uint32_t threads_lock;
+static uint32_t threads_lock, attach_busy, slot_busy;
 static uint16_t ep_refs[SHS_N_ENDPOINTS];
 
 #if defined(__x86_64__)
@@ -113,8 +113,10 @@ static void thread_ends(void *arg)
     unlock_threads();
     if (t->slot1 == shs_proc.env.slot1 && t->slot1) {
         shs_bell_drop(&t->bell, false);
-        if (t->witness)
+        if (t->witness) {
             shs_slot_leave_home(shs_slot_at(shs_proc.env.stack, t->slot1 - 1));
+            shs_proc.unwitnessed = true;
+        }
     }
     t->listed = t->witness = false;
 }
@@ -146,6 +148,13 @@ static void child(void)
             if (threads[tag] != self)
                 threads[tag] = NULL;
         }
+    /* its parent's sets: the parent goes on as before, and looks after its rings; here their members stay with the kernel */
+    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
+        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
+            if (shs_fd_chunk[c][i].state == SHS_FD_EPOLL && shs_fd_chunk[c][i].epoll)
+                shs_set_inherited(shs_fd_chunk[c][i].epoll);
+    attach_busy = slot_busy = 0;
+    self->polled = NULL;
     shs_proc.threads = self->listed;
     self->slot1 = 0;
     self->witness = false;
@@ -154,7 +163,7 @@ static void child(void)
     shs_proc.forked = shs_proc.attach == SHS_ATTACHED;
 }
 
-void shs_fd_shared(struct shs_fd *f, int fd)
+void shs_fd_shared(struct shs_fd *f)
 {
     if (f->state == SHS_FD_TCP && !f->why)
         f->why = SHS_REASON_FORKED;
@@ -162,8 +171,6 @@ void shs_fd_shared(struct shs_fd *f, int fd)
         struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
         __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
     }
-    if (f->state == SHS_FD_EPOLL && f->epoll)
-        shs_set_shared(f->epoll, fd);
 }
 
 /* Before fork: from now on two processes may use what is open. */
@@ -171,17 +178,16 @@ static void prepare(void)
 {
     for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
         for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            shs_fd_shared(&shs_fd_chunk[c][i], (int)(c * SHS_FD_CHUNK + i));
+            shs_fd_shared(&shs_fd_chunk[c][i]);
 }
 
 bool shs_attach(int fd)
 {
-    static uint32_t busy;
     uint32_t state = shs_load32(&shs_proc.attach);
     if (state == SHS_ATTACHED)
         return true;
     uint64_t now = shs_now();
-    if (shs_proc.off || (state == SHS_ATTACH_FAILED && now < shs_proc.retry_ns) || !shs_cas32(&busy, 0, 1))
+    if (shs_proc.off || (state == SHS_ATTACH_FAILED && now < shs_proc.retry_ns) || !shs_cas32(&attach_busy, 0, 1))
         return false;
     shs_proc.attach_why = (uint32_t)shs_attach_segments(&shs_proc.env, shs_proc.stack_name, fd);
     if (shs_proc.attach_why == SHS_REASON_NONE) {
@@ -194,15 +200,14 @@ bool shs_attach(int fd)
         shs_store32(&shs_proc.attach, SHS_ATTACH_FAILED);
         shs_log("not attached", fd, shs_proc.attach_why);
     }
-    shs_store32(&busy, 0);
+    shs_store32(&attach_busy, 0);
     return shs_proc.attach_why == SHS_REASON_NONE;
 }
 
 /* A forked child's first need: a slot of its own, which the helper is told of. */
 static void take_child_slot(void)
 {
-    static uint32_t busy;
-    if (!shs_cas32(&busy, 0, 1))
+    if (!shs_cas32(&slot_busy, 0, 1))
         return;
     if (shs_proc.forked) {
         int slot = shs_slot_claim(shs_proc.env.stack, (uint32_t)getpid(), 0);
@@ -214,21 +219,23 @@ static void take_child_slot(void)
             shs_proc.forked = 0;
         }
     }
-    shs_store32(&busy, 0);
+    shs_store32(&slot_busy, 0);
 }
 
 const struct shs_who *shs_who(void)
 {
     struct shs_thread *t = &shs_self;
-    if (SHS_LIKELY(t->slot1 && t->slot1 == shs_proc.env.slot1))
+    if (SHS_LIKELY(t->slot1 && t->slot1 == shs_proc.env.slot1 && !shs_proc.unwitnessed))
         return &t->who;
     if (shs_proc.forked)
         take_child_slot();
     if (!shs_proc.env.slot1 || (!t->listed && !shs_list_thread()))
         return NULL;
     struct shs_slot *slot = shs_slot_at(shs_proc.env.stack, shs_proc.env.slot1 - 1);
-    if (!t->witness && (shs_load32(&slot->flags) & SHS_SLOT_UNWITNESSED) && shs_slot_enrol(slot) == 0)
+    if (!t->witness && (shs_load32(&slot->flags) & SHS_SLOT_UNWITNESSED) && shs_slot_enrol(slot) == 0) {
         t->witness = true;
+        shs_proc.unwitnessed = false;
+    }
     t->slot1 = shs_proc.env.slot1;
     t->who.lock_word = t->slot1 << SHS_LOCK_SLOT_SHIFT | t->who.tag << 1;
     return &t->who;
@@ -296,11 +303,20 @@ int shs_ep_refs(uint32_t ep1, int n)
     return __atomic_add_fetch(&ep_refs[ep1 - 1], (uint16_t)n, __ATOMIC_SEQ_CST);
 }
 
+/* `end` stays: a thread that looks at the entry without a lock finds memory that is always mapped. */
+static void clear(struct shs_fd *f)
+{
+    struct shs_end end = f->end;
+    struct shs_fd fresh = {.end = end};
+    __atomic_store_n(&f->state, SHS_FD_UNKNOWN, __ATOMIC_SEQ_CST);
+    *f = fresh;
+}
+
 void shs_fd_reset(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
     if (f && f->state != SHS_FD_UNKNOWN)
-        memset(f, 0, sizeof *f);
+        clear(f);
 }
 
 void shs_fd_closing(int fd)
@@ -329,7 +345,7 @@ void shs_fd_closing(int fd)
         if (who && last && !sole)
             shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1); /* the helper looks which anchors are gone */
     }
-    memset(f, 0, sizeof *f);
+    clear(f);
 }
 
 void shs_log(const char *what, int fd, uint32_t why)

@@ -18,6 +18,7 @@ enum shs_fd_state {
     SHS_FD_KERNEL,  /* nothing to do with us */
     SHS_FD_NEW,     /* an internet stream socket, not connected by a call that we saw */
     SHS_FD_TCP,     /* connected, not registered yet */
+    SHS_FD_BUSY,    /* being registered by a thread */
     SHS_FD_REG,     /* registered, not paired yet */
     SHS_FD_PAIRED,
     SHS_FD_EPOLL,
@@ -35,6 +36,7 @@ struct shs_fd {
     uint64_t edge_index;  /* write index that was last reported to an edge-triggered set */
     uint64_t looked_ns;   /* when the kernel's queue was last looked at */
     uint64_t looked_call; /* ep->rx_calls then */
+    uint64_t looked_report; /* shs_proc.reported then */
     struct shs_end end;
     struct shs_gap gap;
     uint32_t got;    /* bytes of the last one */
@@ -45,6 +47,7 @@ struct shs_fd {
     uint32_t known_events;
     uint64_t known_data;
     bool dirty;       /* the kernel has to be told */
+    bool copied;      /* has copies (dup(2)), or is in several sets: whoever waits for one number does not see the other's */
     uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
     struct shs_set *epoll;
 };
@@ -69,6 +72,8 @@ struct shs_process {
     uint32_t attach;         /* enum shs_attach_state */
     uint32_t attach_why;     /* REASON_* if it failed */
     uint64_t retry_ns;       /* when to try again */
+    uint64_t reported;       /* native waits that reported something */
+    bool unwitnessed;        /* the home thread of our slot ended: the next one to come is it */
     uint32_t forked;         /* a forked child that has no slot of its own yet */
     uint32_t threads;        /* listed threads */
     char stack_name[SHS_MAX_STACK_NAME + 1];

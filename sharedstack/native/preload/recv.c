@@ -29,18 +29,21 @@ static bool look_is_due(struct shs_fd *f, uint64_t now)
 /* `patient`: the caller is going to wait, and will look at the kernel then. */
 static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, bool must_look, bool patient)
 {
-    uint64_t looked = f->looked_ns;
+    uint64_t looked = f->looked_ns, reported = __atomic_load_n(&shs_proc.reported, __ATOMIC_RELAXED);
     struct shs_rx how = {
         .looked_ns = &f->looked_ns,
-        .must_look = must_look,
-        .begin = f->set ? shs_set_begin : NULL,
-        .done = f->set ? shs_set_done : NULL,
+        .must_look = must_look || reported != f->looked_report, /* the kernel reported something since: perhaps this */
+        .begin = f->set || f->copied ? shs_set_begin : NULL,
+        .done = f->set || f->copied ? shs_set_done : NULL,
         .set = f,
-        .look_gap_ns = patient ? ~0ull : (f->end.ep->rx_calls != f->looked_call ? shs_proc.env.opt.look_busy_us : shs_proc.env.opt.look_us) * 1000,
+        .look_gap_ns =
+            patient ? ~0ull : (f->end.ep->rx_calls != f->looked_call ? shs_proc.env.opt.look_busy_us : shs_proc.env.opt.look_us) * 1000,
     };
     long r = shs_end_recv(&shs_proc.env, who, &f->end, cur, flags, &how);
     if (f->looked_ns != looked)
         f->looked_call = f->end.ep->rx_calls;
+    if (r <= 0)
+        f->looked_report = reported;
     return r;
 }
 
@@ -91,6 +94,10 @@ static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct s
         return 0;
     shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
     shs_set32(&f->end.ep->why_rx, SHS_REASON_READER_ASLEEP);
+    while (cur->iov->iov_len == cur->off) { /* an empty piece would end the call at once */
+        cur->iov++;
+        cur->off = 0;
+    }
     struct iovec iov = {(uint8_t *)cur->iov->iov_base + cur->off, cur->iov->iov_len - cur->off};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     long r = shs_n_recvmsg(f->end.fd, &msg, flags & ~MSG_WAITALL);

@@ -12,8 +12,10 @@ void shs_received_rights(struct msghdr *msg);
 /* Descriptors are about to be passed on: from now on another process may use them too. */
 void shs_sending_rights(const struct msghdr *msg);
 /* The socket may from now on be used by another process at once: what is not under count stays with the kernel. */
-void shs_fd_shared(struct shs_fd *f, int fd);
+void shs_fd_shared(struct shs_fd *f);
 long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags);
+/* Shut the ring: from now on the library cannot see all who wait for the descriptor. */
+void shs_ring_quit(struct shs_fd *f);
 /* struct shs_rx.begin and .done for a member of an epoll set; the argument is its struct shs_fd. */
 bool shs_set_begin(void *fd_entry);
 void shs_set_done(void *fd_entry, bool opened);

@@ -11,45 +11,73 @@
 #include "preload/restart.h"
 #include "shm/sys.h"
 
+/* Time-out of the socket's sends in ns; 0: none. */
+static uint64_t send_timeout(int fd)
+{
+    struct timeval tv = {0};
+    socklen_t len = sizeof tv;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, &len) != 0)
+        return 0;
+    return (uint64_t)tv.tv_sec * 1000000000ull + (uint64_t)tv.tv_usec * 1000;
+}
+
+/* A blocking send that found no room, in no lock: 0 when there may be some, -EAGAIN after SO_SNDTIMEO, or -errno. */
+static long wait_writable(int fd, uint64_t *deadline)
+{
+    if (!*deadline) {
+        uint64_t timeout = send_timeout(fd);
+        *deadline = timeout ? shs_now() + timeout : ~0ull;
+    }
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    for (;;) {
+        struct timespec ts, *left = NULL;
+        if (*deadline != ~0ull) {
+            uint64_t now = shs_now();
+            if (now >= *deadline)
+                return -EAGAIN;
+            ts = (struct timespec){(time_t)((*deadline - now) / 1000000000ull), (long)((*deadline - now) % 1000000000ull)};
+            left = &ts;
+        }
+        int r = shs_n_ppoll(&p, 1, left, NULL);
+        if (r > 0)
+            return 0;
+        if (r < 0 && !(r == -EINTR && shs_restarts()))
+            return r;
+    }
+}
+
 static long ring_send(struct shs_gate *g, const struct iovec *iov, int count, int flags)
 {
     struct shs_fd *f = g->f;
     struct shs_cursor cur;
     shs_cursor_init(&cur, iov, count);
     f->takes = 0;
-    if (shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK)
-        flags |= MSG_DONTWAIT;
-    long r = shs_end_send(&shs_proc.env, g->who, &f->end, &cur, flags);
-    if (SHS_UNLIKELY(r == -EPIPE) && !(flags & MSG_NOSIGNAL))
+    bool block = !(flags & MSG_DONTWAIT) && !(shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK);
+    uint64_t deadline = 0;
+    long sent = 0, r;
+    for (;;) {
+        r = shs_end_send(&shs_proc.env, g->who, &f->end, &cur, flags);
+        if (r > 0)
+            sent += r;
+        if (SHS_LIKELY(!block || cur.left == 0) || (r < 0 && r != -EAGAIN))
+            break;
+        if (r < 0 && (r = wait_writable(f->end.fd, &deadline)) < 0)
+            break;
+    }
+    if (SHS_UNLIKELY(r == -EPIPE) && !sent && !(flags & MSG_NOSIGNAL))
         raise(SIGPIPE);
-    return r;
+    return sent ? sent : r;
 }
 
 struct native_send {
-    int fd, in, flags;
+    int fd, flags;
     const struct msghdr *msg;
-    off_t *off;
-    off64_t *off64;
-    size_t len;
-    bool to_socket64;
 };
 
 static long native_sendmsg(void *arg)
 {
     struct native_send *n = arg;
-    return shs_sys_sendmsg(n->fd, n->msg, n->flags | MSG_NOSIGNAL);
-}
-
-static long native_sendfile(void *arg)
-{
-    struct native_send *n = arg;
-    return n->to_socket64 ? shs_n_sendfile64(n->fd, n->in, n->off64, n->len) : shs_n_sendfile(n->fd, n->in, n->off, n->len);
-}
-
-static long native_splice(void *arg)
-{
-    struct native_send *n = arg;
-    return shs_n_splice(n->in, NULL, n->fd, NULL, n->len, (unsigned)n->flags);
+    return shs_sys_sendmsg(n->fd, n->msg, n->flags | MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 static long send_msg(int fd, const struct msghdr *msg, int flags)
@@ -65,7 +93,11 @@ static long send_msg(int fd, const struct msghdr *msg, int flags)
             shs_set32(&g.f->end.ep->why_tx, SHS_REASON_URGENT);
         }
         struct native_send n = {.fd = fd, .msg = msg, .flags = flags};
-        r = shs_end_send_native(&shs_proc.env, g.who, &g.f->end, native_sendmsg, &n);
+        bool block = !(flags & MSG_DONTWAIT) && !(shs_peek32(&g.f->end.ep->flags) & SHS_EPF_NONBLOCK);
+        uint64_t deadline = 0;
+        do {
+            r = shs_end_send_native(&shs_proc.env, g.who, &g.f->end, native_sendmsg, &n);
+        } while (r == -EAGAIN && block && (r = wait_writable(fd, &deadline)) == 0);
         if (r == -EPIPE && !(flags & MSG_NOSIGNAL))
             raise(SIGPIPE);
     } else {
@@ -145,48 +177,98 @@ int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
     return (int)n;
 }
 
-static ssize_t send_file(struct native_send *n)
+/*
+ * sendfile(2) into a connection under count: the file's bytes go by the ring, or by the kernel, like any others. *off is the file
+ * position to read at, or NULL for the descriptor's own.
+ */
+static ssize_t send_file(struct shs_gate *g, int in, off64_t *off, size_t count)
 {
-    struct shs_gate g = shs_gate_enter(n->fd, SHS_SEND);
-    long r = g.ring ? shs_end_send_native(&shs_proc.env, g.who, &g.f->end, native_sendfile, n) : native_sendfile(n);
+    char buffer[65536];
+    ssize_t sent = 0;
+    while ((size_t)sent < count) {
+        size_t want = count - (size_t)sent < sizeof buffer ? count - (size_t)sent : sizeof buffer;
+        ssize_t got = off ? pread64(in, buffer, want, *off) : shs_real.read(in, buffer, want);
+        if (got <= 0)
+            return sent ? sent : got < 0 ? -errno : 0;
+        struct iovec iov = {buffer, (size_t)got};
+        long r = ring_send(g, &iov, 1, MSG_NOSIGNAL);
+        long done = r > 0 ? r : 0;
+        if (off)
+            *off += done;
+        else if (done < got)
+            lseek64(in, done - got, SEEK_CUR); /* what was read and not sent is read again */
+        sent += done;
+        if (r < 0) {
+            if (r == -EPIPE && !sent)
+                raise(SIGPIPE);
+            return sent ? sent : r;
+        }
+        if (done < got)
+            break;
+    }
+    return sent;
+}
+
+ssize_t shs_i_sendfile64(int out, int in, off64_t *offset, size_t count)
+{
+    struct shs_gate g = shs_gate_enter(out, SHS_SEND);
+    long r = g.ring ? send_file(&g, in, offset, count) : shs_n_sendfile64(out, in, offset, count);
     shs_gate_leave(&g);
     return r;
 }
 
 ssize_t shs_i_sendfile(int out, int in, off_t *offset, size_t count)
 {
-    struct native_send n = {.fd = out, .in = in, .off = offset, .len = count};
-    return send_file(&n);
+    struct shs_gate g = shs_gate_enter(out, SHS_SEND);
+    off64_t wide = offset ? *offset : 0;
+    long r = g.ring ? send_file(&g, in, offset ? &wide : NULL, count) : shs_n_sendfile(out, in, offset, count);
+    if (g.ring && offset)
+        *offset = (off_t)wide;
+    shs_gate_leave(&g);
+    return r;
 }
 
-ssize_t shs_i_sendfile64(int out, int in, off64_t *offset, size_t count)
+/* Out of a lifted socket: what is there is shown to the pipe first, and received for good as far as the pipe took it. */
+static ssize_t splice_out(int in, int out, size_t len, unsigned flags)
 {
-    struct native_send n = {.fd = out, .in = in, .off64 = offset, .len = count, .to_socket64 = true};
-    return send_file(&n);
+    char buffer[16384];
+    size_t want = len < sizeof buffer ? len : sizeof buffer;
+    ssize_t got = shs_i_recv(in, buffer, want, MSG_PEEK | (flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0));
+    if (got <= 0)
+        return got;
+    ssize_t put = shs_n_write(out, buffer, (size_t)got);
+    return put <= 0 ? put : shs_i_recv(in, buffer, (size_t)put, MSG_DONTWAIT | MSG_WAITALL);
 }
 
-/* Into a socket: under count. Out of one: through a buffer of ours while its ring is in use, else natively, as a taker. */
+/* Into one: no more is taken from the pipe than the socket takes at once, but for a rest that is waited with. */
+static ssize_t splice_in(struct shs_gate *g, int in, size_t len)
+{
+    char buffer[16384];
+    ssize_t got = shs_real.read(in, buffer, len < sizeof buffer ? len : sizeof buffer);
+    if (got <= 0)
+        return got < 0 ? -errno : 0;
+    uint64_t deadline = ~0ull;
+    for (ssize_t done = 0; done < got;) {
+        struct iovec iov = {buffer + done, (size_t)(got - done)};
+        long r = ring_send(g, &iov, 1, 0);
+        if (r == -EAGAIN)
+            r = wait_writable(g->f->end.fd, &deadline);
+        if (r < 0)
+            return done ? done : r;
+        done += r;
+    }
+    return got;
+}
+
 ssize_t shs_i_splice(int in, off64_t *offin, int out, off64_t *offout, size_t len, unsigned int flags)
 {
     struct shs_gate g = shs_gate_enter(in, SHS_RECEIVE);
-    if (g.ring) {
-        char buffer[16384];
-        struct iovec iov = {buffer, len < sizeof buffer ? len : sizeof buffer};
-        shs_gate_leave(&g);
-        long r = shs_i_recv(in, iov.iov_base, iov.iov_len, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
-        for (long done = 0; done < r;) {
-            long w = shs_n_write(out, buffer + done, (size_t)(r - done));
-            if (w < 0 && w != -EINTR && w != -EAGAIN)
-                return done ? done : w;
-            done += w > 0 ? w : 0;
-        }
-        return r;
-    }
+    bool from = g.ring;
     shs_gate_leave(&g);
+    if (from)
+        return splice_out(in, out, len, flags);
     g = shs_gate_enter(out, SHS_SEND);
-    struct native_send n = {.fd = out, .in = in, .len = len, .flags = (int)flags};
-    long r = g.ring && !offin && !offout ? shs_end_send_native(&shs_proc.env, g.who, &g.f->end, native_splice, &n)
-                                         : shs_n_splice(in, offin, out, offout, len, flags);
+    long r = g.ring && !offin && !offout ? splice_in(&g, in, len) : shs_n_splice(in, offin, out, offout, len, flags);
     shs_gate_leave(&g);
     return r;
 }

@@ -159,11 +159,13 @@ bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
         return true;
     }
     shs_store64(&dir->wchunk, old);
-    if (shs_lock(env, &env->arena->lock, me) == SHS_LOCK_REPAIR)
+    int r = shs_lock(env, &env->arena->lock, me);
+    if (r == SHS_LOCK_REPAIR)
         shs_arena_rebuild(env->arena);
-    else
+    else if (r == SHS_LOCKED)
         shs_units_drop(env->arena, next);
-    shs_unlock(&env->arena->lock);
+    if (r >= 0)
+        shs_unlock(&env->arena->lock);
     return false;
 }
 
@@ -246,8 +248,8 @@ size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir)
     uint64_t rd = shs_load64(&dir->rd), end = shs_word_index(shs_load64(&dir->word)), index = shs_rd_index(rd);
     uint64_t chunk = shs_load64(&dir->rchunk);
     size_t sum = 0, off = shs_rd_off(rd);
-    uint8_t *ring = index == end ? NULL : shs_unit_memory(env, shs_chunk_unit(chunk));
-    while (ring && index != end) {
+    uint8_t *ring = shs_index_diff(end, index) <= 0 ? NULL : shs_unit_memory(env, shs_chunk_unit(chunk));
+    while (ring && shs_index_diff(end, index) > 0) {
         struct shs_record *rec = record_at(ring, chunk, index);
         if (rec->kind == SHS_REC_SWITCH) {
             chunk = rec->ksent;

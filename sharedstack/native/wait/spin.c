@@ -5,7 +5,7 @@
 #include "shm/sys.h"
 #include "wait/spin.h"
 
-#define PROBES_PER_BURST 6   /* more than LATE_MOST, so that the peer's view of us turns round */
+#define PROBES_PER_BURST 10  /* so that the peer sees 8 quick answers in a row, and spins long enough for us to see 4 of its own */
 #define LATE_MOST 4
 #define COUNTED_AFTER 12     /* steps after which a spin is counted */
 #define MOVE_AFTER 128       /* waits */
@@ -71,7 +71,7 @@ void shs_spin_begin(struct shs_spin *spin, struct shs_env *env, struct shs_gap *
         } else if (gap->probes || now >= gap->probe_at_ns) {
             if (!gap->probes) {
                 gap->probes = PROBES_PER_BURST;
-                gap->probe_at_ns = now + (opt->probe_every_ms * 1000000 << (gap->in_vain < 5 ? gap->in_vain++ : 5));
+                gap->probe_at_ns = now + (opt->probe_every_ms * 1000000 << (gap->in_vain < 3 ? gap->in_vain++ : 3));
             }
             gap->probes--;
             us = opt->probe_us;
