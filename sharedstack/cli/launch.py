@@ -18,11 +18,12 @@ import sys
 import time
 from contextlib import suppress
 
-from ..declare.names import control_socket
+from ..declare.names import control_socket, segment
 
 # The helper's command line, before its options; -P: the directory that it runs in is no place to import from.
 HELPER: tuple[str, ...] = (sys.executable, "-P", "-m", "sharedstack_helper")
 READY_WITHIN = 2.0
+_SO_NETNS_COOKIE = 71
 
 _STDIO = 3
 _READY_FD = 3
@@ -52,6 +53,22 @@ def look(uid: int, stack: str) -> tuple[bool, str]:
     if owner not in (uid, 0):
         return False, f"the helper's control socket is held by process {pid} of uid {owner}, which is not to be trusted"
     return True, ""
+
+
+def mismatch(uid: int, stack: str, library: str) -> str:
+    """Does the library know the layout of the stack? What is wrong, in one line, or an empty string (also where it cannot be seen)."""
+    try:
+        with socket.socket(socket.AF_UNIX) as any_socket:
+            netns = int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+        with open(os.path.join(os.path.dirname(library), "layout.hash"), encoding="ascii") as file:
+            ours = int(file.read(), 16)
+        with open("/dev/shm" + segment(uid, netns, stack, "stack"), "rb") as file:
+            theirs = int.from_bytes(file.read(16)[8:], "little")
+    except (OSError, ValueError):
+        return ""
+    if ours == theirs:
+        return ""
+    return f"the stack has layout {theirs:016x}, the library {ours:016x}: restart the helper of the installed version"
 
 
 def _start(uid: int, stack: str) -> str:

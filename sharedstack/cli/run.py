@@ -124,7 +124,7 @@ def main(argv: Sequence[str]) -> int:
     _restore_locale()
     # the helper gets the environment as it was, so what is set here is set after it
     path, problem = find_library()
-    problem = problem or _helper(stack)
+    problem = problem or _helper(stack, path)
     if path:
         preload(os.environ, path)
     if request.stack:
@@ -138,10 +138,10 @@ def main(argv: Sequence[str]) -> int:
     return execute(request.command)
 
 
-def _helper(stack: str) -> str:
+def _helper(stack: str, library: str) -> str:
     from . import launch
 
-    return launch.ensure(os.getuid(), stack)
+    return launch.ensure(os.getuid(), stack) or launch.mismatch(os.getuid(), stack, library)
 
 
 def _say(text: str) -> int:

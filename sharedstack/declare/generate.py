@@ -1,6 +1,6 @@
 """Generate C headers, wrappers and the export list from the declarations: `python -m sharedstack.declare.generate DIR`.
 
-Written files: layout.gen.h, names.gen.h, intercepts.gen.h, wrappers.gen.c, exports.map.
+Written files: layout.hash, layout.gen.h, names.gen.h, intercepts.gen.h, wrappers.gen.c, exports.map.
 """
 
 from __future__ import annotations
@@ -149,7 +149,13 @@ def exports() -> str:
     return f"{{\n  global:\n{names}  local:\n    *;\n}};\n"
 
 
+def layout_hash_text() -> str:
+    """The layout hash alone, for who has no time to compute it (`sharedstack run`)."""
+    return f"{layout.HASH:016x}\n"
+
+
 FILES = {
+    "layout.hash": layout_hash_text,
     "layout.gen.h": layout_header,
     "names.gen.h": names_header,
     "intercepts.gen.h": intercepts_header,

@@ -180,7 +180,7 @@ DIRECTION = Struct(
         Field(
             "tx_on",
             "u32",
-            "0 not counted; 1 ksent is exact, sends are counted under wlock; 2 to be read from the kernel again; 3 being brought under count",
+            "0 not counted; 1 ksent is exact, counted under wlock; 2 to be read from the kernel again; 3 being brought under count",
             lock="wlock",
         ),
         Field("wchunk", "u64", "chunk written to, packed: CHUNK_*; 0: none", lock="wlock"),

@@ -53,7 +53,7 @@ async def one(count):
     w.close()
     await w.wait_closed()
 async def main():
-    await asyncio.gather(*(one(800) for _ in range(8)))
+    await asyncio.gather(*(one(3000) for _ in range(8)))
     print('right')
 asyncio.run(main())
 """
@@ -189,7 +189,7 @@ def test_sockperf(lab: Lab, tmp_path: Path, port: int) -> None:
 @pytest.mark.timeout(60)
 def test_asyncio(lab: Lab, tmp_path: Path, port: int) -> None:
     with Served(lab, [sys.executable, "-c", ECHO, str(port)], port, tmp_path):
-        assert client(lab, [sys.executable, "-c", TURNS, str(port)], 8 * 800) == "right\n"
+        assert client(lab, [sys.executable, "-c", TURNS, str(port)], 8 * 3000) == "right\n"
 
 
 def test_nothing_is_left(lab: Lab) -> None:

@@ -1,8 +1,8 @@
 """What calls mean: small programs say line by line what came back, and say the same on the kernel and through the library.
 
 The kernel is the oracle: no expectation is written down here. The programs print no times, only whether they were kept, and nothing that
-the kernel itself leaves open. Each scene is played in three ways of waiting: eager (dozing), asleep in the kernel, and spinning. Where its bytes
-go by the kernel for the most part, by design, it is named with the reason.
+the kernel itself leaves open. Each scene is played in three ways of waiting: eager (dozing), asleep in the kernel, and spinning. Where its
+bytes go by the kernel for the most part, by design, it is named with the reason.
 """
 
 from __future__ import annotations
