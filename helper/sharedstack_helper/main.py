@@ -24,6 +24,7 @@ from sharedstack.declare.names import DEFAULT_STACK, MAX_STACK_NAME
 
 from . import announce, environment, nudge, segments
 from .control import Control, Running, claim
+from .cooler import Cooler
 from .environment import HelperError, Place
 from .gc import Collector
 from .loop import Loop
@@ -92,15 +93,19 @@ def _run(stack: str, ready_fd: int | None) -> int:
         reaper.watch(pid)
         reaper.sweep()  # what it was before an exec
 
+    cooler = Cooler(loop, native)
+
     def nudged() -> None:
         reaper.sweep()
         collector.request()
+        cooler.request()
 
     control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped))
     nudges = nudge.listen(loop, place, nudged)
     if held.adopted:
         reaper.sweep()
         collector.request()
+        cooler.request()
     announce.ready(stack, ready_fd)
     try:
         loop.run()

@@ -43,6 +43,7 @@ class Native:
         self._slot_alive = _function(library, "slot_alive", ctypes.c_int, address, u32)
         self._reap = _function(library, "reap", ctypes.c_int, address, address, u32)
         self._lower_all = _function(library, "lower_all", ctypes.c_int, address, address)
+        self._cool = _function(library, "cool", ctypes.c_int, address, address)
         self._endpoint_gone = _function(library, "endpoint_gone", ctypes.c_int, address, address, u32, u64)
 
     def claim(self, pid: int, flags: int) -> int:
@@ -52,6 +53,10 @@ class Native:
     def release(self, slot: int) -> None:
         """Give back a slot that this thread claimed."""
         self._release(self._stack, slot)
+
+    def cool(self) -> int:
+        """Give back the memory of rings that carried nothing since the last call; returns how many rings are left."""
+        return int(self._cool(self._stack, self._arena))
 
     def slot_alive(self, slot: int) -> bool:
         """False once the kernel has marked the slot's home thread as ended (and nobody vouches for the process)."""

@@ -286,6 +286,12 @@ ARENA = Struct(
         Field("pairs_used", "u32", "pairs not free", lock="arena", derived=True),
         Field("pairs_top", "u32", "pairs ever used", lock="arena", derived=True),
         Field("units_used", "u32", "units in use", lock="arena", derived=True),
+        Field(
+            "cooling",
+            "u32",
+            "1: the helper looks now and then whether rings can be given back; 0: who takes ring memory nudges it",
+            owner="helper",
+        ),
         Line("whoever holds the lock"),
         Field("units", "u64", "bit i: unit i is in use", count=32, lock="arena", derived=True),
     ),

@@ -279,7 +279,6 @@ def test_stdio_before_it_was_used(lab: Lab) -> None:
     assert why(lab, t.server, "c") == ("stdio", "stdio")
 
 
-@pytest.mark.xfail(strict=True, reason="only the first set is shared: the second one opens rings")
 def test_many_sets(lab: Lab) -> None:
     t = Talk(lab.actor("eager"), lab.actor("eager"))
     t.server.do("p, q = select.epoll(), select.epoll(); p.register(c, select.EPOLLIN); q.register(c, select.EPOLLIN)")

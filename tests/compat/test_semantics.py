@@ -27,6 +27,7 @@ MOSTLY_KERNEL = {
     "readers": "two threads wait in one stream: only one may doze",
     "workers": "several threads wait in one epoll set: only one may doze",
     "waiting_from_the_start": "a thread that was in the kernel before the connection was counted keeps it there",
+    "two_sets": "a member of several sets: which of them sleeps is not known",
     "killed": "one end streams without bounds",
     "duplex": "both ends send as fast as they can: what overflows a ring takes the kernel's path",
 }
@@ -41,21 +42,15 @@ AWAKE = ("eager", "spinning")
 
 # Bugs known and not yet repaired: scene, ways, what differs. Strict: whoever repairs one removes its line.
 BUGS: dict[str, tuple[tuple[str, ...], str]] = {
-    "reset_unread": (AWAKE, "a look with MSG_PEEK takes the socket's error: 0 for ECONNRESET"),
-    "reset_by_linger": (AWAKE, "a look with MSG_PEEK takes the socket's error: 0 for ECONNRESET"),
     "nothing_of_nothing": (ALL, "recv of 0 bytes when there are none, not waiting: 0 for EAGAIN"),
     "bad_address": (ALL, "SIGSEGV in the library for EFAULT"),
     "end_not_waiting": (ALL, "close of the peer is not seen while a look at the kernel is spared: EAGAIN for 0"),
-    "end_by_edge": (ALL, "the same, and the edge is lost: epoll_wait is silent for ever"),
     "interrupted_with_timeout": (AWAKE, "SA_RESTART and SO_RCVTIMEO: restarted where the kernel says EINTR"),
-    "oneshot_by_kernel": (ALL, "one-shot reported by the kernel is reported again by ring"),
-    "two_sets": (ALL, "a member of two sets: who waits on the first one is not woken"),
     "stdio_unread": (ALL, "bytes in the ring when fdopen comes are lost to stdio"),
     "buffers_of_a_wait": (("asleep",), "readv with an empty first buffer: 0, as if at the end"),
-    "added_meanwhile": (ALL, "another thread's EPOLL_CTL_ADD of a lifted socket does not wake epoll_wait"),
 }
 # The same where it is a race: may pass.
-RACES = {"workers": "one-shot reported by the kernel is reported again by ring, to another thread"}
+RACES: dict[str, str] = {}
 
 
 def scenes() -> list[tuple[str, str]]:

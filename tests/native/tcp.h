@@ -100,6 +100,22 @@ static inline long link_send(struct shs_env *env, const struct shs_who *who, str
     return shs_end_send(env, who, end, &cur, flags);
 }
 
+/* A blocking send, which waits for room in no lock, as the layer above does: len, or -errno. */
+static inline long link_send_all(struct shs_env *env, const struct shs_who *who, struct shs_end *end, const uint8_t *buf, size_t len)
+{
+    for (size_t sent = 0; sent < len;) {
+        long n = link_send(env, who, end, buf + sent, len - sent, 0);
+        struct pollfd ready = {.fd = end->fd, .events = POLLOUT};
+        if (n == -EAGAIN)
+            poll(&ready, 1, 1000);
+        else if (n < 0)
+            return n;
+        else
+            sent += (size_t)n;
+    }
+    return (long)len;
+}
+
 /* The byte at a position of a stream that is told from its neighbours' and from other streams'. */
 static inline uint8_t byte_at(uint64_t stream, uint64_t position)
 {

@@ -14,7 +14,7 @@ static struct world world;
 static struct shs_env envs[4], *env[2] = {&envs[0], &envs[1]};
 static struct link l;
 static struct {
-    uint64_t sent[KILLS + 1], came[KILLS + 1]; /* bytes, by writer; the test itself is 0 */
+    uint64_t sent[KILLS + 1], came[KILLS + 1], cuts[KILLS + 1], cuts_came[KILLS + 1]; /* bytes, by writer; the test itself is 0 */
     uint32_t slot1;
 } *told;
 static uint64_t kills, leaked, connections;
@@ -30,8 +30,6 @@ static void reader(void)
     check_child(60);
     world_join(&world, &mine);
     dozer_make(&d, &mine, &l.end[1], 1, true);
-    for (int w = 1; w <= KILLS; w++)
-        parser.may_be_cut[w] = true;
     while ((n = dozer_recv(&d, buf, size_upto(&r, sizeof buf))) > 0) {
         unit_parse(&parser, buf, (size_t)n);
         if (below(&r, 5) == 0)
@@ -42,13 +40,17 @@ static void reader(void)
             shs_ring_close(l.end[1].rx);
     }
     CHECK(n, ==, 0);
-    for (int w = 0; w <= KILLS; w++)
+    if (parser.have)
+        parser.cuts[parser.word[0] & 0x7f]++;
+    for (int w = 0; w <= KILLS; w++) {
         told->came[w] = parser.next[w] * UNIT;
+        told->cuts_came[w] = parser.cuts[w];
+    }
     world_leave(&mine);
     _exit(0);
 }
 
-/* One send of whole words; for a non-blocking one the rest follows, so that words are cut by death only. */
+/* One send of words; one that was cut is sent again. */
 static void send_words(struct shs_env *mine, uint32_t writer, struct rng *r)
 {
     static uint8_t buf[MOST];
@@ -57,8 +59,15 @@ static void send_words(struct shs_env *mine, uint32_t writer, struct rng *r)
     if (len > MOST)
         len = MOST;
     unit_fill(buf, len, writer, told->sent[writer]);
-    CHECK(link_send(mine, &who, &l.end[0], buf, len, 0), ==, len);
-    shs_store64(&told->sent[writer], told->sent[writer] + len);
+    long n = link_send(mine, &who, &l.end[0], buf, len, 0);
+    if (n == -EAGAIN) {
+        struct pollfd ready = {.fd = l.fd[0], .events = POLLOUT};
+        poll(&ready, 1, 100);
+        return;
+    }
+    CHECK(n, >, 0);
+    told->cuts[writer] += n % UNIT != 0;
+    shs_store64(&told->sent[writer], told->sent[writer] + (uint64_t)n / UNIT * UNIT);
 }
 
 static void victim(uint32_t writer)
@@ -113,9 +122,12 @@ static void connection(struct rng *r)
     CHECK(waitpid(pid, &status, 0), ==, pid);
     CHECK(status, ==, 0);
     CHECK(told->came[0], ==, told->sent[0]);
+    CHECK(told->cuts_came[0], ==, told->cuts[0]);
     for (int w = 1; w <= KILLS; w++) {
         CHECK(told->came[w], >=, told->sent[w]);
         CHECK(told->came[w], <=, told->sent[w] + MOST);
+        CHECK(told->cuts_came[w], >=, told->cuts[w]);
+        CHECK(told->cuts_came[w], <=, told->cuts[w] + 1);
     }
     leaked += leaked_units(&world);
     link_drop(&l, env);

@@ -15,7 +15,7 @@ static void *blocked(void *arg)
     static uint8_t buf[32 << 20]; /* more than a pair of sockets takes */
     struct shs_who who = world_who(env[0], 1);
     (void)arg;
-    blocked_result = link_send(env[0], &who, &l.end[0], buf, sizeof buf, 0);
+    blocked_result = link_send_all(env[0], &who, &l.end[0], buf, sizeof buf);
     shs_store32(&blocked_ended, 1);
     return NULL;
 }

@@ -15,4 +15,6 @@ SHS_PUBLIC int shs_native_reap(void *stack, void *arena, uint32_t slot);
 SHS_PUBLIC int shs_native_lower_all(void *stack, void *arena);
 /* The anchor with this cookie is gone: free endpoint `ep` (an index) if it is still its record; 1 if it was. */
 SHS_PUBLIC int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie);
+/* One look at all rings: those that carried nothing since the last look give their memory back. Returns how many are left. */
+SHS_PUBLIC int shs_native_cool(void *stack, void *arena);
 SHS_PUBLIC int shs_native_rebuild(void *stack, void *arena);

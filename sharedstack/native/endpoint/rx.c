@@ -103,6 +103,8 @@ static bool first_chunk(struct shs_env *env, const struct shs_who *who, struct s
         uint64_t chunk = shs_chunk_pack((uint32_t)unit, 0, shs_word_index(shs_load64(&dir->word)));
         shs_store64(&dir->rchunk, chunk);
         shs_store64(&dir->wchunk, chunk);
+        shs_fence();
+        env->nudge |= !shs_load32(&env->arena->cooling);
     } else {
         shs_count(env, SHS_CTR_EXHAUSTED, 1);
     }

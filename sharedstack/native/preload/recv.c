@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "intercepts.gen.h"
+#include "preload/attach.h"
 #include "preload/gate.h"
 #include "preload/restart.h"
 #include "shm/sys.h"
@@ -44,6 +45,10 @@ static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cur
         f->looked_call = f->end.ep->rx_calls;
     if (r <= 0)
         f->looked_report = reported;
+    if (SHS_UNLIKELY(shs_proc.env.nudge)) {
+        shs_proc.env.nudge = false;
+        shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
+    }
     return r;
 }
 

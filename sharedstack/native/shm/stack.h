@@ -16,6 +16,7 @@ struct shs_env {
     uint64_t bulk_ino;              /* inode of bulk_fd: checked before use */
     int bell_fd;                    /* AF_UNIX datagram socket to ring bells with */
     uint32_t slot1;                 /* own slot plus one */
+    bool nudge;                     /* the helper has to be told that there is ring memory in use */
     struct shs_options opt;
 };
 
