@@ -151,7 +151,7 @@ def _robust(found: Findings, slot: View, at: str) -> None:
 def _bells(found: Findings, slot: View, at: str) -> None:
     for i, bell in enumerate(slot["bells"]):
         where = f"{at}.bells[{i}]"
-        found.within(where, bell, "armed", 0, 1)
+        found.within(where, bell, "armed", 0, 0xFFFFFFFF)
         found.within(where, bell, "used", 0, PID_MAX)
         if not bell["used"]:
             found.equal(where, bell, "name", 0)

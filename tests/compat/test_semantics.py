@@ -49,8 +49,6 @@ BUGS: dict[str, tuple[tuple[str, ...], str]] = {
     "stdio_unread": (ALL, "bytes in the ring when fdopen comes are lost to stdio"),
     "buffers_of_a_wait": (("asleep",), "readv with an empty first buffer: 0, as if at the end"),
 }
-# The same where it is a race: may pass.
-RACES: dict[str, str] = {}
 
 
 def scenes() -> list[tuple[str, str]]:
@@ -67,7 +65,6 @@ def cases() -> Iterator[object]:
         for way in WAYS:
             ways, what = BUGS.get(scene, ((), ""))
             marks = [pytest.mark.xfail(strict=True, reason=what)] if way in ways else []
-            marks += [pytest.mark.xfail(strict=False, reason=RACES[scene])] if scene in RACES else []
             yield pytest.param(suite, scene, way, marks=marks, id=f"{scene}-{way}")
 
 
@@ -189,5 +186,5 @@ def test_nothing_is_left(lab: Lab) -> None:
 
 
 def test_every_scene_that_is_named_is_there() -> None:
-    assert {*MOSTLY_KERNEL, *BUGS, *RACES} <= {scene for _, scene in scenes()}
+    assert {*MOSTLY_KERNEL, *BUGS} <= {scene for _, scene in scenes()}
     assert all(Path(PROGRAMS / f"{suite}.c").is_file() for suite in SUITES)

@@ -108,7 +108,6 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
     struct shs_env env = admin_env(stack_at, arena_at);
     struct shs_slot *slot = shs_slot_at(env.stack, index);
     uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2, slot1 = index + 1;
-    bool readers = false;
     if (shs_load32(&slot->state) == SHS_SLOT_FREE)
         return 0;
     if (!take_tables(&env, me))
@@ -117,8 +116,11 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
         struct shs_pair *pair = shs_pair_at(env.arena, p);
         for (int d = 0; d < 2 && shs_load32(&pair->state) == SHS_PAIR_LIVE; d++) {
             struct shs_direction *dir = &pair->dir[d];
-            readers |= bury_lock(&dir->rlock, slot1);
-            if (bury_lock(&dir->wlock, slot1) && shs_load32(&dir->bell)) {
+            bury_lock(&dir->rlock, slot1);
+            bool wrote = bury_lock(&dir->wlock, slot1);
+            if (wrote && shs_index_diff(shs_word_index(shs_load64(&dir->word)), shs_chunk_base(dir->wchunk)) < 0)
+                shs_store64(&dir->wchunk, shs_load64(&dir->rchunk)); /* a larger chunk that was never switched to */
+            if (wrote && shs_load32(&dir->bell)) {
                 /* it may have died between publishing and ringing */
                 if (env.bell_fd < 0)
                     env.bell_fd = (int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -132,8 +134,7 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
     }
     if (env.bell_fd >= 0)
         shs_sys_close(env.bell_fd);
-    if (readers)
-        shs_arena_rebuild(env.arena); /* one of them may have followed a switch and not given the old chunk back */
+    shs_arena_rebuild(env.arena); /* it may have died between naming a chunk and giving another one back */
     for (int i = 0; i < SHS_N_TAKES; i++) {
         if (slot->takes[i] && !bury_take(&env, slot->takes[i], index, me)) {
             drop_tables(&env);

@@ -7,7 +7,8 @@
 
 #include "shm/sys.h"
 
-#define STATE_ESTABLISHED 1 /* TCP_ESTABLISHED of netinet/tcp.h, which cannot be included beside linux/tcp.h */
+/* States of netinet/tcp.h, which cannot be included beside linux/tcp.h. */
+enum { STATE_ESTABLISHED = 1, STATE_TIME_WAIT = 6, STATE_CLOSE = 7, STATE_CLOSE_WAIT = 8, STATE_LAST_ACK = 9, STATE_CLOSING = 11 };
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -109,7 +110,12 @@ int shs_anchor_taken(int fd, uint64_t *taken)
             return -EAGAIN;
         if (a.tcpi_bytes_received != b.tcpi_bytes_received)
             continue;
-        *taken = b.tcpi_bytes_received - (uint64_t)unread;
+        /* an arrived FIN is counted as received, and not as unread; after a reset nothing is certain */
+        if (b.tcpi_state == STATE_CLOSE)
+            return -EAGAIN;
+        bool fin = b.tcpi_state == STATE_CLOSE_WAIT || b.tcpi_state == STATE_LAST_ACK || b.tcpi_state == STATE_CLOSING ||
+                   b.tcpi_state == STATE_TIME_WAIT;
+        *taken = b.tcpi_bytes_received - (uint64_t)unread - fin;
         return 0;
     }
     return -EAGAIN;

@@ -75,6 +75,18 @@ bool shs_ring_close(struct shs_direction *dir)
     return __atomic_fetch_and(&dir->word, ~SHS_WORD_OPEN, __ATOMIC_SEQ_CST) & SHS_WORD_OPEN;
 }
 
+size_t shs_end_pending(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+{
+    int r = shs_lock(env, &end->rx->rlock, who->lock_word);
+    if (r < 0)
+        return 0;
+    if (r == SHS_LOCK_REPAIR)
+        shs_dir_repair_reader(end->rx);
+    size_t n = shs_ring_pending(env, end->rx);
+    shs_unlock(&end->rx->rlock);
+    return n;
+}
+
 bool shs_may_open(struct shs_env *env, const struct shs_end *end)
 {
     uint32_t flags = shs_load32(&end->ep->flags);
@@ -159,6 +171,8 @@ static long kernel_take(struct shs_end *end, struct shs_cursor *cur, uint64_t li
     size_t room = cur->left < limit ? cur->left : (size_t)limit, off = cur->off;
     for (int i = 0; i < cur->count && n < MAX_IOV && room; i++, off = 0) {
         size_t here = cur->iov[i].iov_len - off;
+        if (!here)
+            continue;
         iov[n].iov_base = (uint8_t *)cur->iov[i].iov_base + off;
         iov[n].iov_len = here < room ? here : room;
         room -= iov[n++].iov_len;

@@ -82,6 +82,8 @@ static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_cur
     int n = 0;
     size_t off = cur->off, want = 0;
     for (int i = 0; i < cur->count && n < 64; i++, off = 0) {
+        if (cur->iov[i].iov_len == off)
+            continue;
         iov[n].iov_base = (uint8_t *)cur->iov[i].iov_base + off;
         iov[n].iov_len = cur->iov[i].iov_len - off;
         want += iov[n++].iov_len;

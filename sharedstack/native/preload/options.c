@@ -110,7 +110,7 @@ int shs_i_ioctl(int fd, unsigned long request, void *arg)
         return r;
     if (request == FIONBIO)
         set_flag(f, SHS_EPF_NONBLOCK, *(int *)arg != 0);
-    if (request == SIOCINQ && f->state == SHS_FD_PAIRED) /* FIONREAD */
-        *(int *)arg += (int)shs_ring_pending(&shs_proc.env, f->end.rx);
+    if (request == SIOCINQ && f->state == SHS_FD_PAIRED && shs_who()) /* FIONREAD */
+        *(int *)arg += (int)shs_end_pending(&shs_proc.env, shs_who(), &f->end);
     return r;
 }

@@ -153,7 +153,7 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
     if (r != -EBUSY) {
         if (r == -EINTR && shs_restarts())
             r = 0;
-        f->streak = shs_ring_pending(&shs_proc.env, dir) > 1024 ? f->streak + 1 : 0;
+        f->streak = shs_end_pending(&shs_proc.env, who, &f->end) > 1024 ? f->streak + 1 : 0;
     } else {
         r = sleep_natively(f, who, cur, flags, &again);
         *ended = !again;

@@ -13,6 +13,9 @@
 #include "shm/slot.h"
 #include "shm/units.h"
 
+/* A writer cannot be further ahead than all the chunks that it may have gone through are large. */
+#define MOST_AHEAD ((size_t)SHS_MAX_RING_UNITS * SHS_UNIT_BYTES * 2)
+
 void shs_cursor_init(struct shs_cursor *cur, const struct iovec *iov, int count)
 {
     *cur = (struct shs_cursor){iov, count, 0, 0};
@@ -104,8 +107,8 @@ long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cu
             return SHS_RING_DEAD;
         uint64_t chunk = writer_chunk(dir, index);
         size_t size = shs_chunk_bytes(chunk), len = cur->left;
-        uint8_t *ring = shs_unit_memory(env, shs_chunk_unit(chunk));
-        if (SHS_UNLIKELY(!ring))
+        uint8_t *ring = shs_chunk_valid(env->arena, chunk) ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
+        if (SHS_UNLIKELY(!ring || index % SHS_RECORD_ALIGN))
             return SHS_RING_BROKEN;
         /* one record's room stays free for a switch; rd_seen spares us the reader's cache line while there is room */
         int64_t used = shs_index_diff(index, shs_peek64(&dir->rd_seen));
@@ -158,8 +161,8 @@ bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
         shs_count(env, SHS_CTR_GROWN, 1);
         return true;
     }
-    shs_store64(&dir->wchunk, old);
     int r = shs_lock(env, &env->arena->lock, me);
+    shs_store64(&dir->wchunk, old);
     if (r == SHS_LOCK_REPAIR)
         shs_arena_rebuild(env->arena);
     else if (r == SHS_LOCKED)
@@ -172,17 +175,19 @@ bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
 /* The reader has come to a switch record: go over to its chunk, give the old one back. */
 static bool follow_switch(struct shs_env *env, struct shs_direction *dir, uint64_t old, uint64_t next, uint32_t me)
 {
-    if (shs_chunk_log(next) > 6 || !shs_unit_memory(env, shs_chunk_unit(next)))
+    if (!shs_chunk_valid(env->arena, next) || shs_chunk_log(next) <= shs_chunk_log(old) || !shs_unit_memory(env, shs_chunk_unit(next)))
+        return false;
+    /* the lock first: once rchunk is the next one, a rebuild of the units gives the old one to somebody else */
+    int r = shs_lock(env, &env->arena->lock, me);
+    if (r < 0)
         return false;
     shs_store64(&dir->rchunk, next);
     shs_store64(&dir->rd, shs_rd_pack(shs_chunk_base(next), 0));
-    int r = shs_lock(env, &env->arena->lock, me);
     if (r == SHS_LOCK_REPAIR)
         shs_arena_rebuild(env->arena);
-    else if (r == SHS_LOCKED)
+    else
         shs_units_drop(env->arena, old);
-    if (r >= 0)
-        shs_unlock(&env->arena->lock);
+    shs_unlock(&env->arena->lock);
     return true;
 }
 
@@ -202,11 +207,14 @@ long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cu
         chunk = rebased(chunk, index);
         shs_store64(&dir->rchunk, chunk);
     }
-    uint8_t *ring = shs_unit_memory(env, shs_chunk_unit(chunk));
-    if (SHS_UNLIKELY(!ring))
+    uint8_t *ring = shs_chunk_valid(env->arena, chunk) ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
+    if (SHS_UNLIKELY(!ring || end % SHS_RECORD_ALIGN))
         return SHS_RING_BROKEN;
     size_t size = shs_chunk_bytes(chunk);
     while (index != end && cur->left) {
+        int64_t ahead = shs_index_diff(end, index);
+        if (SHS_UNLIKELY(ahead < 0 || ahead > (int64_t)MOST_AHEAD))
+            return SHS_RING_BROKEN;
         struct shs_record *rec = record_at(ring, chunk, index);
         uint32_t len = rec->len;
         if (SHS_UNLIKELY(rec->kind == SHS_REC_SWITCH)) {
@@ -223,10 +231,11 @@ long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cu
         }
         if (SHS_UNLIKELY(len > size || off > len || (int64_t)shs_record_size(len) > shs_index_diff(end, index)))
             return SHS_RING_BROKEN;
-        if (SHS_UNLIKELY((int64_t)(rec->ksent - taken) > 0)) {
+        uint64_t behind = shs_peek64(&rec->ksent) - taken;
+        if (SHS_UNLIKELY((int64_t)behind > 0)) {
             if (got)
                 break;
-            *need = rec->ksent - taken;
+            *need = behind;
             return SHS_RING_BEHIND;
         }
         size_t n = len - off < cur->left ? len - off : cur->left;
@@ -248,11 +257,15 @@ size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir)
     uint64_t rd = shs_load64(&dir->rd), end = shs_word_index(shs_load64(&dir->word)), index = shs_rd_index(rd);
     uint64_t chunk = shs_load64(&dir->rchunk);
     size_t sum = 0, off = shs_rd_off(rd);
-    uint8_t *ring = shs_index_diff(end, index) <= 0 ? NULL : shs_unit_memory(env, shs_chunk_unit(chunk));
+    bool sane = shs_index_diff(end, index) > 0 && shs_index_diff(end, index) <= (int64_t)MOST_AHEAD && shs_chunk_valid(env->arena, chunk);
+    uint8_t *ring = sane ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
     while (ring && shs_index_diff(end, index) > 0) {
         struct shs_record *rec = record_at(ring, chunk, index);
         if (rec->kind == SHS_REC_SWITCH) {
-            chunk = rec->ksent;
+            uint64_t next = shs_peek64(&rec->ksent);
+            if (!shs_chunk_valid(env->arena, next) || shs_chunk_log(next) <= shs_chunk_log(chunk))
+                break;
+            chunk = next;
             ring = shs_unit_memory(env, shs_chunk_unit(chunk));
             index = shs_chunk_base(chunk);
             continue;

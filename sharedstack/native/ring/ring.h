@@ -38,7 +38,7 @@ bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me);
  * SHS_RING_BEHIND with *need = kernel bytes to take first. `peek`: consume nothing. */
 long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, bool peek, uint32_t me,
                    uint64_t *need);
-/* Bytes waiting in the ring, for SIOCINQ. */
+/* Bytes waiting in the ring, for SIOCINQ. Under rlock. */
 size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir);
 
 /* Does the ring hold something? Two loads; any thread. */

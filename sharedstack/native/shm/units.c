@@ -8,12 +8,6 @@ static uint64_t mask_of(uint32_t unit, unsigned log)
     return (n >= 64 ? ~0ull : (1ull << n) - 1) << (unit % 64);
 }
 
-static bool chunk_valid(const struct shs_arena *arena, uint64_t chunk)
-{
-    uint32_t unit = shs_chunk_unit(chunk), n = 1u << shs_chunk_log(chunk);
-    return chunk && n <= SHS_MAX_RING_UNITS && unit < SHS_N_UNITS && unit % n == 0 && unit + n <= arena->n_units;
-}
-
 bool shs_arena_try(struct shs_env *env, uint32_t me)
 {
     int r = shs_lock_try(env, &env->arena->lock, me);
@@ -49,7 +43,7 @@ int shs_units_take(struct shs_env *env, unsigned log)
 
 void shs_units_drop(struct shs_arena *arena, uint64_t chunk)
 {
-    if (!chunk_valid(arena, chunk))
+    if (!shs_chunk_valid(arena, chunk))
         return;
     uint64_t *word = &arena->units[shs_chunk_unit(chunk) / 64], mask = mask_of(shs_chunk_unit(chunk), shs_chunk_log(chunk));
     if ((*word & mask) == mask)
@@ -118,7 +112,7 @@ void shs_arena_rebuild(struct shs_arena *arena)
         for (int d = 0; d < 2; d++) {
             uint64_t chunks[2] = {shs_load64(&pair->dir[d].rchunk), shs_load64(&pair->dir[d].wchunk)};
             for (int c = 0; c < 2; c++) {
-                if (!chunk_valid(arena, chunks[c]))
+                if (!shs_chunk_valid(arena, chunks[c]))
                     continue;
                 uint64_t *word = &arena->units[shs_chunk_unit(chunks[c]) / 64];
                 uint64_t mask = mask_of(shs_chunk_unit(chunks[c]), shs_chunk_log(chunks[c]));

@@ -31,6 +31,13 @@ static inline uint64_t shs_chunk_base(uint64_t chunk)
     return chunk >> SHS_CHUNK_BASE_SHIFT << 4;
 }
 
+/* Does the packed chunk lie inside the bulk memory, aligned? Checked at each use of one that another process may have written. */
+static inline bool shs_chunk_valid(const struct shs_arena *arena, uint64_t chunk)
+{
+    uint32_t unit = shs_chunk_unit(chunk), n = 1u << shs_chunk_log(chunk);
+    return chunk && n <= SHS_MAX_RING_UNITS && unit < SHS_N_UNITS && unit % n == 0 && unit + n <= arena->n_units;
+}
+
 /* Try the arena's lock, running its repair if its owner died: true if it is held now. */
 bool shs_arena_try(struct shs_env *env, uint32_t me);
 /* Take 1 << log aligned units whose memory is present; returns the first unit or -errno. */
