@@ -52,6 +52,7 @@ def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
     found.expect(0 < ep["cookie"] < 1 << 63, f"{at}.cookie", ep["cookie"], "a socket cookie")
     found.within(at, ep, "inode", 1, 0xFFFFFFFF)
     found.within(at, ep, "side", 0, 1)
+    found.within(at, ep, "error", 0, 4095)
     found.expect(not ep["flags"] & ~FLAGS, f"{at}.flags", ep["flags"], "known flags")
     found.within(at, ep, "slot", 1, shot.slots_top)
     found.within(at, ep, "holders", 1, C["N_SLOTS"])

@@ -45,6 +45,7 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
             found.expect(ok, f"{where}.word (takers)", takers, f"{expected}, as listed in slots' takes")
             _chunks(found, shot, direction, where, units)
     found.equal("arena", a, "pairs_used", used)
+    found.within("arena", a, "cooling", 0, 1)
     if a["pairs_top"] < shot.pairs_there:
         beyond = binary.pair(shot.arena, shot.pairs_top)
         found.expect(beyond["gen"] == 0, f"pair[{shot.pairs_top}].gen", beyond["gen"], "0: beyond pairs_top, never used")

@@ -145,7 +145,7 @@ def build() -> Snapshot:
     binary.pair(b.arena, 2)["gen"] = 1
     b.ring(first["dir"][0], 1024, [Record(64, 300), Record(100, 400)], opener=2)
     b.ring(first["dir"][1], 2048, [], opener=None, takers=1)
-    server["takes"] = (take_ref(0, 1),) + (0,) * 15
+    server["takes"] = (take_ref(0, 1),) + (0,) * 63
     b.ring(second["dir"][0], 640, [Record(200, 400), Record(0, 0, C["REC_SWITCH"]), Record(5000, 400)], opener=2)
     second["dir"][0]["bell"] = bell_ref(2, 0)
     client["bells"][0]["armed"] = 1

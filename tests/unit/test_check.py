@@ -35,7 +35,7 @@ NEIGHBOURS_AS_GOOD = {
         "stack.endpoint_hint", "arena.pair_hint", "direction.wcpu", "direction.rcpu", "direction.wslot", "endpoint.why_tx",
         "endpoint.why_rx", "endpoint.slot", "endpoint.flags", "slot.flags", "direction.opener",
     },
-    "settings of which both values are lawful": {"stack.pair_ok", "stack.options", "direction.tx_on", "direction.rx_on"},
+    "settings of which both values are lawful": {"arena.cooling", "endpoint.error", "stack.pair_ok", "stack.options", "direction.tx_on", "direction.rx_on"},
     "another thread may be meant, asleep or not": {"bell.armed", "direction.bell"},
 }  # fmt: skip
 

@@ -29,7 +29,7 @@ def test_values_worked_out_by_hand() -> None:
     assert Chunk.decode(0) is None
     assert LockWord.decode(4 << 16 | 5 << 1 | 1) == LockWord(3, 5, True)
     assert LockWord.decode(0) == LockWord(None, 0, False)
-    assert (take_ref(3, 1), bell_ref(2, 5)) == (8, 38)
+    assert (take_ref(3, 1), bell_ref(2, 5)) == (8, 134)
 
 
 @given(INDEX, st.booleans(), st.booleans(), st.integers(0, 65535))
