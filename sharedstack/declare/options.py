@@ -32,7 +32,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("spin_gap_us", 12, 0, 1_000_000, "µs", "spin only while data recently came within this time of waiting for it"),
     Option(
         "spin_pauses",
-        32,
+        26,
         1,
         1000,
         "pauses",

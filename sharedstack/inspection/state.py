@@ -196,7 +196,9 @@ def _path(shot: Snapshot, ep: View, *, sends: bool) -> Path:
     d = pair["dir"][side]
     word, rd, chunk = DirectionWord.decode(d["word"]), ReadIndex.decode(d["rd"]), Chunk.decode(d["wchunk"])
     waiting, ring = ahead(word.index, rd.index), chunk.bytes if chunk else 0
-    if d["tx_on"] and d["rx_on"] and word.pushable:
+    writer = binary.endpoint(shot.stack, pair["endpoint"][side] - 1) if 0 < pair["endpoint"][side] <= shot.endpoints_top else None
+    refused = writer is not None and writer["flags"] & (C["EPF_KERNEL_ONLY"] | C["EPF_WRSHUT"])
+    if d["tx_on"] and d["rx_on"] and word.pushable and not refused:
         return Path("local", "none", local_bytes, kernel_bytes, waiting, ring)
     return Path("kernel", _why(shot, pair, ep, why, sends), local_bytes, kernel_bytes, waiting, ring)
 

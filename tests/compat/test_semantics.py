@@ -80,7 +80,7 @@ def oracle(lab: Lab, build: Builder) -> Callable[[str, str], str]:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(("suite", "scene", "way"), cases())
+@pytest.mark.parametrize(("suite", "scene", "way"), list(cases()))
 def test_same_as_the_kernel(lab: Lab, build: Builder, oracle: Callable[[str, str], str], suite: str, scene: str, way: str) -> None:
     apart = "asleep" if way == "asleep" else "by the kernel for the most part" if scene in MOSTLY_KERNEL else ""
     ran = lab.run([build(suite), scene], "eager", env=WAYS[way], apart=apart)
@@ -144,7 +144,7 @@ def test_python_subprocess_closes_what_its_parent_reads(lab: Lab) -> None:
 
 def test_death_of_the_helper_under_traffic(own_lab: Lab, build: Builder) -> None:
     """kill -9 in the middle of streams, and again of the next helper: no byte is lost, and all is cleaned up after a third one came."""
-    argv = [build("streams"), "4", "4", "8000000"]
+    argv = [build("streams"), "4", "4", "40000000"]
     with own_lab.start(argv, "eager") as process:
         for _ in range(2):
             for _ in range(100):

@@ -1,6 +1,6 @@
 /*
- * "How much is waiting?" asked by a thread that holds no lock (ioctl FIONREAD, and the reader's own bookkeeping), while others write, read
- * and change chunks: the answer may be late, but it comes, and is no more than a ring can hold. The stream is all zeros, as many are.
+ * "How much is waiting?" asked by a thread under rlock (ioctl FIONREAD, and the reader's own bookkeeping), while others write, read and
+ * change chunks: the answer may be late, but it comes, and is no more than a ring can hold. The stream is all zeros, as many are.
  */
 #include "tcp.h"
 
@@ -13,8 +13,11 @@ static uint64_t asked;
 static void *asker(void *arg)
 {
     (void)arg;
+    uint32_t me = world_who(&env, 3).lock_word;
     while (!shs_load32(&over)) {
+        shs_lock(&env, &dir->rlock, me);
         CHECK(shs_ring_pending(&env, dir), <=, 4 << 20);
+        shs_unlock(&dir->rlock);
         shs_add64(&asked, 1);
     }
     return NULL;
@@ -47,7 +50,9 @@ static void *reader(void *arg)
         struct shs_cursor cur;
         uint64_t need;
         shs_cursor_init(&cur, &iov, 1);
+        shs_lock(&env, &dir->rlock, me);
         shs_ring_pull(&env, dir, &cur, 0, false, me, &need);
+        shs_unlock(&dir->rlock);
     }
     return NULL;
 }

@@ -159,6 +159,7 @@ long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct 
         shs_store64(&end->tx->ksent, shs_peek64(&end->tx->ksent) + (uint64_t)r);
         shs_set64(&end->tx->pub_ns, shs_now());
         shs_set64(&end->ep->tx_kernel, shs_peek64(&end->ep->tx_kernel) + (uint64_t)r);
+        shs_count(env, SHS_CTR_TX_KERNEL_BYTES, (uint64_t)r);
     }
     shs_unlock(&end->tx->wlock);
     return r;

@@ -353,9 +353,9 @@ void shs_log(const char *what, int fd, uint32_t why)
     static const char *const names[] = {SHS_REASON_NAMES};
     if (!shs_proc.env.opt.log)
         return;
-    char line[160];
+    char line[400];
     int n = snprintf(line, sizeof line, "sharedstack: pid %d, descriptor %d: %s: %s\n", (int)getpid(), fd, what,
                      why < sizeof names / sizeof *names ? names[why] : "?");
-    if (n > 0)
-        (void)SHS_SYS(syscall(SYS_write, 2, line, (size_t)n));
+    if (n > 0) /* snprintf(3) returns what it would have written */
+        (void)SHS_SYS(syscall(SYS_write, 2, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1));
 }

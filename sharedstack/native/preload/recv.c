@@ -109,6 +109,7 @@ static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct s
     shs_taker_leave(&shs_proc.env, f->end.rx, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);
     if (r > 0) {
         shs_set64(&f->end.ep->rx_kernel, shs_peek64(&f->end.ep->rx_kernel) + (uint64_t)r);
+        shs_count(&shs_proc.env, SHS_CTR_RX_KERNEL_BYTES, (uint64_t)r);
         shs_cursor_advance(cur, (size_t)r);
     }
     return r;
@@ -151,7 +152,7 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
         bell = shs_bell();
     long r = bell ? doze(f, who, bell, deadline) : -EBUSY;
     if (r != -EBUSY) {
-        if (r == -EINTR && shs_restarts())
+        if (r == -EINTR && !deadline && shs_restarts()) /* with SO_RCVTIMEO the kernel never restarts, signal(7) */
             r = 0;
         f->streak = shs_end_pending(&shs_proc.env, who, &f->end) > 1024 ? f->streak + 1 : 0;
     } else {
@@ -179,8 +180,10 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
     bool nonblock = (flags & MSG_DONTWAIT) || (shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK);
     uint64_t timeout = 0, deadline = 0;
     long total = 0;
-    if (cur.left == 0)
-        return 0;
+    if (cur.left == 0) { /* nothing to receive: the kernel says what that means, unless the ring holds something */
+        struct msghdr none = {0};
+        return shs_ring_waiting(f->end.rx) || !nonblock ? 0 : shs_n_recvmsg(f->end.fd, &none, flags | MSG_DONTWAIT);
+    }
     if (++f->takes > STREAM_AFTER && f->got < GATHER_BELOW)
         let_it_gather();
     for (;;) {
