@@ -64,7 +64,7 @@ def names_header() -> str:
             f"    SHS_{prefix}_COUNT = {len(names)}",
             "};",
         ]
-    texts = ", \\\n    ".join('"' + r.text.replace('"', "'") + '"' for r in REASONS)
+    texts = ", \\\n    ".join('"' + r.name + ": " + r.text.replace('"', "'") + '"' for r in REASONS)
     out.append("#define SHS_REASON_NAMES \\\n    " + texts)
     out += [
         "/* Options; see `sharedstack options`. */",

@@ -141,7 +141,6 @@ def test_other_netns(lab: Lab) -> None:
         other.close()
 
 
-@pytest.mark.xfail(strict=True, reason="the sending direction is shown as local while KERNEL_ONLY keeps the writer on the kernel")
 @pytest.mark.parametrize("option", ["socket.SO_RCVLOWAT, 2", "socket.SO_OOBINLINE, 1"])
 def test_option(lab: Lab, option: str) -> None:
     t = talk(lab)
@@ -192,7 +191,6 @@ def test_layout_mismatch(own_lab: Lab) -> None:
     header["layout_hash"] = layout.HASH
 
 
-@pytest.mark.xfail(strict=True, reason="shs_log writes beyond its line of 160 bytes")
 def test_layout_mismatch_is_said_by_the_library(own_lab: Lab, build: Builder) -> None:
     own_lab.daemon.header()["layout_hash"] = layout.HASH ^ 1
     env = own_lab.environ("eager", LD_PRELOAD=own_lab.library, SHAREDSTACK_STACK=own_lab.stack, SHAREDSTACK_LOG="1")
@@ -263,7 +261,6 @@ def test_standard_stream(lab: Lab) -> None:
 STDIO = "import ctypes; libc = ctypes.CDLL(None); libc.fdopen.restype = ctypes.c_void_p; stream = libc.fdopen(c.fileno(), b'r+')"
 
 
-@pytest.mark.xfail(strict=True, reason="the sending direction is shown as local while KERNEL_ONLY keeps the writer on the kernel")
 def test_stdio(lab: Lab) -> None:
     t = talk(lab)
     t.server.do(STDIO)

@@ -42,12 +42,8 @@ AWAKE = ("eager", "spinning")
 
 # Bugs known and not yet repaired: scene, ways, what differs. Strict: whoever repairs one removes its line.
 BUGS: dict[str, tuple[tuple[str, ...], str]] = {
-    "nothing_of_nothing": (ALL, "recv of 0 bytes when there are none, not waiting: 0 for EAGAIN"),
     "bad_address": (ALL, "SIGSEGV in the library for EFAULT"),
-    "end_not_waiting": (ALL, "close of the peer is not seen while a look at the kernel is spared: EAGAIN for 0"),
-    "interrupted_with_timeout": (AWAKE, "SA_RESTART and SO_RCVTIMEO: restarted where the kernel says EINTR"),
     "stdio_unread": (ALL, "bytes in the ring when fdopen comes are lost to stdio"),
-    "buffers_of_a_wait": (("asleep",), "readv with an empty first buffer: 0, as if at the end"),
 }
 
 

@@ -99,12 +99,12 @@ static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct s
         return 0;
     shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
     shs_set32(&f->end.ep->why_rx, SHS_REASON_READER_ASLEEP);
-    while (cur->iov->iov_len == cur->off) { /* an empty piece would end the call at once */
-        cur->iov++;
-        cur->off = 0;
-    }
-    struct iovec iov = {(uint8_t *)cur->iov->iov_base + cur->off, cur->iov->iov_len - cur->off};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    struct iovec iov[64];
+    size_t n = 0, off = cur->off;
+    for (int i = 0; i < cur->count && n < 64; i++, off = 0)
+        if (cur->iov[i].iov_len > off)
+            iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     long r = shs_n_recvmsg(f->end.fd, &msg, flags & ~MSG_WAITALL);
     shs_taker_leave(&shs_proc.env, f->end.rx, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);
     if (r > 0) {
