@@ -9,12 +9,14 @@
  * told to the kernel now and then, in one go, most of them having cancelled out by then.
  */
 #pragma once
+#include "preload/nested.h"
 #include "preload/process.h"
 
 #define SHS_SET_BELLS 8
 
 struct shs_set {
-    uint32_t lock, sleepers;
+    struct shs_nested lock;
+    uint32_t sleepers;
     uint32_t n_bells, bells[SHS_SET_BELLS]; /* of the sleepers */
     bool shared;        /* another process or another descriptor may wait on it: members' rings stay shut */
     bool oneshot;       /* has, or had, one-shot members: the kernel disarms them when it reports them */

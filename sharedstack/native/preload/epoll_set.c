@@ -17,29 +17,27 @@
 
 void shs_set_lock(struct shs_set *set)
 {
-    while (!shs_cas32(&set->lock, 0, 1))
-        shs_pause();
+    shs_nested_lock(&set->lock);
 }
 
 void shs_set_unlock(struct shs_set *set)
 {
-    shs_store32(&set->lock, 0);
+    shs_nested_unlock(&set->lock);
 }
 
 static struct shs_set *free_sets; /* closed ones; never given back to libc, since a thread may still look into one */
 
-static uint32_t free_lock;
+static struct shs_nested free_lock;
 
 static struct shs_set *take_free_set(void)
 {
-    while (!shs_cas32(&free_lock, 0, 1))
-        shs_pause();
+    shs_nested_lock(&free_lock);
     struct shs_set *set = free_sets;
     if (set) {
         free_sets = set->next_free;
         memset(set, 0, sizeof *set);
     }
-    shs_store32(&free_lock, 0);
+    shs_nested_unlock(&free_lock);
     return set;
 }
 
@@ -127,11 +125,10 @@ void shs_set_drop(struct shs_set *set, int epfd)
     shs_set_lock(set);
     set->n_opened = set->n_dirty = 0;
     if (!set->sleepers) { /* with a thread still waiting in it, it is left to itself */
-        while (!shs_cas32(&free_lock, 0, 1))
-            shs_pause();
+        shs_nested_lock(&free_lock);
         set->next_free = free_sets;
         free_sets = set;
-        shs_store32(&free_lock, 0);
+        shs_nested_unlock(&free_lock);
     }
     shs_set_unlock(set);
 }
@@ -154,7 +151,8 @@ void shs_set_reported(struct shs_set *set, int epfd, const struct epoll_event *e
 
 void shs_set_inherited(struct shs_set *set)
 {
-    set->lock = set->sleepers = set->n_bells = set->n_opened = set->n_dirty = 0;
+    memset(&set->lock, 0, sizeof set->lock);
+    set->sleepers = set->n_bells = set->n_opened = set->n_dirty = 0;
     set->shared = true;
 }
 
@@ -196,10 +194,12 @@ bool shs_set_begin(void *fd_entry)
     if (!f->set && !f->copied)
         return true;
     if (set && !set->shared && !f->copied) {
-        if (!shs_cas32(&set->lock, 0, 1))
+        if (!shs_nested_try(&set->lock))
             return false;
-        if (!set->sleepers && (f->listed || set->n_opened < set->room))
+        if (!set->sleepers && (f->listed || set->n_opened < set->room)) {
+            shs_self.opening = set; /* a signal handler may change what the entry says */
             return true;
+        }
         why = set->sleepers ? SHS_REASON_READER_ASLEEP : SHS_REASON_OPEN_LIMIT;
         shs_set_unlock(set);
     }
@@ -218,11 +218,14 @@ static void list(struct shs_set *set, struct shs_fd *f, int fd)
 void shs_set_done(void *fd_entry, bool opened)
 {
     struct shs_fd *f = fd_entry;
-    struct shs_set *set = set_at(f->set);
+    struct shs_set *set = shs_self.opening;
     if (!set)
         return;
-    if (opened)
+    shs_self.opening = NULL;
+    if (opened && set_at(f->set) == set)
         list(set, f, f->end.fd);
+    else if (opened)
+        shs_ring_close(f->end.rx);
     shs_set_unlock(set);
 }
 

@@ -9,6 +9,7 @@
 #include "preload/attach.h"
 #include "preload/boundary.h"
 #include "preload/epoll.h"
+#include "preload/nested.h"
 #include "preload/restart.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
@@ -19,7 +20,8 @@ struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
 
 #define MAX_THREADS 4096
 static struct shs_thread *threads[MAX_THREADS];
-static uint32_t threads_lock, attach_busy, slot_busy;
+static struct shs_nested threads_lock;
+static uint32_t attach_busy, slot_busy;
 static uint16_t ep_refs[SHS_N_ENDPOINTS];
 
 #if defined(__x86_64__)
@@ -88,16 +90,14 @@ __attribute__((constructor)) static void start(void)
         shs_start();
 }
 
-/* A small lock within the process; held for a few instructions. */
 static void lock_threads(void)
 {
-    while (!shs_cas32(&threads_lock, 0, 1))
-        shs_pause();
+    shs_nested_lock(&threads_lock);
 }
 
 static void unlock_threads(void)
 {
-    shs_store32(&threads_lock, 0);
+    shs_nested_unlock(&threads_lock);
 }
 
 /* The thread ends: nothing may point at its memory any more, and another one has to be the slot's witness. */
@@ -141,7 +141,7 @@ bool shs_list_thread(void)
 static void child(void)
 {
     struct shs_thread *self = &shs_self;
-    threads_lock = 0;
+    memset(&threads_lock, 0, sizeof threads_lock);
     for (uint32_t tag = 1; tag < MAX_THREADS; tag++)
         if (threads[tag]) {
             shs_bell_drop(&threads[tag]->bell, true);

@@ -61,7 +61,8 @@ struct shs_thread {
     uint32_t slot1; /* for which `who` was made */
     struct shs_who who;
     struct shs_bell_own bell;
-    struct shs_gap gap; /* of poll and select */
+    struct shs_set *opening; /* whose lock is held while a member's ring is opened */
+    struct shs_gap gap;      /* of poll and select */
     uint64_t looked_ns; /* poll and select looked at the kernel */
 };
 
