@@ -61,7 +61,7 @@ DOES: dict[str, str] = {
     "fcntl": "O_NONBLOCK is noted; F_DUPFD and F_DUPFD_CLOEXEC as dup",
     "fcntl64": "as fcntl",
     "ioctl": "FIONBIO is noted; to FIONREAD (SIOCINQ) the bytes in the ring are added",
-    "select": "as poll, for up to 64 descriptors in the sets; more are the kernel's alone, which sees no ring",
+    "select": "as poll",
     "pselect": "as select",
     "epoll_create": "the set gets an entry",
     "epoll_create1": "the set gets an entry",

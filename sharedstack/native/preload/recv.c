@@ -14,7 +14,7 @@
 
 #define RING_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_PEEK | MSG_WAITALL | MSG_CMSG_CLOEXEC)
 #define STREAM_AFTER 8  /* receives without a send between them: a stream, not requests and replies */
-#define GATHER_PAUSES 96    /* about 1 µs */
+#define GATHER_PAUSES 128   /* about 1.4 µs */
 #define GATHER_BELOW 16384 /* bytes: a receive that found more had gathered enough */
 #define LOOKS_OF_A_PAUSE 4
 #define STREAK_SLEEP 8 /* dozes in a row that each found more behind, on one CPU: a stream, better slept through in the kernel */
