@@ -64,7 +64,12 @@ static bool wait_for_room(struct shs_env *env, const struct shs_who *who, struct
     /* the reader runs on another CPU, or it cannot make progress while we wait */
     if ((uint32_t)sched_getcpu() == shs_peek32(&dir->rcpu))
         return false;
-    uint64_t rd = shs_load64(&dir->rd), until = shs_now() + env->opt.full_us * 1000;
+    /*
+     * A reader that is catching up with kernel bytes makes progress too: to give the kernel more of them would keep it there. A
+     * non-blocking sender's wait is bounded all the same.
+     */
+    uint64_t rd = shs_load64(&dir->rd), taken = shs_load64(&dir->taken), now = shs_now(), patience = env->opt.full_us * 1000;
+    uint64_t until = now + patience, last = (shs_peek32(&end->ep->flags) & SHS_EPF_NONBLOCK) ? now + 4 * patience : ~0ull;
     do {
         for (int i = 0; i < 64; i++)
             shs_pause();
@@ -72,7 +77,12 @@ static bool wait_for_room(struct shs_env *env, const struct shs_who *who, struct
             return true;
         if (!shs_word_pushable(shs_load64(&dir->word)))
             return false;
-    } while (shs_now() < until);
+        now = shs_now();
+        if (shs_load64(&dir->taken) != taken) {
+            taken = shs_load64(&dir->taken);
+            until = now + patience;
+        }
+    } while (now < until && now < last);
     return false;
 }
 
