@@ -124,12 +124,9 @@ void shs_i_closefrom(int first)
     unsigned from = first < 0 ? 0 : (unsigned)first;
     if (shs_real.close_range && shs_i_close_range(from, ~0u, 0) == 0)
         return;
-    for (int fd = first < 0 ? 0 : first; fd < SHS_FD_CHUNK * SHS_FD_CHUNKS; fd++) {
-        long top = sysconf(_SC_OPEN_MAX);
-        if (fd >= top)
-            break;
+    long limit = sysconf(_SC_OPEN_MAX), top = limit < SHS_FD_CHUNK * SHS_FD_CHUNKS ? limit : SHS_FD_CHUNK * SHS_FD_CHUNKS;
+    for (int fd = (int)from; fd < top; fd++)
         shs_i_close(fd);
-    }
 }
 
 int shs_fd_copied(int from, int to)
@@ -238,6 +235,15 @@ static void passed(int fd)
 void shs_sending_rights(const struct msghdr *msg)
 {
     each_right(msg, passed);
+}
+
+uint64_t shs_socket_timeout(int fd, int option)
+{
+    struct timeval tv = {0};
+    socklen_t len = sizeof tv;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, option, &tv, &len) != 0)
+        return 0;
+    return (uint64_t)tv.tv_sec * 1000000000ull + (uint64_t)tv.tv_usec * 1000;
 }
 
 /* sigaction(2), signal(7): a wait is restarted only if the handler that ran was installed with SA_RESTART. We do not know which

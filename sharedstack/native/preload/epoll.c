@@ -138,14 +138,6 @@ static int wait_native(int epfd, struct epoll_event *events, int max, const stru
     return shs_n_epoll_pwait(epfd, events, max, ms > INT32_MAX ? INT32_MAX : (int)ms, mask);
 }
 
-static struct timespec *time_left(uint64_t deadline, struct timespec *ts)
-{
-    uint64_t now = deadline ? shs_now() : 0, left = deadline > now ? deadline - now : 0;
-    ts->tv_sec = (time_t)(left / 1000000000ull);
-    ts->tv_nsec = (long)(left % 1000000000ull);
-    return deadline ? ts : NULL;
-}
-
 /* Claim every open ring for this bell; false: too many, or another thread dozes on one. */
 static bool claim_all(struct shs_set *set, const struct shs_who *who, struct shs_bell_own *bell)
 {
@@ -185,14 +177,14 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
         shs_count(&shs_proc.env, dozing ? SHS_CTR_DOZES : SHS_CTR_SLEEPS, 1);
         if (bell) {
             struct pollfd fds[2] = {{.fd = epfd, .events = POLLIN}, {.fd = bell->fd, .events = POLLIN}};
-            r = shs_n_ppoll(fds, 2, time_left(deadline, &ts), mask);
+            r = shs_n_ppoll(fds, 2, shs_time_left(deadline, &ts), mask);
             if (r > 0 && fds[1].revents)
                 shs_bell_drain(bell);
             if (r > 0 && fds[0].revents)
                 set->urgent = true;
             r = r < 0 ? r : 0; /* a time-out is found by the caller */
         } else {
-            r = wait_native(epfd, events, max, time_left(deadline, &ts), mask);
+            r = wait_native(epfd, events, max, shs_time_left(deadline, &ts), mask);
             shs_set_reported(set, epfd, events, r);
             set->urgent = true;
             r = r == 0 ? -EAGAIN : r;

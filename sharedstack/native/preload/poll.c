@@ -70,14 +70,6 @@ static int look(struct waiting *w, bool due)
     return merge(w, true);
 }
 
-static struct timespec *time_left(uint64_t deadline, struct timespec *ts)
-{
-    uint64_t now = deadline ? shs_now() : 0, left = deadline > now ? deadline - now : 0;
-    ts->tv_sec = (time_t)(left / 1000000000ull);
-    ts->tv_nsec = (long)(left % 1000000000ull);
-    return deadline ? ts : NULL;
-}
-
 /* Sleep on the descriptors and the bell, the rings staying open: 0 (look again), -EBUSY (another thread dozes on one) or -errno. */
 static int doze(struct waiting *w, struct shs_bell_own *bell)
 {
@@ -94,7 +86,7 @@ static int doze(struct waiting *w, struct shs_bell_own *bell)
     if (claimed && !any_ready(w)) {
         w->fds[w->n] = (struct pollfd){.fd = bell->fd, .events = POLLIN};
         shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
-        r = shs_n_ppoll(w->fds, w->n + 1, time_left(w->deadline, &ts), w->mask);
+        r = shs_n_ppoll(w->fds, w->n + 1, shs_time_left(w->deadline, &ts), w->mask);
         if (r > 0 && w->fds[w->n].revents)
             shs_bell_drain(bell);
     }
@@ -119,7 +111,7 @@ static int sleep_natively(struct waiting *w, bool *answered)
     *answered = quiet;
     if (quiet) {
         shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
-        r = shs_n_ppoll(w->fds, w->n, time_left(w->deadline, &ts), w->mask);
+        r = shs_n_ppoll(w->fds, w->n, shs_time_left(w->deadline, &ts), w->mask);
         __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
     }
     for (nfds_t i = 0; i < w->n; i++)

@@ -20,11 +20,10 @@
 #define STREAK_SLEEP 8 /* dozes in a row that each found more behind, on one CPU: a stream, better slept through in the kernel */
 
 /* How long since the last look at the kernel's queue may a look be spared? Longer while the ring delivers. */
-static bool look_is_due(struct shs_fd *f, uint64_t now)
+static uint64_t look_gap_ns(const struct shs_fd *f)
 {
     const struct shs_options *opt = &shs_proc.env.opt;
-    bool busy = f->end.ep->rx_calls != f->looked_call;
-    return now - f->looked_ns >= (busy ? opt->look_busy_us : opt->look_us) * 1000;
+    return (f->end.ep->rx_calls != f->looked_call ? opt->look_busy_us : opt->look_us) * 1000;
 }
 
 /* `patient`: the caller is going to wait, and will look at the kernel then. */
@@ -37,8 +36,7 @@ static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cur
         .begin = f->set || f->copied ? shs_set_begin : NULL,
         .done = f->set || f->copied ? shs_set_done : NULL,
         .set = f,
-        .look_gap_ns =
-            patient ? ~0ull : (f->end.ep->rx_calls != f->looked_call ? shs_proc.env.opt.look_busy_us : shs_proc.env.opt.look_us) * 1000,
+        .look_gap_ns = patient ? ~0ull : look_gap_ns(f),
     };
     long r = shs_end_recv(&shs_proc.env, who, &f->end, cur, flags, &how);
     if (f->looked_ns != looked)
@@ -52,14 +50,9 @@ static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cur
     return r;
 }
 
-/* Time-out of the socket in ns; 0: none. */
 static uint64_t receive_timeout(struct shs_fd *f)
 {
-    struct timeval tv = {0};
-    socklen_t len = sizeof tv;
-    if (!(shs_load32(&f->end.ep->flags) & SHS_EPF_RCVTIMEO) || shs_sys_getsockopt(f->end.fd, SOL_SOCKET, SO_RCVTIMEO, &tv, &len) != 0)
-        return 0;
-    return (uint64_t)tv.tv_sec * 1000000000ull + (uint64_t)tv.tv_usec * 1000;
+    return shs_load32(&f->end.ep->flags) & SHS_EPF_RCVTIMEO ? shs_socket_timeout(f->end.fd, SO_RCVTIMEO) : 0;
 }
 
 /* Sleep on the socket and the bell, the ring staying open: 0 (look again), -EBUSY (another thread dozes there) or -errno. */
@@ -74,14 +67,9 @@ static long doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_ow
         r = -EBUSY;
     } else if (!shs_ring_waiting(dir) && (shs_load64(&dir->word) & SHS_WORD_OPEN)) {
         struct pollfd fds[2] = {{.fd = f->end.fd, .events = POLLIN}, {.fd = bell->fd, .events = POLLIN}};
-        uint64_t now = deadline ? shs_now() : 0;
-        struct timespec ts = {0, 0};
-        if (deadline > now) {
-            ts.tv_sec = (time_t)((deadline - now) / 1000000000ull);
-            ts.tv_nsec = (long)((deadline - now) % 1000000000ull);
-        }
+        struct timespec ts;
         shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
-        r = shs_n_ppoll(fds, 2, deadline ? &ts : NULL, NULL);
+        r = shs_n_ppoll(fds, 2, shs_time_left(deadline, &ts), NULL);
         if (r > 0 && fds[1].revents)
             shs_bell_drain(bell);
         if (r > 0 && fds[0].revents)
@@ -130,7 +118,7 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
                 f->takes = 0; /* a slow stream: nothing to gather */
             return 0;
         }
-        if (look_is_due(f, now)) {
+        if (now - f->looked_ns >= look_gap_ns(f)) {
             long r = try_recv(f, who, cur, flags, true, false);
             if (r != -EAGAIN) {
                 shs_spin_end(&spin, true);
@@ -206,9 +194,8 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
 }
 
 /* The message part of recvmsg: a stream has no address and no control data. */
-static long recv_msg(int fd, struct msghdr *msg, int flags, const struct timespec *deadline)
+static long recv_msg(int fd, struct msghdr *msg, int flags)
 {
-    (void)deadline;
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
     long r;
     if (g.ring && !(flags & ~RING_FLAGS)) {
@@ -301,14 +288,7 @@ ssize_t shs_i_readv(int fd, const struct iovec *iov, int iovcnt)
 
 ssize_t shs_i_recv(int fd, void *buf, size_t len, int flags)
 {
-    struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
-    if (SHS_UNLIKELY(g.ring)) {
-        shs_gate_leave(&g);
-        return recv_flat(fd, buf, len, flags, NULL, NULL);
-    }
-    long r = shs_n_recv(fd, buf, len, flags);
-    shs_gate_leave(&g);
-    return r;
+    return recv_flat(fd, buf, len, flags, NULL, NULL);
 }
 
 ssize_t shs_i___recv_chk(int fd, void *buf, size_t len, size_t room, int flags)
@@ -328,7 +308,7 @@ ssize_t shs_i___recvfrom_chk(int fd, void *buf, size_t len, size_t room, int fla
 
 ssize_t shs_i_recvmsg(int fd, struct msghdr *msg, int flags)
 {
-    return recv_msg(fd, msg, flags, NULL);
+    return recv_msg(fd, msg, flags);
 }
 
 int shs_i_recvmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags, struct timespec *timeout)
@@ -344,7 +324,7 @@ int shs_i_recvmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags, st
     unsigned n = 0;
     for (; n < vlen; n++) {
         int more = n && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0;
-        long r = recv_msg(fd, &vec[n].msg_hdr, (flags & ~MSG_WAITFORONE) | more, NULL);
+        long r = recv_msg(fd, &vec[n].msg_hdr, (flags & ~MSG_WAITFORONE) | more);
         if (r < 0)
             return n ? (int)n : (int)r;
         vec[n].msg_len = (unsigned)r;

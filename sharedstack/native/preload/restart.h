@@ -19,6 +19,16 @@ void shs_ring_quit(struct shs_fd *f);
 /* struct shs_rx.begin and .done for a member of an epoll set; the argument is its struct shs_fd. */
 bool shs_set_begin(void *fd_entry);
 void shs_set_done(void *fd_entry, bool opened);
+/* Time-out that `option` (SO_RCVTIMEO, SO_SNDTIMEO) sets, in ns; 0: none. */
+uint64_t shs_socket_timeout(int fd, int option);
+/* What is left until `deadline` (CLOCK_MONOTONIC, ns), as a time-out for a system call; NULL where there is no deadline (0). */
+static inline struct timespec *shs_time_left(uint64_t deadline, struct timespec *ts)
+{
+    uint64_t now = deadline ? shs_now() : 0, left = deadline > now ? deadline - now : 0;
+    ts->tv_sec = (time_t)(left / 1000000000ull);
+    ts->tv_nsec = (long)(left % 1000000000ull);
+    return deadline ? ts : NULL;
+}
 /* Is this process's thread the only one that can read here? */
 static inline bool shs_alone(const struct shs_fd *f)
 {

@@ -11,34 +11,19 @@
 #include "preload/restart.h"
 #include "shm/sys.h"
 
-/* Time-out of the socket's sends in ns; 0: none. */
-static uint64_t send_timeout(int fd)
-{
-    struct timeval tv = {0};
-    socklen_t len = sizeof tv;
-    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, &len) != 0)
-        return 0;
-    return (uint64_t)tv.tv_sec * 1000000000ull + (uint64_t)tv.tv_usec * 1000;
-}
-
 /* A blocking send that found no room, in no lock: 0 when there may be some, -EAGAIN after SO_SNDTIMEO, or -errno. */
 static long wait_writable(int fd, uint64_t *deadline)
 {
     if (!*deadline) {
-        uint64_t timeout = send_timeout(fd);
+        uint64_t timeout = shs_socket_timeout(fd, SO_SNDTIMEO);
         *deadline = timeout ? shs_now() + timeout : ~0ull;
     }
     struct pollfd p = {.fd = fd, .events = POLLOUT};
     for (;;) {
-        struct timespec ts, *left = NULL;
-        if (*deadline != ~0ull) {
-            uint64_t now = shs_now();
-            if (now >= *deadline)
-                return -EAGAIN;
-            ts = (struct timespec){(time_t)((*deadline - now) / 1000000000ull), (long)((*deadline - now) % 1000000000ull)};
-            left = &ts;
-        }
-        int r = shs_n_ppoll(&p, 1, left, NULL);
+        struct timespec ts;
+        if (shs_now() >= *deadline)
+            return -EAGAIN;
+        int r = shs_n_ppoll(&p, 1, shs_time_left(*deadline == ~0ull ? 0 : *deadline, &ts), NULL);
         if (r > 0)
             return 0;
         if (r < 0 && !(r == -EINTR && shs_restarts()))
