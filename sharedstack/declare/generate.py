@@ -106,7 +106,7 @@ def intercepts_header() -> str:
         out.append(f"/* {i.note or i.area} */\n{result} shs_i_{i.name}({_params(i)});")
         if i.ret == "void":
             continue
-        cast = "(intptr_t)" if star == "" else ""
+        cast = "(intptr_t)" if result == "intptr_t" else ""
         failed = "r == NULL" if i.error == "NULL" else f"r == {i.error}"
         out.append(
             f"static inline {result} shs_n_{i.name}({_params(i)})\n{{\n    {i.ret}{star}r = shs_real.{i.name}({_call(i)});\n"
@@ -135,8 +135,8 @@ def wrappers() -> str:
         body.append(f"        {ret}shs_real.{i.name}({_call(i)});")
         if i.ret == "void":
             body += ["        return;", "    }", f"    shs_i_{i.name}({_call(i)});"]
-        elif i.error == "NULL":
-            body += ["    }", f"    return ({i.ret})shs_pointer(shs_i_{i.name}({_call(i)}));"]
+        elif i.error in ("NULL", "SIG_ERR"):
+            body += ["    }", f"    return ({i.ret})shs_pointer(shs_i_{i.name}({_call(i)}), {i.error});"]
         else:
             body += ["    }", f"    return ({i.ret})shs_errno(shs_i_{i.name}({_call(i)}));"]
         out.append("\n".join([*body, "}\n"]))

@@ -29,6 +29,8 @@ CONSTANTS: dict[str, int] = {
     "RECORD_ALIGN": 16,
     "N_BELLS": 64,
     "N_TAKES": 64,
+    # a bell's armed number: its thread waits for the number itself to change (futex(2)), not for a datagram
+    "BELL_NAP": 1,
     # the 64-bit word of a direction: write index, open, bell, takers
     "WORD_INDEX_BITS": 46,
     "WORD_OPEN": 1 << 46,
@@ -87,7 +89,7 @@ BELL = Struct(
         Field(
             "armed",
             "u32",
-            "nonzero, another number each time, while its thread sleeps behind it; a writer rings, then changes it to 0",
+            "nonzero, another number each time, while its thread sleeps behind it (on this word: BELL_NAP); who rings changes it to 0",
             owner="slot and writers",
         ),
         Field("used", "u32", "thread tag of its owner; 0: free", owner="slot"),

@@ -47,6 +47,8 @@ OPTIONS: tuple[Option, ...] = (
         "full_us", 30, 0, 1_000_000, "µs", "how long a writer waits for room while the reader makes progress, before it goes by the kernel"
     ),
     Option("doze", 1, 0, 1, "", "0: never doze, sleep in the kernel"),
+    Option("nap_gap_us", 5000, 0, 1_000_000, "µs", "nap, behind a doorbell alone, only while data recently came within this time"),
+    Option("nap_ms", 20, 0, 1000, "ms", "longest nap; a peer's death is noticed so much later if no helper runs; 0: never"),
     Option(
         "doze_gap_us",
         500,

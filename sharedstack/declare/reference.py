@@ -30,6 +30,7 @@ AREAS: dict[str, str] = {
     "descriptor": "the kernel does it; the table of descriptors follows",
     "option": "the kernel does it; what the library must know is noted",
     "wait": "rings are looked at, all else is asked of the kernel; one wait for both",
+    "signal": "handlers run through one of the library's, so that its waits know of interruptions; the program is told of its own",
     "epoll": "the kernel's set is the set; members with open rings are reported beside it",
 }
 
@@ -109,7 +110,7 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
         ("setuid, setgid and kin", "capset", "chroot", "unshare", "setns", "prctl(PR_SET_SECCOMP)", "seccomp"),
         "the process keeps its mapping of the stack; under a filter the library makes system calls that the program did not ask for",
     ),
-    Missing(("sigaction", "signal", "siglongjmp"), "handlers run inside the library; one that jumps out of a call may leave a lock held"),
+    Missing(("sigset", "sysv_signal", "siglongjmp"), "handlers run inside the library; one that jumps out of a call may leave a lock held"),
     Missing(("pidfd_getfd",), "a process that takes a lifted socket so is not noticed"),
     Missing(
         ("ppoll_chk of 64-bit time", "__ppoll64", "__select64", "__recvmmsg64 and kin"),

@@ -10,6 +10,9 @@
  * Mutants: LOOK_BEFORE_ARM (no fence between arming and looking), DRAIN_AFTER_ARM, NO_BELL, TAKE_WITHOUT_TAKERS,
  * NO_LOOK_AFTER_TAKERS, NO_K_CHECK, K_LATE (record made before ksent of the last kernel send is added), NO_ROOM_CHECK,
  * CAS_INDEX_ONLY (publishing ignores open and takers).
+ *
+ * NAP: the reader may also sleep on the bell's word alone (futex), blind to the kernel's stream; so whoever sends by the kernel rings too.
+ * Its mutants: BLIND (bytes may be under way in the kernel when it falls asleep), KERNEL_UNRUNG, FIN_UNRUNG, RUNG_BEFORE_KSENT, WAKE_FIRST.
  */
 #ifndef N
 #define N 4
@@ -24,6 +27,27 @@ byte kv[N + 1]; byte sent, vis, kr;       /* the kernel's stream */
 byte ksent, taken;
 bit bell, armed, rung;                    /* dir.bell is set; bell.armed; a datagram waits in the bell */
 byte nx;                                  /* next byte due to the program */
+#ifdef NAP
+bit napping, asleep, woken;               /* armed for a nap; the futex's sleeper; its wake-up */
+
+inline wake() { atomic { if :: asleep -> woken = 1 :: else fi } }
+
+inline ring_nap() {
+    if
+    :: bell && napping ->
+#ifdef WAKE_FIRST
+        wake();
+        napping = 0
+#else
+        atomic { xn = napping; napping = 0 };
+        if :: xn -> wake() :: else fi
+#endif
+    :: else
+    fi
+}
+#else
+#define ring_nap() skip
+#endif
 
 inline publish(v) {
     atomic { xw = w; ok = open && takers == 0 };
@@ -49,14 +73,15 @@ inline publish(v) {
             :: else
             fi
         :: else
-        fi
+        fi;
+        if :: ok -> ring_nap() :: else fi
 #endif
     :: else -> ok = 0
     fi
 }
 
 active proctype Writer() {
-    byte i, xw; bit ok, xa;
+    byte i, xw; bit ok, xa, xn;
     do
     :: i < N ->
         if
@@ -66,13 +91,24 @@ active proctype Writer() {
 #ifdef K_LATE
             if :: i < N -> publish(i); if :: ok -> i++ :: else fi :: else fi;
 #endif
+#ifdef RUNG_BEFORE_KSENT
+            ring_nap();
             ksent++
+#else
+            ksent++;
+#ifndef KERNEL_UNRUNG
+            ring_nap()
+#endif
+#endif
         fi
     :: else -> break
     od;
     if :: true -> nx == N :: true fi;                           /* may wait for the reader first */
     atomic { kv[sent] = FIN; sent++ };
-    ksent++
+    ksent++;
+#ifndef FIN_UNRUNG
+    ring_nap()
+#endif
 }
 
 active proctype Net() {
@@ -137,6 +173,21 @@ active proctype Reader() {
                 armed = 0;
 #ifndef DRAIN_AFTER_ARM
                 rung = 0
+#endif
+#ifdef NAP
+            :: open ->
+                bell = 1;
+                napping = 1;
+                if
+                :: rd != w -> napping = 0; goto again
+#ifndef BLIND
+                :: rd == w && ksent != taken -> napping = 0; goto again
+#endif
+                :: else
+                fi;
+                atomic { if :: napping -> asleep = 1 :: else fi };
+                if :: asleep -> woken; atomic { asleep = 0; woken = 0 } :: else fi;
+                napping = 0
 #endif
             :: true ->                                    /* sleep in recv */
                 takers++;

@@ -59,7 +59,7 @@ class Outcome:
 # Per model: the variants that must hold, and the mutants that must fail. A case is a string of flags.
 MODELS: dict[str, tuple[list[str], list[str]]] = {
     "one-reader": (
-        [""],
+        ["", "NAP"],
         [
             "LOOK_BEFORE_ARM",
             "DRAIN_AFTER_ARM",
@@ -70,6 +70,11 @@ MODELS: dict[str, tuple[list[str], list[str]]] = {
             "K_LATE",
             "NO_ROOM_CHECK",
             "CAS_INDEX_ONLY",
+            "NAP BLIND",
+            "NAP KERNEL_UNRUNG",
+            "NAP FIN_UNRUNG",
+            "NAP RUNG_BEFORE_KSENT",
+            "NAP WAKE_FIRST",
         ],
     ),
     "two-readers": (

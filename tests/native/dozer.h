@@ -33,7 +33,7 @@ static inline bool dozer_open(const struct dozer *d)
 static inline long dozer_doze(struct dozer *d)
 {
     long r = 0;
-    shs_bell_arm(&d->bell);
+    shs_bell_arm(&d->bell, false);
     bool claimed = shs_bell_claim(d->env, d->who.lock_word, d->end->rx, &d->bell, d->alone);
     shs_fence();
     if (!claimed) {

@@ -95,7 +95,7 @@ static void *reader_of_two(void *arg)
         }
         if (came)
             continue;
-        shs_bell_arm(bell);
+        shs_bell_arm(bell, false);
         for (int i = 0; i < 2; i++)
             CHECK(shs_bell_claim(env[1], me->d[i].who.lock_word, me->d[i].end->rx, bell, i == 0), ==, true);
         shs_fence();

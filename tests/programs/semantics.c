@@ -381,6 +381,52 @@ static void interrupted(void)
     }
 }
 
+/* A millisecond after the call began: a reader that spins is not in the kernel yet. With several handlers, the one that runs counts. */
+static void interrupted_soon(void)
+{
+    int e[2];
+    warm_pair(e);
+    struct pollfd p = {.fd = e[0], .events = POLLIN};
+    int set = epoll_create1(0);
+    struct epoll_event event = {.events = EPOLLIN};
+    epoll_ctl(set, EPOLL_CTL_ADD, e[0], &event);
+    handle(SIGUSR1, on_alarm, 0);
+    for (int restart = 0; restart < 2; restart++) {
+        handle(SIGALRM, on_alarm, restart ? SA_RESTART : 0);
+        for (int i = 0; i < 5; i++) {
+            alarm_fd = restart ? e[1] : -1;
+            alarm_in(1);
+            show("recv", recv(e[0], buf, 100, 0));
+            alarm_fd = -1;
+            alarm_in(1);
+            show("poll", poll(&p, 1, 1000));
+            alarm_in(1);
+            show("epoll_wait", epoll_wait(set, &event, 1, 1000));
+        }
+    }
+    struct sigaction was;
+    show("sigaction", sigaction(SIGALRM, NULL, &was));
+    say("ours: %d, flags: %#x", was.sa_handler == on_alarm, (unsigned)was.sa_flags & ~0x04000000u);
+    say("signal says ours: %d", signal(SIGALRM, on_pipe) == on_alarm);
+    say("signal says ours: %d", signal(SIGALRM, SIG_IGN) == on_pipe);
+    say("and then: %d", signal(SIGALRM, on_alarm) == SIG_IGN);
+    sigaction(SIGALRM, NULL, &was);
+    say("restarts: %d", !!(was.sa_flags & SA_RESTART));
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    siginterrupt(SIGALRM, 1);
+#pragma GCC diagnostic pop
+    sigaction(SIGALRM, NULL, &was);
+    say("restarts: %d", !!(was.sa_flags & SA_RESTART));
+    alarm_in(1);
+    show("recv", recv(e[0], buf, 100, 0));
+    show("a bad signal", sigaction(0, NULL, &was));
+    show("another one", sigaction(SIGKILL, &was, NULL));
+    say("signal: %d", signal(SIGKILL, on_alarm) == SIG_ERR);
+    sigaction(SIGALRM, NULL, &was);
+    say("still ours: %d", was.sa_handler == on_alarm);
+}
+
 /* signal(7): a call with a time-out is never restarted. */
 static void interrupted_with_timeout(void)
 {
@@ -803,6 +849,7 @@ int main(int argc, char **argv)
         {"connecting", connecting},
         {"switching", switching},
         {"interrupted", interrupted},
+        {"interrupted_soon", interrupted_soon},
         {"interrupted_with_timeout", interrupted_with_timeout},
         {"interrupted_partly", interrupted_partly},
         {"copies", copies},

@@ -103,6 +103,13 @@ static bool bury_take(struct shs_env *env, uint32_t handle, uint32_t dead, uint3
     return done;
 }
 
+/* Was the dead one at the writing end of this direction? Its end comes by the kernel, and who naps there does not see that. */
+static bool wrote_there(struct shs_env *env, const struct shs_pair *pair, int d, uint32_t slot1)
+{
+    const struct shs_endpoint *ep = shs_endpoint_at(env->stack, shs_load32(&pair->endpoint[d]));
+    return shs_load32(&pair->dir[d].wslot) == slot1 || (ep && ep->slot == slot1);
+}
+
 int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
 {
     struct shs_env env = admin_env(stack_at, arena_at);
@@ -120,8 +127,8 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
             bool wrote = bury_lock(&dir->wlock, slot1);
             if (wrote && shs_index_diff(shs_word_index(shs_load64(&dir->word)), shs_chunk_base(dir->wchunk)) < 0)
                 shs_store64(&dir->wchunk, shs_load64(&dir->rchunk)); /* a larger chunk that was never switched to */
-            if (wrote && shs_load32(&dir->bell)) {
-                /* it may have died between publishing and ringing */
+            if (shs_load32(&dir->bell) && (wrote || wrote_there(&env, pair, d, slot1))) {
+                /* it may also have died between publishing and ringing */
                 if (env.bell_fd < 0)
                     env.bell_fd = (int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
                 shs_bell_ring(&env, NULL, shs_load32(&dir->bell));

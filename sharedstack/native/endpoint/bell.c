@@ -1,6 +1,6 @@
 #include "endpoint/bell.h"
 
-#include <stdio.h>
+#include <linux/futex.h>
 #include <sys/random.h>
 #include <sys/un.h>
 
@@ -96,15 +96,29 @@ bool shs_bell_ring(struct shs_env *env, struct shs_direction *dir, uint32_t hand
         return false;
     if (dir)
         shs_set64(&dir->pub_ns, shs_now()); /* the woken reader learns how long it really waited */
+    if (armed & SHS_BELL_NAP) {
+        if (!shs_cas32(&bell->armed, armed, 0))
+            return false;
+        (void)SHS_SYS(syscall(SYS_futex, &bell->armed, FUTEX_WAKE, 1, NULL, NULL, 0));
+        shs_count(env, SHS_CTR_BELLS, 1);
+        return true;
+    }
     shs_bell_send(env, bell);
     shs_cas32(&bell->armed, armed, 0);
     return true;
 }
 
-void shs_bell_arm(struct shs_bell_own *own)
+void shs_bell_arm(struct shs_bell_own *own, bool nap)
 {
-    own->number = own->number + 1 ? own->number + 1 : 1;
-    __atomic_store_n(&own->bell->armed, own->number, __ATOMIC_SEQ_CST);
+    own->number = own->number + 2 ? own->number + 2 : 2;
+    __atomic_store_n(&own->bell->armed, own->number | (nap ? SHS_BELL_NAP : 0), __ATOMIC_SEQ_CST);
+}
+
+long shs_bell_nap(struct shs_bell_own *own, uint64_t most_ns)
+{
+    struct timespec ts = {(time_t)(most_ns / 1000000000ull), (long)(most_ns % 1000000000ull)};
+    long r = SHS_SYS(syscall(SYS_futex, &own->bell->armed, FUTEX_WAIT, own->number | SHS_BELL_NAP, &ts, NULL, 0));
+    return r == -EAGAIN ? 0 : r;
 }
 
 void shs_bell_disarm(struct shs_bell_own *own)

@@ -60,6 +60,9 @@ bool shs_taker_enter(struct shs_env *env, struct shs_direction *dir);
 int shs_taker_enter_unlocked(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir);
 /* The native call took n stream bytes (0: none). */
 void shs_taker_leave(struct shs_env *env, struct shs_direction *dir, uint64_t n);
+/* Is the bell rung for whatever may come next: nothing is left in the kernel, and all who may send there do it under count? A death is
+ * not rung for, or later, by the helper. */
+bool shs_end_rung_for(struct shs_env *env, const struct shs_end *end);
 /* Bytes waiting in the ring of the end, for SIOCINQ. */
 size_t shs_end_pending(struct shs_env *env, const struct shs_who *who, struct shs_end *end);
 /* Shut the ring if it is open. Any thread of the opener, or whoever finds it dead. */

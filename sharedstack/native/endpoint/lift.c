@@ -8,6 +8,7 @@
 #include "endpoint/lift.h"
 
 #include "endpoint/anchor.h"
+#include "endpoint/bell.h"
 #include "shm/lock.h"
 #include "shm/sys.h"
 #include "shm/units.h"
@@ -198,6 +199,8 @@ void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1,
     if (shs_end_of(env, ep1, &end)) {
         __atomic_fetch_or(&end.rx->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
         shs_add64(&end.tx->ksent, 1); /* the FIN: a reader that spares itself looks at the kernel has to see one coming */
+        if (shs_load32(&end.tx->bell))
+            shs_bell_ring(env, end.tx, shs_load32(&end.tx->bell)); /* it naps no more: it waits where the FIN will come */
         if (shs_ring_waiting(end.rx)) {
             /* close(2) with unread data resets the connection (RFC 1122, 4.2.2.13); the kernel cannot see ours */
             struct linger now = {1, 0};

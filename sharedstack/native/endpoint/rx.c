@@ -75,6 +75,15 @@ bool shs_ring_close(struct shs_direction *dir)
     return __atomic_fetch_and(&dir->word, ~SHS_WORD_OPEN, __ATOMIC_SEQ_CST) & SHS_WORD_OPEN;
 }
 
+bool shs_end_rung_for(struct shs_env *env, const struct shs_end *end)
+{
+    const struct shs_pair *pair = shs_pair_at(env->arena, end->ep->pair);
+    const struct shs_endpoint *peer = pair ? shs_endpoint_at(env->stack, shs_load32(&pair->endpoint[1 - (end->ep->side & 1)])) : NULL;
+    return peer && shs_load32(&peer->state) == SHS_EP_LIVE && shs_load32(&end->rx->tx_on) == SHS_ON &&
+           !(shs_load32(&peer->flags) & (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_WRSHUT)) &&
+           shs_slot_alive(env->stack, peer->slot) && shs_load64(&end->rx->ksent) == shs_load64(&end->rx->taken) && !end->ep->error;
+}
+
 size_t shs_end_pending(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
 {
     int r = shs_lock(env, &end->rx->rlock, who->lock_word);

@@ -21,7 +21,7 @@ void shs_dir_repair_writer(struct shs_direction *dir)
         shs_store32(&dir->tx_on, SHS_RECOUNT);
 }
 
-/* A reader that may not be spinning learns when data came, and is woken if it dozes. */
+/* A reader that may not be spinning learns when data came, and is woken if it dozes; or naps, and does not see the kernel's bytes. */
 static void published(struct shs_env *env, struct shs_end *end)
 {
     uint32_t bell = shs_load32(&end->tx->bell);
@@ -107,6 +107,8 @@ static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_cur
         shs_set64(&end->ep->tx_kernel, shs_peek64(&end->ep->tx_kernel) + (uint64_t)r);
         shs_count(env, SHS_CTR_TX_KERNEL_BYTES, (uint64_t)r);
         shs_cursor_advance(cur, (size_t)r);
+        shs_fence();
+        published(env, end);
     }
     return r;
 }
@@ -170,6 +172,8 @@ long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct 
         shs_set64(&end->tx->pub_ns, shs_now());
         shs_set64(&end->ep->tx_kernel, shs_peek64(&end->ep->tx_kernel) + (uint64_t)r);
         shs_count(env, SHS_CTR_TX_KERNEL_BYTES, (uint64_t)r);
+        shs_fence();
+        published(env, end);
     }
     shs_unlock(&end->tx->wlock);
     return r;
@@ -190,6 +194,8 @@ long shs_end_shutdown(struct shs_env *env, const struct shs_who *who, struct shs
         shs_ring_close(end->rx);
     }
     r = shs_sys_shutdown(end->fd, how);
+    shs_fence();
+    published(env, end);
     shs_unlock(&end->tx->wlock);
     return r;
 }

@@ -24,11 +24,11 @@ static inline ssize_t shs_errno(ssize_t r)
     return r;
 }
 
-static inline void *shs_pointer(intptr_t r)
+static inline void *shs_pointer(intptr_t r, void *failed)
 {
     if (r < 0 && r > -4096) {
         errno = (int)-r;
-        return NULL;
+        return failed;
     }
     return (void *)r;
 }

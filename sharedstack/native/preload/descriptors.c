@@ -245,15 +245,3 @@ uint64_t shs_socket_timeout(int fd, int option)
         return 0;
     return (uint64_t)tv.tv_sec * 1000000000ull + (uint64_t)tv.tv_usec * 1000;
 }
-
-/* sigaction(2), signal(7): a wait is restarted only if the handler that ran was installed with SA_RESTART. We do not know which
- * one ran; if all have it, neither does it matter. */
-bool shs_restarts(void)
-{
-    for (int sig = 1; sig < 32; sig++) {
-        struct sigaction act;
-        if (sigaction(sig, NULL, &act) == 0 && act.sa_handler != SIG_DFL && act.sa_handler != SIG_IGN && !(act.sa_flags & SA_RESTART))
-            return false;
-    }
-    return true;
-}

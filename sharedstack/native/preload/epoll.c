@@ -10,6 +10,7 @@
 #include "intercepts.gen.h"
 #include "preload/gate.h"
 #include "preload/restart.h"
+#include "preload/signals.h"
 #include "shm/sys.h"
 
 #define DOZE_MOST 64          /* rings to be looked at before a doze; with more, sleeping is as cheap */
@@ -161,7 +162,7 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
     struct timespec ts;
     int r = 0;
     if (bell)
-        shs_bell_arm(bell);
+        shs_bell_arm(bell, false);
     shs_set_lock(set);
     bool alone = set->sleepers++ == 0;
     if (bell && set->n_bells < SHS_SET_BELLS)
@@ -204,6 +205,7 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
 static int wait_set(struct shs_set *set, int epfd, struct epoll_event *events, int max, uint64_t deadline, const sigset_t *mask)
 {
     uint64_t now = 0, start = 0, came = 0;
+    struct shs_signal_mark mark = shs_signal_mark();
     for (bool first = true;; first = false) {
         int n = look(set, epfd, events, max, &now, first ? NULL : &came);
         if (first)
@@ -219,7 +221,7 @@ static int wait_set(struct shs_set *set, int epfd, struct epoll_event *events, i
         bool hit = false;
         if (!mask) {
             shs_spin_begin(&spin, &shs_proc.env, &set->gap, now, set->peer_cpu);
-            while (!(hit = any_ready(set, epfd)) && shs_spin_step(&spin, &now) == SHS_SPIN_ON)
+            while (!(hit = any_ready(set, epfd)) && shs_spin_step(&spin, &now) == SHS_SPIN_ON && !shs_interrupted(mark, false))
                 if (now - set->looked_ns >= look_gap(set) || (deadline && now >= deadline))
                     if ((n = look(set, epfd, events, max, &now, NULL)) != 0 || (deadline && now >= deadline))
                         break;
@@ -234,6 +236,8 @@ static int wait_set(struct shs_set *set, int epfd, struct epoll_event *events, i
                 continue;
             }
         }
+        if (shs_interrupted(mark, false))
+            return -EINTR;
         n = sleep_set(set, epfd, events, max, deadline, mask);
         if (n != 0)
             return n == -EAGAIN ? 0 : n;

@@ -9,7 +9,9 @@
 #include "intercepts.gen.h"
 #include "preload/epoll.h"
 #include "preload/gate.h"
+#include "preload/nap.h"
 #include "preload/restart.h"
+#include "preload/signals.h"
 #include "shm/sys.h"
 
 #define STACK_FDS 64
@@ -70,12 +72,19 @@ static int look(struct waiting *w, bool due)
     return merge(w, true);
 }
 
+/* The one ring of a wait that nothing but a ring of the bell can end: a nap will do for it. NULL: there is more to watch. */
+static struct shs_fd *nap_on(const struct waiting *w)
+{
+    struct shs_fd *f = w->n == 1 && !w->mask && !(w->fds[0].events & ~(POLLIN | POLLRDNORM)) ? ring_of(&w->fds[0]) : NULL;
+    return f && shs_may_nap(f, w->deadline) ? f : NULL;
+}
+
 /* Sleep on the descriptors and the bell, the rings staying open: 0 (look again), -EBUSY (another thread dozes on one) or -errno. */
 static int doze(struct waiting *w, struct shs_bell_own *bell)
 {
     struct timespec ts;
     bool claimed = true;
-    shs_bell_arm(bell);
+    shs_bell_arm(bell, false);
     for (nfds_t i = 0; i < w->n && claimed; i++) {
         struct shs_fd *f = ring_of(&w->fds[i]);
         if (f)
@@ -135,6 +144,7 @@ static int wait_fds(struct waiting *w, bool poll_only)
 {
     struct shs_thread *t = &shs_self;
     const struct shs_options *opt = &shs_proc.env.opt;
+    struct shs_signal_mark mark = shs_signal_mark();
     uint64_t start = shs_now(), now = start;
     int r = look(w, w->writers || now - t->looked_ns >= opt->look_us * 1000);
     if (w->writers || r <= 0)
@@ -152,7 +162,7 @@ static int wait_fds(struct waiting *w, bool poll_only)
                     if ((hit = (r = look(w, true)) != 0))
                         break;
                 }
-                if (w->deadline && now >= w->deadline)
+                if ((w->deadline && now >= w->deadline) || shs_interrupted(mark, false))
                     break;
             }
             shs_spin_end(&spin, hit);
@@ -163,15 +173,24 @@ static int wait_fds(struct waiting *w, bool poll_only)
         }
         if (w->deadline && shs_now() >= w->deadline)
             return look(w, true);
+        if (shs_interrupted(mark, false))
+            return -EINTR;
+        struct shs_fd *alone = nap_on(w);
+        t->gap.cheap = alone;
         struct shs_bell_own *bell = bell_for(w);
         bool answered = false;
-        r = bell ? doze(w, bell) : -EBUSY;
-        if (r == -EBUSY)
+        r = bell && alone ? (int)shs_nap(alone, w->who, bell) : -EBUSY;
+        bool napped = r == 0;
+        if (r == -ETIMEDOUT && shs_interrupted(mark, false))
+            return -EINTR; /* at the very end of the nap */
+        if (bell && (r == -EBUSY || (r == -ETIMEDOUT && opt->eager)))
+            r = doze(w, bell);
+        if (r == -EBUSY || r == -ETIMEDOUT)
             r = sleep_natively(w, &answered);
         shs_gap_note(&shs_proc.env, &t->gap, start, 0);
         if (r < 0 || answered)
             return r;
-        r = look(w, true);
+        r = look(w, !napped);
         t->looked_ns = now = shs_now();
         if (r != 0 || (w->deadline && now >= w->deadline))
             return r;

@@ -53,6 +53,9 @@ struct shs_fd {
 };
 
 struct shs_thread {
+    struct shs_signal_mark {
+        uint32_t all, breaking; /* without SA_RESTART */
+    } handled;                  /* handlers of the program that ran in this thread */
     uint32_t hazard;             /* (descriptor << 1 | receive) + 1 of the call in progress */
     const struct pollfd *polled; /* array of a native poll in progress; under threads_lock */
     nfds_t n_polled;

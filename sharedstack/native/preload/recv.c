@@ -9,7 +9,9 @@
 #include "intercepts.gen.h"
 #include "preload/attach.h"
 #include "preload/gate.h"
+#include "preload/nap.h"
 #include "preload/restart.h"
+#include "preload/signals.h"
 #include "shm/sys.h"
 
 #define RING_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_PEEK | MSG_WAITALL | MSG_CMSG_CLOEXEC)
@@ -60,7 +62,7 @@ static long doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_ow
 {
     struct shs_direction *dir = f->end.rx;
     long r = 0;
-    shs_bell_arm(bell);
+    shs_bell_arm(bell, false);
     bool claimed = shs_bell_claim(&shs_proc.env, who->lock_word, dir, bell, shs_alone(f));
     shs_fence();
     if (!claimed) {
@@ -104,7 +106,8 @@ static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct s
 }
 
 /* Nothing is there: wait. 0: try again; >0 bytes that a native sleep brought; -errno. *ended: a native sleep ended, its result counts. */
-static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, uint64_t deadline, bool *ended)
+static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, uint64_t deadline,
+                      struct shs_signal_mark mark, bool *ended)
 {
     struct shs_direction *dir = f->end.rx;
     uint64_t start = shs_now(), now = start;
@@ -127,20 +130,29 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
                 return r;
             }
         }
-        if (deadline && now >= deadline)
+        if ((deadline && now >= deadline) || shs_interrupted(mark, !deadline))
             break;
     }
     shs_spin_end(&spin, false);
     if (deadline && shs_now() >= deadline)
         return -EAGAIN;
+    if (shs_interrupted(mark, !deadline)) /* with SO_RCVTIMEO the kernel never restarts, signal(7) */
+        return -EINTR;
     bool same_cpu = shs_peek32(&dir->wcpu) == shs_peek32(&dir->rcpu), again = false;
     struct shs_bell_own *bell = NULL;
+    f->gap.cheap = shs_may_nap(f, deadline);
     if ((shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_gap_doze(&shs_proc.env, &f->gap) &&
         (shs_proc.env.opt.eager || !same_cpu || f->streak < STREAK_SLEEP))
         bell = shs_bell();
-    long r = bell ? doze(f, who, bell, deadline) : -EBUSY;
+    long r = bell && f->gap.cheap ? shs_nap(f, who, bell) : -EBUSY;
+    if (r == -EBUSY && bell)
+        r = doze(f, who, bell, deadline);
+    if (r == -ETIMEDOUT && shs_interrupted(mark, !deadline))
+        r = -EINTR; /* at the very end of the nap */
+    if (r == -ETIMEDOUT) /* nothing soon: now as those who wait long */
+        r = shs_proc.env.opt.eager ? doze(f, who, bell, deadline) : -EBUSY;
     if (r != -EBUSY) {
-        if (r == -EINTR && !deadline && shs_restarts()) /* with SO_RCVTIMEO the kernel never restarts, signal(7) */
+        if (r == -EINTR && !deadline && shs_restarts(mark))
             r = 0;
         f->streak = shs_end_pending(&shs_proc.env, who, &f->end) > 1024 ? f->streak + 1 : 0;
     } else {
@@ -167,6 +179,7 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
     shs_cursor_init(&cur, iov, count);
     bool nonblock = (flags & MSG_DONTWAIT) || (shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK);
     uint64_t timeout = 0, deadline = 0;
+    struct shs_signal_mark mark = shs_signal_mark();
     long total = 0;
     if (cur.left == 0) { /* nothing to receive: the kernel says what that means, unless the ring holds something */
         struct msghdr none = {0};
@@ -180,7 +193,7 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
             bool ended = false;
             if (!deadline && (timeout = receive_timeout(f)))
                 deadline = shs_now() + timeout;
-            r = wait_recv(f, g->who, &cur, flags, deadline, &ended);
+            r = wait_recv(f, g->who, &cur, flags, deadline, mark, &ended);
             if (r == 0 && !ended)
                 continue;
         }

@@ -1,12 +1,10 @@
 /*
- * Purpose: small things that several interceptors need: whether an interrupted wait goes on, what a received message did to the
+ * Purpose: small things that several interceptors need: what a received message did to the
  * descriptor table, receives with flags that only the kernel has, and the epoll set's say on opening a ring.
  */
 #pragma once
 #include "preload/gate.h"
 
-/* After EINTR from a wait of ours: would the kernel have restarted the program's own call (SA_RESTART on every handler)? */
-bool shs_restarts(void);
 /* Descriptors came by SCM_RIGHTS: their numbers mean something new. */
 void shs_received_rights(struct msghdr *msg);
 /* Descriptors are about to be passed on: from now on another process may use them too. */

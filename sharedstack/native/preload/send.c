@@ -9,11 +9,13 @@
 #include "intercepts.gen.h"
 #include "preload/gate.h"
 #include "preload/restart.h"
+#include "preload/signals.h"
 #include "shm/sys.h"
 
 /* A blocking send that found no room, in no lock: 0 when there may be some, -EAGAIN after SO_SNDTIMEO, or -errno. */
 static long wait_writable(int fd, uint64_t *deadline)
 {
+    struct shs_signal_mark mark = shs_signal_mark();
     if (!*deadline) {
         uint64_t timeout = shs_socket_timeout(fd, SO_SNDTIMEO);
         *deadline = timeout ? shs_now() + timeout : ~0ull;
@@ -26,7 +28,7 @@ static long wait_writable(int fd, uint64_t *deadline)
         int r = shs_n_ppoll(&p, 1, shs_time_left(*deadline == ~0ull ? 0 : *deadline, &ts), NULL);
         if (r > 0)
             return 0;
-        if (r < 0 && !(r == -EINTR && shs_restarts()))
+        if (r < 0 && !(r == -EINTR && shs_restarts(mark)))
             return r;
     }
 }

@@ -8,6 +8,8 @@
 #define PROBES_PER_BURST 10  /* so that the peer sees 8 quick answers in a row, and spins long enough for us to see 4 of its own */
 #define LATE_MOST 4
 #define COUNTED_AFTER 12     /* steps after which a spin is counted */
+#define HOLD_NS 10000000ull  /* and twice as long each time, up to 16 times */
+#define TRUSTED_AFTER 64
 #define MOVE_AFTER 128       /* waits */
 #define MOVE_AGAIN_NS 50000000ull
 
@@ -65,7 +67,11 @@ void shs_spin_begin(struct shs_spin *spin, struct shs_env *env, struct shs_gap *
     if (opt->spin_always) {
         us = opt->spin_us;
     } else if (!crowded(env, peer_cpu)) {
-        if (__builtin_popcount(gap->late) <= LATE_MOST) {
+        bool soon = __builtin_popcount(gap->late) <= LATE_MOST;
+        if (gap->spinning && !soon && gap->cheap)
+            gap->hold_until_ns = now + (HOLD_NS << (gap->held < 4 ? gap->held++ : 4));
+        gap->spinning = soon && now >= gap->hold_until_ns;
+        if (gap->spinning) {
             gap->in_vain = 0;
             us = opt->spin_us;
         } else if (gap->probes || now >= gap->probe_at_ns) {
@@ -122,9 +128,15 @@ bool shs_gap_doze(const struct shs_env *env, const struct shs_gap *gap)
     return env->opt.doze && (env->opt.eager || __builtin_popcount(gap->later) <= LATE_MOST);
 }
 
+/*
+ * Whoever wakes late begins its next wait late, and sees short waits where data comes at a steady pace; once it spins it sees how long
+ * they are. Where not spinning is cheap, spins that did not pay are believed for a while, whatever the waits after them look like.
+ */
 void shs_gap_note(struct shs_env *env, struct shs_gap *gap, uint64_t start_ns, uint64_t came_ns)
 {
     uint64_t came = came_ns ? came_ns : shs_now(), ns = came > start_ns ? came - start_ns : 0;
     gap->late = (gap->late << 1 | (ns > env->opt.spin_gap_us * 1000)) & 0xff;
-    gap->later = (gap->later << 1 | (ns > env->opt.doze_gap_us * 1000)) & 0xff;
+    if (gap->spinning && !(gap->late & 1) && ++gap->trusted >= TRUSTED_AFTER)
+        gap->trusted = gap->held = 0;
+    gap->later = (gap->later << 1 | (ns > (gap->cheap ? env->opt.nap_gap_us : env->opt.doze_gap_us) * 1000)) & 0xff;
 }

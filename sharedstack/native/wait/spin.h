@@ -15,6 +15,10 @@ struct shs_gap {
     uint32_t probes;      /* probing spins left in the present burst */
     uint32_t in_vain;     /* bursts of probes in a row after which nothing had changed */
     uint64_t probe_at_ns; /* when the next burst begins */
+    bool spinning;        /* the last wait was spun through, or should have been, not as a probe */
+    bool cheap;           /* a wait that is not spun through costs little (a nap) */
+    uint32_t held, trusted; /* times that spinning was given up; waits soon over since then */
+    uint64_t hold_until_ns; /* no spins but probes before */
     uint32_t together;    /* waits in a row, soon over, that began on the awaited peer's CPU */
     uint32_t moved;       /* times that we moved away from it in vain */
     uint64_t move_at_ns;  /* not before */

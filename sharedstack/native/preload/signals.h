@@ -1,0 +1,23 @@
+/*
+ * Purpose: know whether a signal handler of the program ran during a call of ours. The kernel interrupts a wait of its own; ours goes on
+ * (a spin), or ends for another reason at that very moment (a nap), and has to say EINTR where the kernel would. Handlers are
+ * installed with ours in front of them; the program is told of its own.
+ */
+#pragma once
+#include "preload/process.h"
+
+/* The thread's handlers so far: taken when a call begins. */
+static inline struct shs_signal_mark shs_signal_mark(void)
+{
+    return shs_self.handled;
+}
+
+/* Has a handler run since, of the kind that ends the wait? signal(7): without SA_RESTART, or any where the call is never restarted. */
+static inline bool shs_interrupted(struct shs_signal_mark since, bool restartable)
+{
+    const struct shs_signal_mark *now = &shs_self.handled;
+    return restartable ? now->breaking != since.breaking : now->all != since.all;
+}
+
+/* A wait of ours ended with EINTR: would the kernel have gone on with the program's own call? */
+bool shs_restarts(struct shs_signal_mark since);
