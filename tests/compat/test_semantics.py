@@ -17,7 +17,7 @@ from compat.fix_lab import EAGER_SHARE, PROGRAMS, Builder, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-SUITES = ("semantics", "processes", "threads")
+SUITES = ("semantics", "pointers", "processes", "threads")
 
 # by design; a scene of its own tally
 MOSTLY_KERNEL = {
@@ -42,7 +42,6 @@ AWAKE = ("eager", "spinning")
 
 # Bugs known and not yet repaired: scene, ways, what differs. Strict: whoever repairs one removes its line.
 BUGS: dict[str, tuple[tuple[str, ...], str]] = {
-    "bad_address": (ALL, "SIGSEGV in the library for EFAULT"),
     "stdio_unread": (ALL, "bytes in the ring when fdopen comes are lost to stdio"),
 }
 

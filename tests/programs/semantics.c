@@ -221,16 +221,6 @@ static void nothing_of_nothing(void)
     show("recv of nothing", recv(e[1], buf, 0, MSG_DONTWAIT));
 }
 
-static void bad_address(void)
-{
-    int e[2];
-    warm_pair(e);
-    show("send", send(e[0], (void *)8, 10, 0));
-    put(e[0], 5);
-    show("recv", recv(e[1], (void *)8, 5, 0));
-    show("the bytes are still there", recv(e[1], buf, 10, 0));
-}
-
 static void unread_count(void)
 {
     int e[2], n = -1;
@@ -842,7 +832,6 @@ int main(int argc, char **argv)
         {"flags", flags},
         {"nothing", nothing},
         {"nothing_of_nothing", nothing_of_nothing},
-        {"bad_address", bad_address},
         {"unread_count", unread_count},
         {"end_again", end_again},
         {"end_not_waiting", end_not_waiting},

@@ -244,7 +244,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
     for (;;) {
         uint64_t need = 0, taken = shs_load64(&dir->taken);
         r = shs_ring_pull(env, dir, cur, taken, peek, who->lock_word, &need);
-        if (r > 0 && peek)
+        if ((r > 0 && peek) || SHS_UNLIKELY(r == -EFAULT))
             break;
         if (r > 0) {
             shs_set64(&end->ep->rx_local, shs_peek64(&end->ep->rx_local) + (uint64_t)r);

@@ -134,6 +134,10 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
                 shs_count(env, SHS_CTR_TX_FULL_KERNEL, 1);
             continue;
         }
+        if (r == -EFAULT) { /* the kernel says what that means, and takes what comes before it */
+            ring = false;
+            continue;
+        }
         if (r == SHS_RING_DEAD) {
             shs_ring_close(dir);
             shs_count(env, SHS_CTR_OPENER_DEAD, 1);

@@ -12,6 +12,7 @@
 #include "preload/epoll.h"
 #include "preload/gate.h"
 #include "preload/restart.h"
+#include "preload/signals.h"
 #include "shm/sys.h"
 
 static void now_is(int fd, uint32_t state)
@@ -31,6 +32,8 @@ int shs_i_socket(int domain, int type, int protocol)
     if (fd >= 0) {
         bool tcp = (domain == AF_INET || domain == AF_INET6) && (type & 15) == SOCK_STREAM && (protocol == 0 || protocol == IPPROTO_TCP);
         now_is(fd, tcp ? SHS_FD_NEW : SHS_FD_KERNEL);
+        if (tcp)
+            shs_guard_memory();
     }
     return fd;
 }

@@ -11,6 +11,7 @@
 #include "preload/gate.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
+#include "shm/probe.h"
 #include "shm/sys.h"
 
 #define DOZE_MOST 64          /* rings to be looked at before a doze; with more, sleeping is as cheap */
@@ -250,7 +251,10 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t time
     struct shs_fd *f = shs_fd_look(epfd);
     struct shs_set *set = f && f->state == SHS_FD_EPOLL ? f->epoll : NULL;
     struct timespec ts = {(time_t)(timeout_ns / 1000000000), (long)(timeout_ns % 1000000000)};
-    if (!set || max <= 0)
+    bool nowhere = set && max > 0 && shs_guarding && !shs_writable(events, sizeof *events);
+    if (nowhere && any_ready(set, epfd))
+        return -EFAULT;
+    if (!set || max <= 0 || nowhere)
         return wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
     if (shs_proc.attach != SHS_ATTACHED || !set->n_opened || !shs_who()) {
         /* counted as a sleeper all the same: another thread may attach, read, and want to open a ring */

@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 
 #include "endpoint/lift.h"
+#include "preload/signals.h"
 #include "shm/sys.h"
 
 /* First use of a descriptor that no call of ours made: inherited over exec, received, or not a socket at all. */
@@ -19,6 +20,7 @@ static void classify(struct shs_fd *f, int fd)
         const struct shs_who *who = fd > 2 && shs_attach(fd) ? shs_who() : NULL;
         int ep1 = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
         state = SHS_FD_TCP;
+        shs_guard_memory();
         if (ep1 > 0) {
             f->ep1 = (uint32_t)ep1;
             shs_ep_refs(f->ep1, 1);

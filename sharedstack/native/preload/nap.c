@@ -20,6 +20,8 @@ long shs_nap(struct shs_fd *f, const struct shs_who *who, struct shs_bell_own *b
         if (r == 0) {
             shs_count(&shs_proc.env, SHS_CTR_NAPS, 1);
             r = shs_bell_nap(bell, shs_proc.env.opt.nap_ms * 1000000);
+            if (!shs_ring_waiting(dir))
+                f->looked_ns = 0; /* rung for something else: it is in the kernel */
         }
     }
     shs_bell_disarm(bell);

@@ -1,5 +1,5 @@
 /*
- * poll, ppoll, select, pselect: one wait over an array. Paired members are looked at in their rings; everything else, and writability, is
+ * poll and ppoll, and the wait over an array that select uses too. Paired members are looked at in their rings; everything else, and writability, is
  * asked of the kernel. Asleep, each paired member counts a taker, so that its writer uses the kernel.
  */
 #include "common.h"
@@ -10,6 +10,7 @@
 #include "preload/epoll.h"
 #include "preload/gate.h"
 #include "preload/nap.h"
+#include "preload/poll.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
@@ -197,10 +198,9 @@ static int wait_fds(struct waiting *w, bool poll_only)
     }
 }
 
-/* Does another thread have to know that we poll natively: is there a connection in it that it might bring under count? */
-static bool uncounted(const struct pollfd *fds, nfds_t n)
+bool shs_poll_uncounted(const struct pollfd *fds, nfds_t n)
 {
-    for (nfds_t i = 0; i < n; i++) {
+    for (nfds_t i = 0; shs_guarding && shs_readable(fds, n * sizeof *fds) && i < n; i++) {
         struct shs_fd *f = fds[i].fd >= 0 ? shs_fd_look(fds[i].fd) : NULL;
         if (f && f->state >= SHS_FD_TCP && f->state <= SHS_FD_PAIRED)
             return true;
@@ -226,10 +226,11 @@ static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers)
     return found && shs_who();
 }
 
-static int poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, bool *native)
+int shs_poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, bool *native)
 {
     bool writers = false;
-    *native = !has_ring(fds, n, &writers) || (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999));
+    *native = !shs_guarding || !shs_readable(fds, n * sizeof *fds) || !has_ring(fds, n, &writers) ||
+              (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999));
     if (*native)
         return 0;
     struct pollfd few[STACK_FDS + 1], *copy = few;
@@ -257,10 +258,10 @@ int shs_i_poll(struct pollfd *fds, nfds_t n, int timeout)
 {
     struct timespec ts = {timeout / 1000, timeout % 1000 * 1000000L};
     bool native;
-    int r = poll_any(fds, n, timeout < 0 ? NULL : &ts, NULL, &native);
+    int r = shs_poll_any(fds, n, timeout < 0 ? NULL : &ts, NULL, &native);
     if (!native)
         return r;
-    bool seen = uncounted(fds, n) && shs_list_thread();
+    bool seen = shs_poll_uncounted(fds, n) && shs_list_thread();
     if (seen)
         shs_polling(fds, n);
     r = shs_n_poll(fds, n, timeout);
@@ -277,10 +278,10 @@ int shs_i___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
 int shs_i_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *sigmask)
 {
     bool native;
-    int r = poll_any(fds, n, timeout, sigmask, &native);
+    int r = shs_poll_any(fds, n, timeout, sigmask, &native);
     if (!native)
         return r;
-    bool seen = uncounted(fds, n) && shs_list_thread();
+    bool seen = shs_poll_uncounted(fds, n) && shs_list_thread();
     if (seen)
         shs_polling(fds, n);
     r = shs_n_ppoll(fds, n, timeout, sigmask);
@@ -292,99 +293,4 @@ int shs_i_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, co
 int shs_i___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *sigmask, size_t room)
 {
     return room / sizeof *fds < n ? shs_n___ppoll_chk(fds, n, timeout, sigmask, room) : shs_i_ppoll(fds, n, timeout, sigmask);
-}
-
-/* The sets as an array, one entry a descriptor; the number of entries, or -1: too many for the stack, or nothing of ours. */
-static int to_array(int n, fd_set *rd, fd_set *wr, fd_set *ex, struct pollfd *out, int room)
-{
-    int count = 0;
-    for (int fd = 0; fd < n; fd++) {
-        short events = (short)((rd && FD_ISSET(fd, rd) ? POLLIN : 0) | (wr && FD_ISSET(fd, wr) ? POLLOUT : 0) |
-                               (ex && FD_ISSET(fd, ex) ? POLLPRI : 0));
-        if (!events)
-            continue;
-        if (count == room)
-            return -1;
-        out[count++] = (struct pollfd){.fd = fd, .events = events};
-    }
-    return count;
-}
-
-/* select(2): readable is POLLIN, POLLHUP or POLLERR; writable POLLOUT or POLLERR; exceptional POLLPRI. */
-static int from_array(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct pollfd *fds, int count)
-{
-    int bits = 0;
-    for (int i = 0; i < count; i++)
-        if (fds[i].revents & POLLNVAL)
-            return -EBADF;
-    for (int fd = 0; fd < n; fd++) {
-        if (rd)
-            FD_CLR(fd, rd);
-        if (wr)
-            FD_CLR(fd, wr);
-        if (ex)
-            FD_CLR(fd, ex);
-    }
-    for (int i = 0; i < count; i++) {
-        int fd = fds[i].fd;
-        if ((fds[i].events & POLLIN) && (fds[i].revents & (POLLIN | POLLHUP | POLLERR)))
-            FD_SET(fd, rd), bits++;
-        if ((fds[i].events & POLLOUT) && (fds[i].revents & (POLLOUT | POLLERR)))
-            FD_SET(fd, wr), bits++;
-        if ((fds[i].events & POLLPRI) && (fds[i].revents & POLLPRI))
-            FD_SET(fd, ex), bits++;
-    }
-    return bits;
-}
-
-static int select_any(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct timespec *ts, const sigset_t *mask, bool *native)
-{
-    struct pollfd few[STACK_FDS], *fds = few;
-    *native = true;
-    if (n < 0 || n > FD_SETSIZE)
-        return 0;
-    int count = to_array(n, rd, wr, ex, fds, STACK_FDS);
-    if (count < 0) {
-        fds = malloc((size_t)n * sizeof *fds);
-        count = fds ? to_array(n, rd, wr, ex, fds, n) : 0;
-    }
-    int r = count > 0 ? poll_any(fds, (nfds_t)count, ts, mask, native) : 0;
-    if (*native && count > 0 && uncounted(fds, (nfds_t)count) && shs_list_thread()) {
-        /* as poll does, so that it is seen by who wants to bring one of them under count */
-        *native = false;
-        shs_polling(fds, (nfds_t)count);
-        r = shs_n_ppoll(fds, (nfds_t)count, ts, mask);
-        shs_polling(NULL, 0);
-    }
-    if (!*native && r >= 0)
-        r = from_array(n, rd, wr, ex, fds, count);
-    if (fds != few)
-        free(fds);
-    return r;
-}
-
-int shs_i_select(int n, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval *timeout)
-{
-    bool native;
-    struct timespec ts = {0, 0};
-    if (timeout)
-        ts = (struct timespec){timeout->tv_sec, timeout->tv_usec * 1000L};
-    uint64_t start = timeout ? shs_now() : 0;
-    int r = select_any(n, rd, wr, ex, timeout ? &ts : NULL, NULL, &native);
-    if (native)
-        return shs_n_select(n, rd, wr, ex, timeout);
-    if (timeout) { /* select(2) on Linux leaves the time not slept */
-        uint64_t all = (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec, gone = shs_now() - start,
-                 left = gone < all ? all - gone : 0;
-        timeout->tv_sec = (time_t)(left / 1000000000ull);
-        timeout->tv_usec = (suseconds_t)(left % 1000000000ull / 1000);
-    }
-    return r;
-}
-
-int shs_i_pselect(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct timespec *timeout, const sigset_t *sigmask)
-{
-    bool native;
-    int r = select_any(n, rd, wr, ex, timeout, sigmask, &native);
-    return native ? shs_n_pselect(n, rd, wr, ex, timeout, sigmask) : r;
 }

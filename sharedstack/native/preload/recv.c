@@ -211,7 +211,9 @@ static long recv_msg(int fd, struct msghdr *msg, int flags)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
     long r;
-    if (g.ring && !(flags & ~RING_FLAGS)) {
+    if (g.ring && !shs_message_readable(msg)) {
+        r = -EFAULT;
+    } else if (g.ring && !(flags & ~RING_FLAGS)) {
         r = ring_recv(&g, msg->msg_iov, (int)msg->msg_iovlen, flags);
         if (r >= 0) {
             msg->msg_namelen = 0;
@@ -245,8 +247,11 @@ static long recv_flat(int fd, void *buf, size_t len, int flags, struct sockaddr 
         return r;
     }
     shs_gate_leave(&g);
-    if (r >= 0 && addr && addrlen)
-        *addrlen = 0; /* as tcp(7): a stream's recvfrom gives no address */
+    if (r >= 0 && addr && addrlen) { /* as tcp(7): a stream's recvfrom gives no address */
+        if (!shs_writable(addrlen, sizeof *addrlen))
+            return -EFAULT;
+        *addrlen = 0;
+    }
     return r;
 }
 
@@ -294,7 +299,7 @@ ssize_t shs_i___read_chk(int fd, void *buf, size_t len, size_t room)
 ssize_t shs_i_readv(int fd, const struct iovec *iov, int iovcnt)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
-    long r = SHS_UNLIKELY(g.ring) ? iovcnt < 0 || iovcnt > 1024 ? -EINVAL : ring_recv(&g, iov, iovcnt, 0) : shs_n_readv(fd, iov, iovcnt);
+    long r = SHS_UNLIKELY(g.ring && shs_vector_good(iov, iovcnt)) ? ring_recv(&g, iov, iovcnt, 0) : shs_n_readv(fd, iov, iovcnt);
     shs_gate_leave(&g);
     return r;
 }

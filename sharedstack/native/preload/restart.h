@@ -4,6 +4,7 @@
  */
 #pragma once
 #include "preload/gate.h"
+#include "shm/probe.h"
 
 /* Descriptors came by SCM_RIGHTS: their numbers mean something new. */
 void shs_received_rights(struct msghdr *msg);
@@ -27,6 +28,17 @@ static inline struct timespec *shs_time_left(uint64_t deadline, struct timespec 
     ts->tv_nsec = (long)(left % 1000000000ull);
     return deadline ? ts : NULL;
 }
+/* Are an array of buffers, and a message with its array, there to be read? What is not, is for the kernel to refuse. */
+static inline bool shs_vector_good(const struct iovec *iov, int count)
+{
+    return count >= 0 && count <= 1024 && shs_readable(iov, (size_t)count * sizeof *iov);
+}
+
+static inline bool shs_message_readable(const struct msghdr *msg)
+{
+    return shs_readable(msg, sizeof *msg) && msg->msg_iovlen <= 1024 && shs_readable(msg->msg_iov, msg->msg_iovlen * sizeof *msg->msg_iov);
+}
+
 /* Is this process's thread the only one that can read here? */
 static inline bool shs_alone(const struct shs_fd *f)
 {

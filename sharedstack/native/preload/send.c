@@ -73,6 +73,8 @@ static long send_msg(int fd, const struct msghdr *msg, int flags)
     long r;
     if (!g.ring) {
         r = shs_n_sendmsg(fd, msg, flags);
+    } else if (!shs_message_readable(msg)) {
+        r = -EFAULT;
     } else if (msg->msg_controllen || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE))) {
         /* urgent data moves the reader's mark in the kernel's stream: no ring any more */
         if (flags & MSG_OOB) {
@@ -106,7 +108,7 @@ ssize_t shs_i_write(int fd, const void *buf, size_t len)
 ssize_t shs_i_writev(int fd, const struct iovec *iov, int iovcnt)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
-    long r = SHS_UNLIKELY(g.ring) ? iovcnt < 0 || iovcnt > 1024 ? -EINVAL : ring_send(&g, iov, iovcnt, 0) : shs_n_writev(fd, iov, iovcnt);
+    long r = SHS_UNLIKELY(g.ring && shs_vector_good(iov, iovcnt)) ? ring_send(&g, iov, iovcnt, 0) : shs_n_writev(fd, iov, iovcnt);
     shs_gate_leave(&g);
     return r;
 }
@@ -136,7 +138,7 @@ ssize_t shs_i_sendto(int fd, const void *buf, size_t len, int flags, const struc
 
 ssize_t shs_i_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-    if (SHS_UNLIKELY(msg && msg->msg_controllen))
+    if (SHS_UNLIKELY(shs_proc.attach == SHS_ATTACHED && shs_readable(msg, sizeof *msg) && msg->msg_controllen))
         shs_sending_rights(msg);
     return send_msg(fd, msg, flags);
 }

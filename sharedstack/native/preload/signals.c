@@ -1,6 +1,7 @@
 #include "preload/signals.h"
 
 #include "intercepts.gen.h"
+#include "shm/probe.h"
 
 #define SIGNALS 65
 
@@ -10,14 +11,57 @@ static struct {
     int flags;
 } program[SIGNALS];
 
+/* Signals of bad memory, which we need for ourselves once we copy to and from the program's buffers. */
+static const int guarded[] = {SIGSEGV, SIGBUS};
+bool shs_guarding;
+
+static bool is_guarded(int sig)
+{
+    return shs_guarding && (sig == SIGSEGV || sig == SIGBUS);
+}
+
+/* The program has no handler for what happened: it shall end as it would have without us, by the instruction that did it. */
+static void give_up(int sig, const siginfo_t *info)
+{
+    struct sigaction dfl = {.sa_handler = SIG_DFL};
+    (void)shs_n_sigaction(sig, &dfl, NULL);
+    if (info->si_code <= 0) /* somebody sent it */
+        raise(sig);
+}
+
 /* A handler of one parameter does not mind two more, in all calling conventions that we know. */
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
     struct shs_thread *t = &shs_self;
+    if ((sig == SIGSEGV || sig == SIGBUS) && shs_probe_failed(context))
+        return;
+    if (!__atomic_load_n(&program[sig].handler, __ATOMIC_ACQUIRE)) {
+        give_up(sig, info);
+        return;
+    }
     t->handled.all++;
     if (!(__atomic_load_n(&program[sig].flags, __ATOMIC_RELAXED) & SA_RESTART))
         t->handled.breaking++;
     __atomic_load_n(&program[sig].handler, __ATOMIC_ACQUIRE)(sig, info, context);
+}
+
+static struct sigaction guard(void)
+{
+    struct sigaction act = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    sigemptyset(&act.sa_mask);
+    return act;
+}
+
+void shs_guard_memory(void)
+{
+    if (shs_guarding)
+        return;
+    for (unsigned i = 0; i < sizeof guarded / sizeof *guarded; i++) {
+        struct sigaction act = guard(), was;
+        if (shs_n_sigaction(guarded[i], NULL, &was) == 0 && was.sa_handler == SIG_DFL)
+            (void)shs_n_sigaction(guarded[i], &act, NULL);
+    }
+    shs_guarding = true;
 }
 
 int shs_i_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
@@ -34,12 +78,18 @@ int shs_i_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
         __atomic_store_n(&program[sig].flags, act->sa_flags, __ATOMIC_RELAXED);
         __atomic_store_n(&program[sig].handler, act->sa_sigaction, __ATOMIC_RELEASE);
         act = &ours;
+    } else if (act && act->sa_handler == SIG_DFL && is_guarded(sig)) {
+        ours = guard();
+        program[sig].handler = NULL;
+        act = &ours;
     }
     int r = shs_n_sigaction(sig, act, &was);
     if (r < 0) {
         program[sig] = before;
     } else if (old) {
         if (was.sa_sigaction == on_signal) {
+            if (!before.handler)
+                was = (struct sigaction){.sa_handler = SIG_DFL};
             was.sa_sigaction = before.handler;
             was.sa_flags = (was.sa_flags & ~SA_SIGINFO) | (before.flags & SA_SIGINFO);
         }

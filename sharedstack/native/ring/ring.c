@@ -10,6 +10,7 @@
 #include "ring/ring.h"
 
 #include "shm/lock.h"
+#include "shm/probe.h"
 #include "shm/slot.h"
 #include "shm/units.h"
 
@@ -39,8 +40,8 @@ void shs_cursor_advance(struct shs_cursor *cur, size_t n)
     }
 }
 
-/* Copy len bytes between a ring position and the program's buffers, either of which may be in pieces. */
-static void copy_ring(uint8_t *ring, size_t size, size_t at, struct shs_cursor *cur, size_t len, bool out)
+/* Copy len bytes between a ring position and the program's buffers, either of which may be in pieces. false: a bad pointer. */
+static bool copy_ring(uint8_t *ring, size_t size, size_t at, struct shs_cursor *cur, size_t len, bool out)
 {
     while (len) {
         size_t here = cur->iov->iov_len - cur->off, n = len < here ? len : here;
@@ -48,6 +49,8 @@ static void copy_ring(uint8_t *ring, size_t size, size_t at, struct shs_cursor *
             n = size - at;
         if (n) {
             uint8_t *user = (uint8_t *)cur->iov->iov_base + cur->off;
+            if (SHS_UNLIKELY(!(out ? shs_writable(user, n) : shs_readable(user, n))))
+                return false;
             if (out)
                 memcpy(user, ring + at, n);
             else
@@ -62,6 +65,7 @@ static void copy_ring(uint8_t *ring, size_t size, size_t at, struct shs_cursor *
         at = (at + n) & (size - 1);
         len -= n;
     }
+    return true;
 }
 
 static struct shs_record *record_at(uint8_t *ring, uint64_t chunk, uint64_t index)
@@ -127,7 +131,8 @@ long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cu
         struct shs_record *rec = record_at(ring, chunk, index);
         *rec = (struct shs_record){.len = (uint32_t)len, .kind = SHS_REC_DATA, .ksent = shs_peek64(&dir->ksent)};
         struct shs_cursor after = *cur;
-        copy_ring(ring, size, (index - shs_chunk_base(chunk) + sizeof *rec) & (size - 1), &after, len, false);
+        if (SHS_UNLIKELY(!copy_ring(ring, size, (index - shs_chunk_base(chunk) + sizeof *rec) & (size - 1), &after, len, false)))
+            return -EFAULT;
         if (SHS_LIKELY(shs_cas64(&dir->word, word, (word & ~SHS_INDEX_MASK) | shs_index_add(index, shs_record_size(len))))) {
             *cur = after;
             return (long)len;
@@ -239,7 +244,13 @@ long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cu
             return SHS_RING_BEHIND;
         }
         size_t n = len - off < cur->left ? len - off : cur->left;
-        copy_ring(ring, size, (index - shs_chunk_base(chunk) + sizeof *rec + off) & (size - 1), cur, n, true);
+        struct shs_cursor after = *cur;
+        if (SHS_UNLIKELY(!copy_ring(ring, size, (index - shs_chunk_base(chunk) + sizeof *rec + off) & (size - 1), &after, n, true))) {
+            if (!got)
+                return -EFAULT;
+            break;
+        }
+        *cur = after;
         got += (long)n;
         off += (uint32_t)n;
         if (off == len) {

@@ -30,11 +30,12 @@ enum {
 void shs_cursor_init(struct shs_cursor *cur, const struct iovec *iov, int count);
 void shs_cursor_advance(struct shs_cursor *cur, size_t n);
 
-/* Push what fits of cur (all of it, or, when it is large, a good part): bytes pushed and cur advanced, or SHS_RING_*. */
+/* Push what fits of cur (all of it, or, when it is large, a good part): bytes pushed and cur advanced, or SHS_RING_*,
+ * or -EFAULT: a bad pointer in cur. */
 long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur);
 /* Give the direction a larger chunk if it may have one and the reader has come to the present one. */
 bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me);
-/* Pull all whole and partial records that come no later than stream position `taken`: bytes, or SHS_RING_EMPTY, or
+/* Pull all whole and partial records that come no later than stream position `taken`: bytes, or SHS_RING_EMPTY, -EFAULT, or
  * SHS_RING_BEHIND with *need = kernel bytes to take first. `peek`: consume nothing. */
 long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, bool peek, uint32_t me,
                    uint64_t *need);
