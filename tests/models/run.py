@@ -122,8 +122,17 @@ MODELS: dict[str, tuple[list[str], list[str]]] = {
     "death-writer": (["", "ONE_DIES N=3"], ["NO_KSENT", "NO_BELL", "BELL_AFTER_UNLOCK", "UNLOCK_BEFORE_KSENT"]),
     "death-opener": ([""], ["NO_OPENER_CHECK", "OPENER_AFTER_OPEN", "CLOSE_LEAVES_OPEN"]),
     "unpair": (
-        [""],
-        ["NO_CHECK", "NO_ON_CHECK", "NO_LOCKS", "CLEAR_LATE", "NOT_EMPTY", "LEAVE_BLINDLY", "COOKIE_ONLY", "INDEX_ANEW"],
+        ["", "POLLER N=2"],
+        [
+            "NO_CHECK",
+            "NO_ON_CHECK",
+            "NO_LOCKS",
+            "CLEAR_LATE",
+            "NOT_EMPTY",
+            "LEAVE_BLINDLY",
+            "POLLER N=2 COOKIE_ONLY",
+            "POLLER N=2 INDEX_ANEW",
+        ],
     ),
     "growth": (
         [""],

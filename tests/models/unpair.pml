@@ -12,19 +12,20 @@
  * ring), LEAVE_BLINDLY (a taker counts itself off whoever has the block), COOKIE_ONLY (the poller looks at the read index once),
  * INDEX_ANEW (indices begin again with each use).
  */
+#ifndef N
 #define N 3
+#endif
 #define NOBODY 255
 
 byte cookie;                                   /* whose: 0 nobody, 1 X, 2 Y */
 bit taken_up;                                  /* the block is in use (pair.state) */
 byte gen, w, r, takers, ksent, taken;
 bit open, tx_on, rx_on;
-byte seq[10]; byte K[10];                      /* records */
+byte seq[N + 1]; byte K[N + 1];                /* records */
 byte rlock, wlock;
 bit paired;                                    /* X's records name the pair */
 chan kern = [N] of { byte };                   /* X's stream in the kernel */
 byte ktot, kread;                              /* given to it, taken from it */
-bit inside_w, inside_r;                        /* hazards */
 byte sent, got;
 
 inline pair_up() {                             /* under the tables' locks */
@@ -60,7 +61,6 @@ active proctype Writer() {
     do
     :: sent < N ->
         ring = 0;
-        inside_w = 1;
         if :: !paired -> pair_up() :: true fi;
         if
         :: cookie == 1 && tx_on -> ring = 1
@@ -77,7 +77,7 @@ active proctype Writer() {
             if
             :: MINE && TX_ON ->
                 if
-                :: open && takers == 0 && w < 9 ->
+                :: open && takers == 0 && w < N + 1 ->
                     seq[w] = sent; K[w] = ksent;
                     atomic { if :: open && takers == 0 -> w++; sent++ :: else fi }
                 :: else -> atomic { kern!sent; ktot++; sent++ }; ksent++
@@ -87,8 +87,7 @@ active proctype Writer() {
             fi
         :: else
         fi;
-        if :: !ring -> atomic { kern!sent; ktot++; sent++ } :: else fi;
-        inside_w = 0
+        if :: !ring -> atomic { kern!sent; ktot++; sent++ } :: else fi
     :: else -> break
     od
 }
@@ -98,7 +97,6 @@ active proctype Reader() {
     do
     :: got < N ->
         ring = 0;
-        inside_r = 1;
         if :: !paired -> pair_up() :: true fi;
         if
         :: cookie == 1 && rx_on -> ring = 1
@@ -146,12 +144,12 @@ active proctype Reader() {
         if
         :: !ring -> if :: atomic { kern?s -> kread++; assert(s == got); got++ }; s = 0 :: empty(kern) fi
         :: else
-        fi;
-        inside_r = 0
+        fi
     :: else -> break
     od
 }
 
+#ifdef POLLER
 active proctype Poller() {
     byte r1; bit waiting, its;
     r1 = r;
@@ -169,6 +167,7 @@ active proctype Poller() {
     :: else
     fi
 }
+#endif
 
 active proctype Helper() {
     byte n;
@@ -212,10 +211,10 @@ next:   skip
 }
 
 active proctype Other() {                      /* Y: its reader and writer in turn; it has no takers */
-    byte n; byte at;
-    do
-    :: n < 2 ->
-        atomic {
+    byte at;
+end:
+    if
+    :: atomic {
             !taken_up -> taken_up = 1; gen++;
             tx_on = 0; rx_on = 0; open = 0; takers = 0; ksent = 0; taken = 0;
 #ifdef INDEX_ANEW
@@ -223,12 +222,10 @@ active proctype Other() {                      /* Y: its reader and writer in tu
 #endif
             r = w; at = w; cookie = 2
         };
-        n++;
-        tx_on = 1; rx_on = 1;
-        open = 1;
+        atomic { tx_on = 1; rx_on = 1; open = 1 };
         atomic { wlock == 0 -> wlock = 3 };
         assert(w == at && takers == 0);
-        if :: w < 9 -> seq[w] = NOBODY; K[w] = 0; w++ :: else fi;
+        if :: w < N + 1 -> seq[w] = NOBODY; K[w] = 0; w++ :: else fi;
         wlock = 0;
         atomic { rlock == 0 -> rlock = 3 };
         assert(takers == 0);
@@ -237,9 +234,7 @@ active proctype Other() {                      /* Y: its reader and writer in tu
         assert(takers == 0 && w == r);
         open = 0;
         cookie = 0;
-        gen++;
-        taken_up = 0;
-        at = 0
-    :: break
-    od
+        atomic { gen++; taken_up = 0 }
+    :: true
+    fi
 }

@@ -75,7 +75,7 @@ int shs_native_cool(void *stack, void *arena, uint32_t patience)
     uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2, pairs = 0;
     int left = 0;
     shs_store32(&env.arena->cooling, 1);
-    for (uint32_t p = 1; p <= env.arena->pairs_top && p <= SHS_N_PAIRS; p++)
+    for (uint32_t p = 1; p <= shs_load32(&env.arena->pairs_top) && p <= SHS_N_PAIRS; p++)
         if (shs_load32(&shs_pair_at(env.arena, p)->state) == SHS_PAIR_LIVE) {
             left += look(&env, p, patience, me);
             pairs += shs_load32(&shs_pair_at(env.arena, p)->state) == SHS_PAIR_LIVE;

@@ -35,7 +35,7 @@ int shs_units_take(struct shs_env *env, unsigned log)
         if (r < 0)
             return r;
         *word |= mask;
-        arena->units_used += n;
+        shs_set32(&arena->units_used, arena->units_used + n);
         return (int)unit;
     }
     return -ENOMEM;
@@ -47,7 +47,7 @@ void shs_units_drop(struct shs_arena *arena, uint64_t chunk)
         return;
     uint64_t *word = &arena->units[shs_chunk_unit(chunk) / 64], mask = mask_of(shs_chunk_unit(chunk), shs_chunk_log(chunk));
     if ((*word & mask) == mask)
-        arena->units_used -= 1u << shs_chunk_log(chunk);
+        shs_set32(&arena->units_used, arena->units_used - (1u << shs_chunk_log(chunk)));
     *word &= ~mask;
 }
 
@@ -88,7 +88,7 @@ uint32_t shs_pair_take(struct shs_arena *arena)
             struct shs_pair *fresh = shs_pair_at(arena, i + 1);
             if (!fresh || shs_populate(fresh, sizeof *fresh) != 0)
                 return 0;
-            arena->pairs_top = i + 1;
+            shs_store32(&arena->pairs_top, i + 1);
         }
         struct shs_pair *pair = shs_pair_at(arena, i + 1);
         if (shs_load32(&pair->state) != SHS_PAIR_FREE)
@@ -100,7 +100,7 @@ uint32_t shs_pair_take(struct shs_arena *arena)
             renew(&pair->dir[d]);
         next_gen(pair);
         arena->pair_hint = i + 1 < arena->pairs_top ? i + 1 : arena->pairs_top;
-        arena->pairs_used++;
+        shs_set32(&arena->pairs_used, arena->pairs_used + 1);
         return i + 1;
     }
     return 0;
@@ -130,7 +130,7 @@ void shs_pair_drop(struct shs_arena *arena, uint32_t pair1)
     shs_store32(&pair->state, SHS_PAIR_FREE);
     for (int d = 0; d < 2; d++)
         drop_chunks(arena, &pair->dir[d]);
-    arena->pairs_used--;
+    shs_set32(&arena->pairs_used, arena->pairs_used - 1);
     if (pair1 - 1 < arena->pair_hint)
         arena->pair_hint = pair1 - 1;
 }
@@ -158,7 +158,7 @@ void shs_arena_rebuild(struct shs_arena *arena)
             }
         }
     }
-    arena->pairs_used = pairs;
-    arena->units_used = units;
+    shs_set32(&arena->pairs_used, pairs);
+    shs_set32(&arena->units_used, units);
     arena->pair_hint = 0;
 }
