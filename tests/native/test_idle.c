@@ -126,6 +126,34 @@ static void exceptions(struct link *one)
     CHECK(shs_pair_again(env[0], &who, one->ep1[0]), ==, false);
 }
 
+/* Locks that the dead left do not keep anything from cooling, and are left free; also in a block that has gone. */
+static void dead_owners(struct link *one)
+{
+    cool_down();
+    wake(one);
+    struct shs_direction *dir = one->end[0].rx;
+    shs_store32(&dir->rlock, 0xffffu << SHS_LOCK_SLOT_SHIFT);
+    shs_store32(&dir->wlock, 0xffffu << SHS_LOCK_SLOT_SHIFT);
+    cool_down();
+    CHECK(shs_load32(&dir->rlock) | shs_load32(&dir->wlock), ==, 0);
+    CHECK(one->end[0].ep->pair, ==, 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct shs_env dying;
+        check_child(20);
+        world_join(&world, &dying);
+        struct shs_who who = world_who(&dying, 1);
+        CHECK(shs_lock(&dying, &dir->rlock, who.lock_word), ==, 0);
+        _exit((int)dying.slot1);
+    }
+    int status;
+    CHECK(waitpid(pid, &status, 0), ==, pid);
+    CHECK(shs_native_reap(world.stack, world.arena, (uint32_t)WEXITSTATUS(status) - 1), ==, 0);
+    CHECK(shs_load32(&dir->rlock) >> SHS_LOCK_SLOT_SHIFT, ==, 0xffff);
+    wake(one);
+    CHECK(one->end[0].rx == dir || one->end[0].tx == dir, ==, true);
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv, 100);
@@ -155,6 +183,7 @@ int main(int argc, char **argv)
         wake(&l[i]);
     sleeper(&l[0], &l[1]);
     exceptions(&l[2]);
+    dead_owners(&l[3]);
     for (size_t i = 0; i < n; i++)
         link_drop(&l[i], env);
     world_check_arena(&world);
