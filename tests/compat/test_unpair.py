@@ -153,5 +153,18 @@ def test_two_threads_at_an_end(quick: QuickLab) -> None:
     turns(server, client, 100, 4)
 
 
+def test_a_socket_timeout_is_not_begun_anew(quick: QuickLab) -> None:
+    """Its pair goes while the receiver dozes; what is left of SO_RCVTIMEO is waited for natively."""
+    server, client = connect(quick, "eager")
+    turns(server, client, 0, 8)
+    server.do("import struct; c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack('ll', 1, 0))")
+    body = "start = time.monotonic()\n    try: c.recv(1)\n    except BlockingIOError: return time.monotonic() - start"
+    server.do(f"def late():\n    {body}")
+    before = quick.count("unpaired")
+    assert 0.95 <= server.do("late()") < 1.9
+    assert quick.count("unpaired") > before
+    turns(server, client, 100, 4)
+
+
 def test_nothing_is_left(quick: QuickLab) -> None:
     quick.assert_clean()

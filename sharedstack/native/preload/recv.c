@@ -161,8 +161,7 @@ static void let_it_gather(void)
         shs_pause();
 }
 
-/* The pair was given back since the gate was passed: the kernel has everything, and this thread's hazard is seen. */
-static long recv_rest(struct shs_fd *f, struct shs_cursor *cur, int flags)
+static long recv_natively(struct shs_fd *f, struct shs_cursor *cur, int flags)
 {
     struct iovec iov[64];
     size_t n = 0, off = cur->off;
@@ -170,7 +169,29 @@ static long recv_rest(struct shs_fd *f, struct shs_cursor *cur, int flags)
         if (cur->iov[i].iov_len > off)
             iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
-    return shs_n_recvmsg(f->end.fd, &msg, flags);
+    long r = shs_n_recvmsg(f->end.fd, &msg, flags);
+    if (r > 0)
+        shs_cursor_advance(cur, (size_t)r);
+    return r;
+}
+
+/* The pair was given back since the gate was passed: the kernel has everything, and this thread's hazard is seen. With a deadline part of
+ * the socket's time-out has passed already. */
+static long recv_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint64_t deadline)
+{
+    long total = 0, r;
+    if (!deadline)
+        return recv_natively(f, cur, flags);
+    do {
+        struct timespec ts;
+        struct pollfd p = {.fd = f->end.fd, .events = POLLIN};
+        int ready = shs_n_ppoll(&p, 1, shs_time_left(deadline, &ts), NULL);
+        r = ready < 0 ? ready : recv_natively(f, cur, (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
+        total += r > 0 ? r : 0;
+        if (ready <= 0)
+            break;
+    } while (r == -EAGAIN || (r > 0 && (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && cur->left));
+    return total ? total : r;
 }
 
 static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, int flags)
@@ -198,7 +219,7 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
                 continue;
         }
         if (SHS_UNLIKELY(r == SHS_STALE)) {
-            r = recv_rest(f, &cur, flags);
+            r = recv_rest(f, &cur, flags, deadline);
             return r > 0 ? total + r : total ? total : r;
         }
         if (r <= 0)

@@ -31,8 +31,7 @@ static long wait_writable(int fd, uint64_t *deadline)
     }
 }
 
-/* The pair was given back since the gate was passed: the kernel takes everything, and this thread's hazard is seen. */
-static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags)
+static long send_natively(struct shs_fd *f, struct shs_cursor *cur, int flags)
 {
     struct iovec iov[64];
     size_t n = 0, off = cur->off;
@@ -40,7 +39,24 @@ static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags)
         if (cur->iov[i].iov_len > off)
             iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
-    return shs_n_sendmsg(f->end.fd, &msg, flags);
+    long r = shs_n_sendmsg(f->end.fd, &msg, flags);
+    if (r > 0)
+        shs_cursor_advance(cur, (size_t)r);
+    return r;
+}
+
+/* The pair was given back since the gate was passed: the kernel takes everything, and this thread's hazard is seen. With a deadline part of
+ * the socket's time-out has passed already. */
+static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint64_t deadline)
+{
+    long total = 0, r;
+    if (!deadline)
+        return send_natively(f, cur, flags);
+    do {
+        r = send_natively(f, cur, flags | MSG_DONTWAIT);
+        total += r > 0 ? r : 0;
+    } while (cur->left && (r > 0 || r == -EAGAIN) && (r = wait_writable(f->end.fd, &deadline)) == 0);
+    return total ? total : r;
 }
 
 static long ring_send(struct shs_gate *g, const struct iovec *iov, int count, int flags)
@@ -57,7 +73,7 @@ static long ring_send(struct shs_gate *g, const struct iovec *iov, int count, in
         if (r > 0)
             sent += r;
         if (SHS_UNLIKELY(r == SHS_STALE)) {
-            r = send_rest(f, &cur, flags);
+            r = send_rest(f, &cur, flags, deadline);
             return r > 0 ? sent + r : sent ? sent : r;
         }
         if (SHS_LIKELY(!block || cur.left == 0) || (r < 0 && r != -EAGAIN))
