@@ -24,7 +24,7 @@ from sharedstack.declare.names import DEFAULT_STACK, MAX_STACK_NAME
 
 from . import announce, environment, nudge, segments
 from .control import Control, Running, claim
-from .cooler import Cooler
+from .cooler import EVERY, Cooler
 from .environment import HelperError, Place
 from .gc import Collector
 from .loop import Loop
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment.fill_standard_descriptors()
     options = _parser().parse_args(argv)
     try:
-        return _run(options.stack, options.ready_fd)
+        return _run(options.stack, options.ready_fd, options.cool_every)
     except HelperError as error:
         announce.complain(str(error))
         return 1
@@ -54,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ready-fd", metavar="N", type=_open_fd, help="write READY and a newline to this descriptor when ready, and close it"
     )
+    parser.add_argument(
+        "--cool-every",
+        metavar="SECONDS",
+        type=_seconds,
+        default=EVERY,
+        help="how often to look for connections that have gone quiet, whose memory is then given back (%(default)s)",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {sharedstack.__version__}")
     return parser
 
@@ -62,6 +69,13 @@ def _stack_name(text: str) -> str:
     if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{MAX_STACK_NAME}}}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no name of a stack: 1 to {MAX_STACK_NAME} letters, digits, - and _")
     return text
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text) if re.fullmatch(r"\d{1,4}(\.\d{1,6})?", text) else 0.0
+    if seconds <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 def _open_fd(text: str) -> int:
@@ -73,7 +87,7 @@ def _open_fd(text: str) -> int:
     return fd
 
 
-def _run(stack: str, ready_fd: int | None) -> int:
+def _run(stack: str, ready_fd: int | None, cool_every: float) -> int:
     loop = Loop()
     loop.leave_on_signals()
     place = Place(os.getuid(), environment.netns_cookie(), stack)
@@ -93,7 +107,7 @@ def _run(stack: str, ready_fd: int | None) -> int:
         reaper.watch(pid)
         reaper.sweep()  # what it was before an exec
 
-    cooler = Cooler(loop, native)
+    cooler = Cooler(loop, native, cool_every)
 
     def nudged() -> None:
         reaper.sweep()

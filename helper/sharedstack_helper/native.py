@@ -43,7 +43,7 @@ class Native:
         self._slot_alive = _function(library, "slot_alive", ctypes.c_int, address, u32)
         self._reap = _function(library, "reap", ctypes.c_int, address, address, u32)
         self._lower_all = _function(library, "lower_all", ctypes.c_int, address, address)
-        self._cool = _function(library, "cool", ctypes.c_int, address, address)
+        self._cool = _function(library, "cool", ctypes.c_int, address, address, u32)
         self._endpoint_gone = _function(library, "endpoint_gone", ctypes.c_int, address, address, u32, u64)
 
     def claim(self, pid: int, flags: int) -> int:
@@ -54,9 +54,12 @@ class Native:
         """Give back a slot that this thread claimed."""
         self._release(self._stack, slot)
 
-    def cool(self) -> int:
-        """Give back the memory of rings that carried nothing since the last call; returns how many rings are left."""
-        return int(self._cool(self._stack, self._arena))
+    def cool(self, patience: int) -> int:
+        """Give back the memory of rings that carried nothing since the last call, and pairs that were cold for more than `patience` calls.
+
+        Returns how many pairs are worth another call.
+        """
+        return int(self._cool(self._stack, self._arena, patience))
 
     def slot_alive(self, slot: int) -> bool:
         """False once the kernel has marked the slot's home thread as ended (and nobody vouches for the process)."""

@@ -48,5 +48,7 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("opener_dead", "directions", "rings shut because their reader had died"),
     Counter("reset_unread", "closes", "closes that sent RST because ring bytes were unread"),
     Counter("fork_slots", "slots", "slots taken by forked children"),
+    Counter("unpaired", "pairs", "pairs of idle connections given back by the helper"),
+    Counter("paired_again", "pairs", "pairs made again for connections that were idle"),
     Counter("residue", "bytes", "ring bytes that had to be sent again by the kernel"),
 )

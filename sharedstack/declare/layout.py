@@ -63,7 +63,9 @@ CONSTANTS: dict[str, int] = {
     "EPF_SNDTIMEO": 16,
     "EPF_RDSHUT": 32,
     "EPF_WRSHUT": 64,
-    "EPF_SEALED": 128,
+    "EPF_SEALED": 128,  # one of its directions was sticky when it was un-paired: never paired again
+    "EPF_PINNED": 256,  # it could not be brought under count again: never un-paired
+    "EPF_UNPAIRED": 512,  # registered, no pair for now: the next calls of either end pair it
     # pair states
     "PAIR_FREE": 0,
     "PAIR_LIVE": 1,
@@ -145,6 +147,7 @@ ENDPOINT = Struct(
         Field("family", "u16", "AF_INET or AF_INET6", lock="ctl"),
         Field("lport", "u16", "local port, host order", lock="ctl"),
         Field("rport", "u16", "remote port, host order", lock="ctl"),
+        Field("pairings", "u32", "times it was paired: an idle pair is given back, and made again when data comes", lock="ctl"),
         Line("whoever holds ctl", "addresses"),
         Field("laddr", "u8", "local address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
         Field("raddr", "u8", "remote address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
@@ -188,6 +191,7 @@ DIRECTION = Struct(
         Field("wchunk", "u64", "chunk written to, packed: CHUNK_*; 0: none", lock="wlock"),
         Field("rd_seen", "u64", "read index when the writer last looked", unit="bytes", lock="wlock", derived=True),
         Field("wslot", "u32", "slot plus one of the last writer", lock="wlock"),
+        Field("wcookie", "u64", "SO_COOKIE of the end that writes here, looked at under wlock; 0: nobody", lock="wlock"),
         Line("the reader"),
         Field("rd", "u64", "packed: read index (records before it are consumed) and bytes consumed of the record there", lock="rlock"),
         Field("taken", "u64", "stream bytes taken from the kernel", unit="bytes", owner="readers, atomic add"),
@@ -199,6 +203,7 @@ DIRECTION = Struct(
             lock="rlock",
         ),
         Field("rchunk", "u64", "chunk read from, packed: CHUNK_*; 0: none", lock="rlock"),
+        Field("rcookie", "u64", "SO_COOKIE of the end that reads here, looked at under rlock; 0: nobody", lock="rlock"),
         Line("the reader", "what a writer looks at; it seldom changes"),
         Field("bell", "u32", "(slot * N_BELLS + bell) plus one to ring after publishing; 0: none", owner="dozing thread"),
         Field("opener", "u32", "slot plus one of the participant that opened the ring", lock="rlock"),
@@ -213,7 +218,7 @@ PAIR = Struct(
     (
         Line("whoever holds the arena's lock"),
         Field("state", "u32", "PAIR_*", lock="arena"),
-        Field("gen", "u32", "incremented when the pair is taken into use", lock="arena"),
+        Field("gen", "u32", "incremented when the pair is taken into use, and when it is given back", lock="arena"),
         Field("endpoint", "u32", "endpoint plus one at each end; 0: gone", count=2, lock="arena"),
         Field("cookie", "u64", "SO_COOKIE of the anchor at each end", count=2, lock="arena"),
         Field("made_ns", "u64", "when the pair was made", unit="ns CLOCK_MONOTONIC", lock="arena"),
@@ -291,7 +296,7 @@ ARENA = Struct(
         Field(
             "cooling",
             "u32",
-            "1: the helper looks now and then whether rings can be given back; 0: who takes ring memory nudges it",
+            "1: the helper looks now and then whether rings and pairs can be given back; 0: who takes one nudges it",
             owner="helper",
         ),
         Line("whoever holds the lock"),

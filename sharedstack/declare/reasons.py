@@ -44,5 +44,6 @@ REASONS: tuple[Reason, ...] = (
     Reason("counts_differ", "the kernel's stream counts could not be made certain"),
     Reason("shut_down", "this direction was shut down"),
     Reason("not_reading", "its reader has not read through the library yet"),
+    Reason("idle", "idle for a while: it has no pair, and is paired again by its next data calls"),
     Reason("disabled", "switched off by SHAREDSTACK_ENABLE=0"),
 )

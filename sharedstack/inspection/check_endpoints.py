@@ -18,6 +18,8 @@ V4_MAPPED = bytes(10) + b"\xff\xff"
 FLAGS = sum(v for k, v in C.items() if k.startswith("EPF_"))
 # beyond this the 46-bit ring index may have wrapped, and byte counts cannot be held against it
 _UNWRAPPED = 1 << 40
+# once in some seconds at most
+_PAIRINGS_MAX = 1 << 28
 _STATISTICS = ("tx_local", "tx_kernel", "tx_calls", "tx_full", "tx_bells", "rx_local", "rx_kernel", "rx_calls", "rx_lifts", "rx_lowers")
 
 
@@ -71,7 +73,9 @@ def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
         found.expect(ep[field] < COUNT_MAX, f"{at}.{field}", ep[field], "a plausible count, below 2^60")
     found.expect(ep["tx_calls"] <= ep["tx_local"], f"{at}.tx_calls", ep["tx_calls"], "not more than tx_local bytes")
     found.expect(ep["rx_calls"] <= ep["rx_local"], f"{at}.rx_calls", ep["rx_calls"], "not more than rx_local bytes")
-    if not ep["pair"]:
+    found.expect(not (ep["pair"] and ep["flags"] & C["EPF_UNPAIRED"]), f"{at}.flags", ep["flags"], "not EPF_UNPAIRED, as it has a pair")
+    found.within(at, ep, "pairings", 1 if ep["pair"] else 0, _PAIRINGS_MAX)
+    if not ep["pairings"]:
         for field in ("side", "tx_local", "rx_local", "rx_lifts"):
             found.expect(ep[field] == 0, f"{at}.{field}", ep[field], "0 while it was never paired")
 
@@ -95,7 +99,9 @@ def _paired(found: Findings, shot: Snapshot, ep: View, at: str, index: int) -> N
 
 
 def _statistics(found: Findings, ep: View, pair: View, at: str) -> None:
-    """Counts of ring bytes may lag behind the indices (they are written later), never lead."""
+    """Counts of ring bytes may lag behind the indices (they are written later), never lead, while there was but one pair."""
+    if ep["pairings"] > 1:
+        return
     sends, receives = pair["dir"][ep["side"]], pair["dir"][1 - ep["side"]]
     written, rd = DirectionWord.decode(sends["word"]).index, ReadIndex.decode(receives["rd"])
     if ep["tx_local"] < _UNWRAPPED:

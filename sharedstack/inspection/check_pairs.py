@@ -30,7 +30,7 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
         found.expect(not any(pair["pad"]), f"{at}.pad", pair["pad"], "zeros")
         if pair["state"] == C["PAIR_FREE"]:
             for side in (0, 1):
-                for field in ("rchunk", "wchunk"):
+                for field in ("rchunk", "wchunk", "rcookie", "wcookie"):
                     found.equal(f"{at}.dir[{side}]", pair["dir"][side], field, 0)
             continue
         used += 1
@@ -38,6 +38,8 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
         for side in (0, 1):
             where, direction = f"{at}.dir[{side}]", pair["dir"][side]
             _direction(found, shot, direction, where)
+            found.equal(where, direction, "wcookie", pair["cookie"][side])
+            found.equal(where, direction, "rcookie", pair["cookie"][1 - side])
             _counts(found, direction, where)
             expected = takes[take_ref(i, side)]
             takers = DirectionWord.decode(direction["word"]).takers

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -344,6 +345,14 @@ def test_shut_down(lab: Lab) -> None:
     assert why(lab, t.client, "s")[0] == "shut_down"
     t.server.do("give()")
     assert t.client.do("take()") == 200
+
+
+def test_idle(own_lab: Lab) -> None:
+    own_lab.daemon.end()
+    own_lab.daemon.start("--cool-every", "0.01", prefix=tuple(own_lab.namespace.prefix), stdin=subprocess.DEVNULL, cwd="/")
+    t = talk(own_lab)
+    wait_until(lambda: not own_lab.state().memory["pairs_used"])
+    assert (why(own_lab, t.client, "s"), why(own_lab, t.server, "c")) == (("idle", "idle"),) * 2
 
 
 def test_disabled(lab: Lab) -> None:

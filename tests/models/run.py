@@ -126,6 +126,19 @@ MODELS: dict[str, tuple[list[str], list[str]]] = {
     "death-taker": ([""], ["LIVE_TAKER", "DECREMENT", "NO_TAKEN", "NO_REPAIR_OF_BOUNDED"]),
     "death-writer": (["", "ONE_DIES N=3"], ["NO_KSENT", "NO_BELL", "BELL_AFTER_UNLOCK", "UNLOCK_BEFORE_KSENT"]),
     "death-opener": ([""], ["NO_OPENER_CHECK", "OPENER_AFTER_OPEN", "CLOSE_LEAVES_OPEN"]),
+    "unpair": (
+        ["", "POLLER N=2"],
+        [
+            "NO_CHECK",
+            "NO_ON_CHECK",
+            "NO_LOCKS",
+            "CLEAR_LATE",
+            "NOT_EMPTY",
+            "LEAVE_BLINDLY",
+            "POLLER N=2 COOKIE_ONLY",
+            "POLLER N=2 INDEX_ANEW",
+        ],
+    ),
     "growth": (
         [""],
         ["RD_FIRST", "FREE_FIRST", "NO_RD_REPAIR", "PUBLISH_FIRST", "NO_REVERT", "GROW_TWICE", "NO_RESERVE"],

@@ -34,7 +34,7 @@ static inline long dozer_doze(struct dozer *d)
 {
     long r = 0;
     shs_bell_arm(&d->bell, false);
-    bool claimed = shs_bell_claim(d->env, d->who.lock_word, d->end->rx, &d->bell, d->alone);
+    bool claimed = shs_bell_claim(d->env, d->who.lock_word, d->end, &d->bell, d->alone);
     shs_fence();
     if (!claimed) {
         r = -EBUSY;
@@ -53,12 +53,13 @@ static inline long dozer_doze(struct dozer *d)
 
 static inline long dozer_sleep(struct dozer *d, void *buf, size_t len, bool *again)
 {
-    *again = shs_taker_enter_unlocked(d->env, &d->who, d->end->rx) != 1;
+    struct shs_take take;
+    *again = shs_taker_enter(d->env, &d->who, d->end, &take) != 1;
     if (*again)
         return 0;
     d->sleeps++;
     long r = SHS_SYS(recv(d->end->fd, buf, len, 0));
-    shs_taker_leave(d->env, d->end->rx, r > 0 ? (uint64_t)r : 0);
+    shs_taker_leave(d->env, &d->who, &take, r > 0 ? (uint64_t)r : 0);
     CHECK(r, !=, -EAGAIN);
     return r;
 }

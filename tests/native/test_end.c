@@ -12,6 +12,7 @@ static struct world world;
 static struct shs_env envs[2], *env[2] = {&envs[0], &envs[1]};
 static struct link l;
 static uint64_t sent[2], got[2], looked[2]; /* sent[i], got[i]: in the direction that end i writes */
+static struct shs_take take[2];
 static bool taker[2];                       /* a second thread of end i is counted as a taker */
 static uint8_t buf[MOST];
 
@@ -66,7 +67,7 @@ static void do_taker(int i)
     struct shs_who me = who(i, 2);
     if (!taker[i]) {
         bool waiting = shs_ring_waiting(l.end[i].rx);
-        int r = shs_taker_enter_unlocked(env[i], &me, l.end[i].rx);
+        int r = shs_taker_enter(env[i], &me, &l.end[i], &take[i]);
         CHECK(r, ==, !waiting);
         taker[i] = r == 1;
         return;
@@ -76,7 +77,7 @@ static void do_taker(int i)
         check_bytes(1 - i, (size_t)r);
         got[1 - i] += (uint64_t)r;
     }
-    shs_taker_leave(env[i], l.end[i].rx, r > 0 ? (uint64_t)r : 0);
+    shs_taker_leave(env[i], &me, &take[i], r > 0 ? (uint64_t)r : 0);
     taker[i] = false;
 }
 

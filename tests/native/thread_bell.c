@@ -97,7 +97,7 @@ static void *reader_of_two(void *arg)
             continue;
         shs_bell_arm(bell, false);
         for (int i = 0; i < 2; i++)
-            CHECK(shs_bell_claim(env[1], me->d[i].who.lock_word, me->d[i].end->rx, bell, i == 0), ==, true);
+            CHECK(shs_bell_claim(env[1], me->d[i].who.lock_word, me->d[i].end, bell, i == 0), ==, true);
         shs_fence();
         for (int i = 0; i < 2; i++)
             waiting |= shs_ring_waiting(me->d[i].end->rx);

@@ -95,9 +95,10 @@ class Builder:
         pair["endpoint"] = (ends[0] + 1, ends[1] + 1)
         for side, end in enumerate(ends):
             ep = binary.endpoint(self.stack, end)
-            ep["pair"], ep["side"] = index + 1, side
+            ep["pair"], ep["side"], ep["pairings"] = index + 1, side, 1
         pair["cookie"] = tuple(binary.endpoint(self.stack, e)["cookie"] for e in ends)
-        for d in pair["dir"]:
+        for side, d in enumerate(pair["dir"]):
+            d["wcookie"], d["rcookie"] = pair["cookie"][side], pair["cookie"][1 - side]
             d["tx_on"] = d["rx_on"] = 1
             d["ksent"] = d["taken"] = 400
             d["pub_ns"], d["wcpu"], d["rcpu"] = MADE + 3000, 1, 0

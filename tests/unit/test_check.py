@@ -27,6 +27,7 @@ NEIGHBOURS_AS_GOOD = {
     "counters and statistics": {
         "slot.counters", "stack.totals", "endpoint.tx_kernel", "endpoint.tx_calls", "endpoint.tx_full", "endpoint.tx_bells",
         "endpoint.tx_local", "endpoint.rx_kernel", "endpoint.rx_lowers", "endpoint.rx_lifts", "endpoint.rx_local", "endpoint.rx_calls",
+        "endpoint.pairings",
     },
     "times: any that has passed will do": {"slot.start_ns", "endpoint.created_ns", "pair.made_ns", "direction.pub_ns"},
     "identity that only the kernel knows": {"slot.pid", "slot.robust", "slot.pidns", "slot.comm", "endpoint.inode", "stack.n_cpus"},

@@ -34,7 +34,7 @@ RESERVED_COUNTERS = {
 RESERVED_REASONS = {"lowered_rule": "there is no policy yet"}
 # Reasons that only `inspect` finds, from outside.
 OUTSIDE_REASONS = {"short_lived", "other_uid", "disabled"}
-RESERVED_CONSTANTS = {"EPF_SNDTIMEO": "time-outs of sends are the kernel's", "EPF_SEALED": "nothing is sealed yet"}
+RESERVED_CONSTANTS = {"EPF_SNDTIMEO": "time-outs of sends are the kernel's"}
 
 
 def _text(*folders: str) -> str:

@@ -105,7 +105,9 @@ def test_standard_output_may_lead_nowhere(stopped: Daemon, redirect: str) -> Non
     assert stopped.end()[0] == 0
 
 
-@pytest.mark.parametrize("arguments", [("--stack", "a/b"), ("--stack", ""), ("--stack", "x" * 17), ("--ready-fd", "77"), ("--no",)])
+@pytest.mark.parametrize(
+    "arguments", [("--stack", "a/b"), ("--stack", ""), ("--stack", "x" * 17), ("--ready-fd", "77"), ("--cool-every", "0"), ("--no",)]
+)
 def test_usage_errors(arguments: tuple[str, ...]) -> None:
     failed = run(*arguments)
     assert failed.returncode == 2 and "usage:" in failed.stderr

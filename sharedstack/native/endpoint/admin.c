@@ -48,7 +48,7 @@ static bool take_table(struct shs_env *env, uint32_t *lock, uint32_t me, bool ct
     return r >= 0;
 }
 
-static bool take_tables(struct shs_env *env, uint32_t me)
+bool shs_admin_take_tables(struct shs_env *env, uint32_t me)
 {
     if (!take_table(env, &env->stack->ctl, me, true))
         return false;
@@ -58,7 +58,7 @@ static bool take_tables(struct shs_env *env, uint32_t me)
     return false;
 }
 
-static void drop_tables(struct shs_env *env)
+void shs_admin_drop_tables(struct shs_env *env)
 {
     shs_unlock(&env->arena->lock);
     shs_unlock(&env->stack->ctl);
@@ -117,14 +117,17 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
     uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2, slot1 = index + 1;
     if (shs_load32(&slot->state) == SHS_SLOT_FREE)
         return 0;
-    if (!take_tables(&env, me))
+    if (!shs_admin_take_tables(&env, me))
         return -EBUSY;
     for (uint32_t p = 1; p <= env.arena->pairs_top && p <= SHS_N_PAIRS; p++) {
         struct shs_pair *pair = shs_pair_at(env.arena, p);
-        for (int d = 0; d < 2 && shs_load32(&pair->state) == SHS_PAIR_LIVE; d++) {
+        for (int d = 0; d < 2; d++) {
             struct shs_direction *dir = &pair->dir[d];
+            /* also in a free one: whoever remembers the pair may have died with its lock, before it saw that it is not its own */
             bury_lock(&dir->rlock, slot1);
             bool wrote = bury_lock(&dir->wlock, slot1);
+            if (shs_load32(&pair->state) != SHS_PAIR_LIVE)
+                continue;
             if (wrote && shs_index_diff(shs_word_index(shs_load64(&dir->word)), shs_chunk_base(dir->wchunk)) < 0)
                 shs_store64(&dir->wchunk, shs_load64(&dir->rchunk)); /* a larger chunk that was never switched to */
             if (shs_load32(&dir->bell) && (wrote || wrote_there(&env, pair, d, slot1))) {
@@ -144,7 +147,7 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
     shs_arena_rebuild(env.arena); /* it may have died between naming a chunk and giving another one back */
     for (int i = 0; i < SHS_N_TAKES; i++) {
         if (slot->takes[i] && !bury_take(&env, slot->takes[i], index, me)) {
-            drop_tables(&env);
+            shs_admin_drop_tables(&env);
             return -EBUSY;
         }
         slot->takes[i] = 0;
@@ -158,7 +161,7 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
     shs_store32(&slot->robust, 0);
     slot->pid = 0;
     shs_store32(&slot->state, SHS_SLOT_FREE);
-    drop_tables(&env);
+    shs_admin_drop_tables(&env);
     return 0;
 }
 
@@ -182,12 +185,12 @@ int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t coo
     struct shs_endpoint *record = shs_endpoint_at(env.stack, ep + 1);
     if (!record)
         return -EINVAL;
-    if (!take_tables(&env, me))
+    if (!shs_admin_take_tables(&env, me))
         return -EBUSY;
     bool gone = shs_load32(&record->state) != SHS_EP_FREE && record->cookie == cookie;
     if (gone)
         shs_endpoint_free(&env, NULL, ep + 1);
-    drop_tables(&env);
+    shs_admin_drop_tables(&env);
     return gone;
 }
 
@@ -195,10 +198,10 @@ int shs_native_rebuild(void *stack, void *arena)
 {
     struct shs_env env = admin_env(stack, arena);
     uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2;
-    if (!take_tables(&env, me))
+    if (!shs_admin_take_tables(&env, me))
         return -EBUSY;
     shs_stack_rebuild(env.stack);
     shs_arena_rebuild(env.arena);
-    drop_tables(&env);
+    shs_admin_drop_tables(&env);
     return 0;
 }

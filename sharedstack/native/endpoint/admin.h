@@ -4,7 +4,7 @@
  * Ownership: the caller is the stack's helper (header.helper names its slot) or the only user of the segments.
  */
 #pragma once
-#include "common.h"
+#include "shm/stack.h"
 
 SHS_PUBLIC int shs_native_claim(void *stack, uint32_t pid, uint32_t flags);
 SHS_PUBLIC int shs_native_slot_alive(void *stack, uint32_t slot);
@@ -15,6 +15,13 @@ SHS_PUBLIC int shs_native_reap(void *stack, void *arena, uint32_t slot);
 SHS_PUBLIC int shs_native_lower_all(void *stack, void *arena);
 /* The anchor with this cookie is gone: free endpoint `ep` (an index) if it is still its record; 1 if it was. */
 SHS_PUBLIC int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie);
-/* One look at all rings: those that carried nothing since the last look give their memory back. Returns how many are left. */
-SHS_PUBLIC int shs_native_cool(void *stack, void *arena);
+/* One look at all pairs: rings that carried nothing since the last look give their memory back; a pair that was cold for more than
+ * `patience` looks is given back. Returns how many are worth another look. */
+SHS_PUBLIC int shs_native_cool(void *stack, void *arena, uint32_t patience);
 SHS_PUBLIC int shs_native_rebuild(void *stack, void *arena);
+
+/* Both tables' locks, if they are free or their owners dead. */
+bool shs_admin_take_tables(struct shs_env *env, uint32_t me);
+void shs_admin_drop_tables(struct shs_env *env);
+/* Give a cold pair back: 1 done; 0 somebody is inside, or it is not cold any more; -1 not as long as its ends are what they are. */
+int shs_unpair(struct shs_env *env, uint32_t pair1, const uint64_t index[2], uint32_t me);

@@ -126,20 +126,20 @@ void shs_bell_disarm(struct shs_bell_own *own)
     shs_store32(&own->bell->armed, 0);
 }
 
-bool shs_bell_claim(struct shs_env *env, uint32_t me, struct shs_direction *dir, const struct shs_bell_own *own, bool alone)
+bool shs_bell_claim(struct shs_env *env, uint32_t me, const struct shs_end *end, const struct shs_bell_own *own, bool alone)
 {
-    if (alone) {
-        if (shs_peek32(&dir->bell) != own->handle)
-            shs_store32(&dir->bell, own->handle);
+    struct shs_direction *dir = shs_end_rx(end);
+    /* should that be another connection's by now, our bell is there for it, and our own bytes all come by the kernel */
+    if (alone && shs_peek32(&dir->bell) == own->handle)
         return true;
-    }
     int r = shs_lock(env, &dir->rlock, me);
     if (r < 0)
         return false;
     if (r == SHS_LOCK_REPAIR)
         shs_dir_repair_reader(dir);
     uint32_t handle = shs_load32(&dir->bell);
-    bool free = !handle || handle == own->handle || !shs_load32(&bell_at(env, handle)->armed);
+    bool free = alone || !handle || handle == own->handle || !shs_load32(&bell_at(env, handle)->armed);
+    free = free && shs_end_reads(end, dir);
     if (free)
         shs_store32(&dir->bell, own->handle);
     shs_unlock(&dir->rlock);

@@ -11,6 +11,8 @@
 #pragma once
 #include "shm/stack.h"
 
+struct shs_end;
+
 /* A thread's own bell; fd is high and close-on-exec. */
 struct shs_bell_own {
     int fd;
@@ -33,7 +35,8 @@ void shs_bell_arm(struct shs_bell_own *own, bool nap);
 long shs_bell_nap(struct shs_bell_own *own, uint64_t most_ns);
 /* The thread is awake again. */
 void shs_bell_disarm(struct shs_bell_own *own);
-/* Have this bell rung for the ring; false: another thread dozes there. `alone`: no other thread or process reads here. */
-bool shs_bell_claim(struct shs_env *env, uint32_t me, struct shs_direction *dir, const struct shs_bell_own *own, bool alone);
+/* Have this bell rung for the end's ring; false: another thread dozes there, or there is no pair any more. `alone`: no other thread or
+ * process reads here. */
+bool shs_bell_claim(struct shs_env *env, uint32_t me, const struct shs_end *end, const struct shs_bell_own *own, bool alone);
 /* Send one datagram to the bell, armed or not. */
 void shs_bell_send(struct shs_env *env, const struct shs_bell *bell);

@@ -1,62 +1,90 @@
 /*
- * Cooling: a ring that carried nothing for a while gives its memory back. The helper does it, so that connections whose processes
- * do nothing at all cool as well. The reader opens the ring again, with a new chunk, in its next read call; until then the kernel carries.
+ * Cooling: a ring that carried nothing for a while gives its memory back, and a pair that is cold for longer is given back altogether
+ * (unpair.c). The helper does it, so that connections whose processes do nothing at all cool as well. The reader opens the ring again,
+ * with a new chunk, in its next read call; until then the kernel carries.
  */
 #include "endpoint/admin.h"
-#include "ring/ring.h"
+#include "endpoint/end.h"
 #include "shm/lock.h"
 #include "shm/units.h"
 
-/* Write index of each direction at the last look, in the helper's own memory. */
-static uint64_t seen[SHS_N_PAIRS][2];
+/* Each pair at the last look, in the helper's own memory. */
+static struct {
+    uint64_t index[2], kernel[2]; /* write index; bytes sent and taken by the kernel, under count */
+    uint32_t gen, cold;           /* looks in a row that found nothing new, and no ring */
+} seen[SHS_N_PAIRS];
 
-/* Under no lock. Shut the ring and free its chunk, if it is empty, still at `index`, and nobody is inside. */
+/* Shut the ring and free its chunk, if it is empty and still at `index`. Under both locks. */
+static bool shut(struct shs_env *env, struct shs_direction *dir, uint64_t index, uint32_t me)
+{
+    uint64_t word = shs_load64(&dir->word), chunk = shs_load64(&dir->rchunk);
+    bool same = shs_word_index(word) == index && shs_chunk_unit(shs_load64(&dir->wchunk)) == shs_chunk_unit(chunk);
+    /* both locks are ours: nobody reads, writes or opens. A taker's count in the word may still change, and shut it fails then. */
+    if (!same || shs_ring_waiting(dir) || !shs_cas64(&dir->word, word, word & ~SHS_WORD_OPEN) || !shs_arena_try(env, me))
+        return false;
+    shs_store64(&dir->wchunk, 0);
+    shs_store64(&dir->rchunk, 0);
+    shs_units_drop(env->arena, chunk);
+    shs_unlock(&env->arena->lock);
+    return true;
+}
+
 static bool cool(struct shs_env *env, struct shs_direction *dir, uint64_t index, uint32_t me)
 {
+    int r = shs_lock_try(env, &dir->rlock, me), w;
     bool done = false;
-    if (shs_lock_try(env, &dir->rlock, me) != SHS_LOCKED)
-        return false; /* its owner's death is for the reader to repair */
-    if (shs_lock_try(env, &dir->wlock, me) == SHS_LOCKED) {
-        uint64_t word = shs_load64(&dir->word);
-        bool same = shs_word_index(word) == index && shs_chunk_unit(dir->wchunk) == shs_chunk_unit(dir->rchunk);
-        /* both locks are ours: nobody reads, writes or opens. A taker's count in the word may still change, and shut it fails then. */
-        if (same && !shs_ring_waiting(dir) && shs_cas64(&dir->word, word, word & ~SHS_WORD_OPEN) && shs_arena_try(env, me)) {
-            uint64_t chunk = dir->rchunk;
-            shs_store64(&dir->wchunk, 0);
-            shs_store64(&dir->rchunk, 0);
-            shs_units_drop(env->arena, chunk);
-            shs_unlock(&env->arena->lock);
-            done = true;
-        }
+    if (r < 0)
+        return false;
+    if (r == SHS_LOCK_REPAIR)
+        shs_dir_repair_reader(dir);
+    w = shs_lock_try(env, &dir->wlock, me);
+    if (w >= 0) {
+        if (w == SHS_LOCK_REPAIR)
+            shs_dir_repair_writer(dir);
+        done = shut(env, dir, index, me);
         shs_unlock(&dir->wlock);
     }
     shs_unlock(&dir->rlock);
     return done;
 }
 
-int shs_native_cool(void *stack, void *arena)
+/* One look at a live pair; false: it needs none for the time being. */
+static bool look(struct shs_env *env, uint32_t pair1, uint32_t patience, uint32_t me)
+{
+    struct shs_pair *pair = shs_pair_at(env->arena, pair1);
+    bool still = seen[pair1 - 1].gen == shs_load32(&pair->gen), warm = false;
+    for (int d = 0; d < 2; d++) {
+        struct shs_direction *dir = &pair->dir[d];
+        uint64_t index = shs_word_index(shs_load64(&dir->word)), kernel = shs_load64(&dir->ksent) + shs_load64(&dir->taken);
+        bool same = still && index == seen[pair1 - 1].index[d];
+        if (shs_load64(&dir->rchunk) && (!same || !cool(env, dir, index, me)))
+            warm = true;
+        warm |= !same || kernel != seen[pair1 - 1].kernel[d];
+        seen[pair1 - 1].index[d] = index;
+        seen[pair1 - 1].kernel[d] = kernel;
+    }
+    seen[pair1 - 1].gen = shs_load32(&pair->gen);
+    seen[pair1 - 1].cold = warm ? 0 : seen[pair1 - 1].cold + 1;
+    return seen[pair1 - 1].cold <= patience || shs_unpair(env, pair1, seen[pair1 - 1].index, me) == 0;
+}
+
+int shs_native_cool(void *stack, void *arena, uint32_t patience)
 {
     struct shs_env env = {.stack = stack, .arena = arena, .bulk_fd = -1, .bell_fd = -1};
     env.slot1 = shs_load32(&env.stack->helper);
-    uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2;
+    uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2, pairs = 0;
     int left = 0;
     shs_store32(&env.arena->cooling, 1);
-    for (uint32_t p = 1; p <= env.arena->pairs_top && p <= SHS_N_PAIRS; p++) {
-        struct shs_pair *pair = shs_pair_at(env.arena, p);
-        for (int d = 0; d < 2 && shs_load32(&pair->state) == SHS_PAIR_LIVE; d++) {
-            struct shs_direction *dir = &pair->dir[d];
-            uint64_t index = shs_word_index(shs_load64(&dir->word)) | (uint64_t)pair->gen << SHS_WORD_INDEX_BITS;
-            if (!shs_load64(&dir->rchunk))
-                continue;
-            if (index != seen[p - 1][d] || !cool(&env, dir, index & SHS_INDEX_MASK, me))
-                left++;
-            seen[p - 1][d] = index;
+    for (uint32_t p = 1; p <= shs_load32(&env.arena->pairs_top) && p <= SHS_N_PAIRS; p++)
+        if (shs_load32(&shs_pair_at(env.arena, p)->state) == SHS_PAIR_LIVE) {
+            left += look(&env, p, patience, me);
+            pairs += shs_load32(&shs_pair_at(env.arena, p)->state) == SHS_PAIR_LIVE;
         }
-    }
     if (left == 0) {
         shs_store32(&env.arena->cooling, 0);
         shs_fence();
-        if (shs_load32(&env.arena->units_used)) { /* taken meanwhile, by somebody who saw that we were looking */
+        /* taken meanwhile, by somebody who saw that we were looking? */
+        if (shs_load32(&env.arena->units_used) || shs_load32(&env.arena->pairs_used) != pairs) {
             shs_store32(&env.arena->cooling, 1);
             left = 1;
         }

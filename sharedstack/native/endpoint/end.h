@@ -9,11 +9,57 @@
 
 #include "ring/ring.h"
 
+/*
+ * tx and rx are what the pair was when somebody looked: it may have been given back since, and its block made another connection's. So
+ * each function reads them once, and compares the cookie in the direction with its own: under the lock that it has just taken, and
+ * after every look without a lock that would lead to an answer for the program. `ep`, `cookie` and `fd` do not change.
+ */
 struct shs_end {
     struct shs_endpoint *ep;
     struct shs_direction *tx, *rx;
+    uint64_t cookie;
     int fd;
 };
+
+/* What functions on an end return when it is not paired any more, or not under count: nothing was done, and the kernel is to be used. */
+#define SHS_STALE (-1100)
+
+static inline struct shs_direction *shs_end_tx(const struct shs_end *end)
+{
+    return __atomic_load_n(&end->tx, __ATOMIC_RELAXED);
+}
+
+static inline struct shs_direction *shs_end_rx(const struct shs_end *end)
+{
+    return __atomic_load_n(&end->rx, __ATOMIC_RELAXED);
+}
+
+/* Does this end still write there (read from there)? */
+static inline bool shs_end_writes(const struct shs_end *end, const struct shs_direction *dir)
+{
+    return shs_load64(&dir->wcookie) == end->cookie;
+}
+
+static inline bool shs_end_reads(const struct shs_end *end, const struct shs_direction *dir)
+{
+    return shs_load64(&dir->rcookie) == end->cookie;
+}
+
+/*
+ * Does the end's ring hold something? Any thread, without a lock. Read index, write index, cookie, and the read index again: a block that
+ * went to somebody else and came back meanwhile has another one, unless it was empty (indices go on, units.h).
+ */
+static inline bool shs_end_waiting(const struct shs_end *end)
+{
+    const struct shs_direction *dir = shs_end_rx(end);
+    for (;;) {
+        uint64_t rd = shs_load64(&dir->rd);
+        if (shs_word_index(shs_load64(&dir->word)) == shs_rd_index(rd) || !shs_end_reads(end, dir))
+            return false;
+        if (SHS_LIKELY(shs_load64(&dir->rd) == rd))
+            return true;
+    }
+}
 
 /* A direction's tx_on and rx_on. */
 enum {
@@ -54,18 +100,27 @@ struct shs_rx {
 long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags,
                   struct shs_rx *how);
 
-/* Count as a taker before a native wait or take: false if the ring holds something (then nothing is counted). Under rlock. */
-bool shs_taker_enter(struct shs_env *env, struct shs_direction *dir);
-/* The same, taking rlock for it: 1 counted, 0 the ring holds something, -EDEADLK. */
-int shs_taker_enter_unlocked(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir);
+/* A taker's note to itself: the pair may be given back while it sleeps, and then its count is gone. */
+struct shs_take {
+    struct shs_direction *dir; /* NULL: not counted */
+    uint32_t gen;              /* of the pair */
+};
+
+/* Count as a taker before a native wait or take: 1 counted; 0 the ring holds something (then nothing is counted); SHS_STALE; -EDEADLK. */
+int shs_taker_enter(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, struct shs_take *take);
 /* The native call took n stream bytes (0: none). */
-void shs_taker_leave(struct shs_env *env, struct shs_direction *dir, uint64_t n);
+void shs_taker_leave(struct shs_env *env, const struct shs_who *who, const struct shs_take *take, uint64_t n);
 /* Is the bell rung for whatever may come next: nothing is left in the kernel, and all who may send there do it under count? A death is
  * not rung for, or later, by the helper. */
 bool shs_end_rung_for(struct shs_env *env, const struct shs_end *end);
 /* Bytes waiting in the ring of the end, for SIOCINQ. */
 size_t shs_end_pending(struct shs_env *env, const struct shs_who *who, struct shs_end *end);
-/* Shut the ring if it is open. Any thread of the opener, or whoever finds it dead. */
+/* Nothing is pushed to the reader of this end any more (STICKY), if it is still paired; true if its ring holds something. */
+bool shs_end_seal(struct shs_env *env, const struct shs_who *who, const struct shs_end *end);
+/*
+ * Shut the ring if it is open. Any thread of the opener, or whoever finds it dead. Without a lock, and so perhaps on what is another
+ * connection's by now: that loses nothing, since a ring may be shut at any time; its reader opens it again.
+ */
 bool shs_ring_close(struct shs_direction *dir);
 
 /* May the ring be opened: anything but the transient states? Fills in why_rx otherwise. */

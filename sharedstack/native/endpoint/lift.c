@@ -3,6 +3,7 @@
  * 2  pair: if the other end's record is there, make a pair, and name it in both records, each by one store;
  * 3  activate (each end, each direction, in a call of its own): the kernel's counts become ksent and taken;
  * 4  the reader opens the ring (rx.c). Until then, and whenever it is shut, the kernel carries the bytes.
+ * 5  idle for some seconds: the helper gives the pair back (unpair.c); the next calls of either end go on from 2.
  * An end that is registered but dead never opens anything: a wrong pair can only stay unused.
  */
 #include "endpoint/lift.h"
@@ -48,10 +49,17 @@ static void unlock_tables(struct shs_env *env)
 static void make_pair(struct shs_env *env, uint32_t first, uint32_t second)
 {
     struct shs_endpoint *a = shs_endpoint_at(env->stack, first), *b = shs_endpoint_at(env->stack, second);
+    struct shs_endpoint *both[2] = {a, b};
     uint32_t pair1 = shs_pair_take(env->arena);
+    for (int i = 0; i < 2; i++) {
+        shs_set32(&both[i]->why_tx, pair1 ? SHS_REASON_NOT_READING : SHS_REASON_EXHAUSTED);
+        shs_set32(&both[i]->why_rx, pair1 ? SHS_REASON_NOT_READING : SHS_REASON_EXHAUSTED);
+        if (pair1)
+            __atomic_fetch_and(&both[i]->flags, ~(uint32_t)SHS_EPF_UNPAIRED, __ATOMIC_SEQ_CST);
+        else
+            __atomic_fetch_or(&both[i]->flags, SHS_EPF_UNPAIRED, __ATOMIC_SEQ_CST); /* others go idle: try again later */
+    }
     if (!pair1) {
-        shs_set32(&b->why_tx, SHS_REASON_EXHAUSTED);
-        shs_set32(&b->why_rx, SHS_REASON_EXHAUSTED);
         shs_count(env, SHS_CTR_EXHAUSTED, 1);
         return;
     }
@@ -61,16 +69,42 @@ static void make_pair(struct shs_env *env, uint32_t first, uint32_t second)
     pair->cookie[0] = a->cookie;
     pair->cookie[1] = b->cookie;
     pair->made_ns = shs_now();
+    for (int i = 0; i < 2; i++) {
+        shs_store64(&pair->dir[i].wcookie, pair->cookie[i]);
+        shs_store64(&pair->dir[i].rcookie, pair->cookie[1 - i]);
+        shs_set32(&both[i]->side, (uint32_t)i);
+        both[i]->pairings++;
+    }
     shs_store32(&pair->state, SHS_PAIR_LIVE);
-    a->side = 0;
-    b->side = 1;
-    shs_set32(&a->why_tx, SHS_REASON_NOT_READING);
-    shs_set32(&a->why_rx, SHS_REASON_NOT_READING);
-    shs_set32(&b->why_tx, SHS_REASON_NOT_READING);
-    shs_set32(&b->why_rx, SHS_REASON_NOT_READING);
     shs_store32(&a->pair, pair1);
     shs_store32(&b->pair, pair1);
     shs_count(env, SHS_CTR_PAIRED, 1);
+    shs_fence();
+    env->nudge |= !shs_load32(&env->arena->cooling);
+}
+
+/* What makes a pair useless, or what an end could not be brought under count again with. */
+#define NEVER_AGAIN (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_RDSHUT | SHS_EPF_WRSHUT | SHS_EPF_SEALED | SHS_EPF_PINNED)
+
+bool shs_pair_again(struct shs_env *env, const struct shs_who *who, uint32_t ep1)
+{
+    struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
+    if (!ep || (shs_load32(&ep->flags) & NEVER_AGAIN) || !shs_load32(&env->stack->pair_ok) || !lock_tables(env, who))
+        return false;
+    if (shs_load32(&ep->state) == SHS_EP_LIVE && !ep->pair) {
+        struct shs_flow flow;
+        uint32_t stale;
+        shs_flow_of(ep, &flow);
+        uint32_t mate = shs_endpoint_mate(env->stack, &flow, ep->cookie, &stale);
+        if (mate && !(shs_load32(&shs_endpoint_at(env->stack, mate)->flags) & NEVER_AGAIN)) {
+            bool again = ep->pairings;
+            make_pair(env, mate, ep1);
+            if (again && ep->pair)
+                shs_count(env, SHS_CTR_PAIRED_AGAIN, 1);
+        }
+    }
+    unlock_tables(env);
+    return shs_load32(&ep->pair);
 }
 
 void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t ep1)
@@ -85,7 +119,7 @@ void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t 
         __atomic_fetch_or(&pair->dir[1 - ep->side].word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
         pair->endpoint[ep->side] = 0;
         if (!pair->endpoint[1 - ep->side])
-            shs_pair_drop(env->arena, ep->pair);
+            shs_pair_free(env, ep->pair);
     }
     shs_endpoint_drop(env->stack, ep1);
 }
@@ -146,21 +180,31 @@ bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end)
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
     uint32_t pair1 = ep ? shs_load32(&ep->pair) : 0;
     struct shs_pair *pair = pair1 ? shs_pair_at(env->arena, pair1) : NULL;
-    if (!pair || ep->side > 1)
+    uint32_t side = pair ? shs_peek32(&ep->side) : 0;
+    if (!pair || side > 1)
         return false;
     end->ep = ep;
-    end->tx = &pair->dir[ep->side];
-    end->rx = &pair->dir[1 - ep->side];
+    end->cookie = ep->cookie;
+    __atomic_store_n(&end->tx, &pair->dir[side], __ATOMIC_RELAXED);
+    __atomic_store_n(&end->rx, &pair->dir[1 - side], __ATOMIC_RELAXED);
     return true;
 }
 
 int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end *end, bool receive, shs_in_flight_fn *in_flight)
 {
-    struct shs_direction *dir = receive ? end->rx : end->tx;
+    struct shs_direction *dir = receive ? shs_end_rx(end) : shs_end_tx(end);
     uint32_t *lock = receive ? &dir->rlock : &dir->wlock, *on = receive ? &dir->rx_on : &dir->tx_on;
     int r = shs_lock(env, lock, who->lock_word);
     if (r < 0)
         return -EAGAIN;
+    if (r == SHS_LOCK_REPAIR && receive)
+        shs_dir_repair_reader(dir);
+    else if (r == SHS_LOCK_REPAIR)
+        shs_dir_repair_writer(dir);
+    if (!(receive ? shs_end_reads(end, dir) : shs_end_writes(end, dir))) {
+        shs_unlock(lock);
+        return -EAGAIN; /* the pair was given back just now */
+    }
     if (shs_load32(on) == SHS_ACTIVATING)
         shs_store32(on, SHS_OFF); /* an activator died */
     r = 0;
@@ -185,6 +229,20 @@ int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end 
     return r;
 }
 
+/* A reader that spares itself looks at the kernel has to see the FIN coming. */
+static void count_fin(struct shs_env *env, const struct shs_who *who, const struct shs_end *end)
+{
+    int r = shs_lock(env, &end->tx->wlock, who->lock_word);
+    if (r == SHS_LOCK_REPAIR)
+        shs_dir_repair_writer(end->tx);
+    if (shs_end_writes(end, end->tx))
+        shs_add64(&end->tx->ksent, 1);
+    if (shs_end_writes(end, end->tx) && shs_load32(&end->tx->bell))
+        shs_bell_ring(env, end->tx, shs_load32(&end->tx->bell)); /* it naps no more: it waits where the FIN will come */
+    if (r >= 0)
+        shs_unlock(&end->tx->wlock);
+}
+
 void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole)
 {
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
@@ -192,16 +250,14 @@ void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1,
     if (!ep)
         return;
     if (!sole) { /* the helper frees it when the kernel has destroyed the anchor */
-        if (shs_end_of(env, ep1, &end) && shs_load32(&end.rx->opener) == env->slot1)
+        if (shs_end_of(env, ep1, &end) && shs_load32(&end.rx->opener) == env->slot1 && shs_end_reads(&end, end.rx))
             shs_ring_close(end.rx); /* we do not read any more: the other holders may, or not */
         return;
     }
     if (shs_end_of(env, ep1, &end)) {
-        __atomic_fetch_or(&end.rx->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
-        shs_add64(&end.tx->ksent, 1); /* the FIN: a reader that spares itself looks at the kernel has to see one coming */
-        if (shs_load32(&end.tx->bell))
-            shs_bell_ring(env, end.tx, shs_load32(&end.tx->bell)); /* it naps no more: it waits where the FIN will come */
-        if (shs_ring_waiting(end.rx)) {
+        bool unread = shs_end_seal(env, who, &end);
+        count_fin(env, who, &end);
+        if (unread) {
             /* close(2) with unread data resets the connection (RFC 1122, 4.2.2.13); the kernel cannot see ours */
             struct linger now = {1, 0};
             shs_sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);

@@ -9,6 +9,10 @@
 int shs_register(struct shs_env *env, const struct shs_who *who, int fd);
 /* As shs_register, but only find a record that exists (an inherited or received descriptor): endpoint plus one, 0: none. */
 int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd);
+/* The end carries data again and has no pair: pair it, if its mate is registered and both may be. No system call; true if it is paired now. */
+bool shs_pair_again(struct shs_env *env, const struct shs_who *who, uint32_t ep1);
+/* Under ctl and the arena's lock: give a pair back, with its takers' notes. */
+void shs_pair_free(struct shs_env *env, uint32_t pair1);
 /* Is the endpoint paired? Fills in `end` (fd is the caller's to set). */
 bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end);
 /* The last descriptor of this process is closed. `sole`: no other process holds the anchor, so the end goes with it: unread ring bytes

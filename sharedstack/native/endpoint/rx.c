@@ -18,9 +18,9 @@
 
 #define MAX_IOV 64
 
-static uint32_t dir_handle(struct shs_env *env, struct shs_direction *dir)
+static uint32_t dir_handle(const struct shs_env *env, const struct shs_direction *dir)
 {
-    size_t at = (size_t)((uint8_t *)dir - (uint8_t *)env->arena) - SHS_ARENA_PAIRS;
+    size_t at = (size_t)((const uint8_t *)dir - (const uint8_t *)env->arena) - SHS_ARENA_PAIRS;
     return (uint32_t)(at / sizeof(struct shs_pair) * 2 +
                       (at % sizeof(struct shs_pair) >= offsetof(struct shs_pair, dir) + sizeof(struct shs_direction))) +
            1;
@@ -36,7 +36,17 @@ static bool note_take(struct shs_env *env, uint32_t handle, bool enter)
     return false;
 }
 
-bool shs_taker_enter(struct shs_env *env, struct shs_direction *dir)
+/* Under rlock. */
+static void leave(struct shs_env *env, struct shs_direction *dir, uint64_t n)
+{
+    if (n)
+        shs_add64(&dir->taken, n); /* before the word: whoever pushes afterwards is read with the new count */
+    shs_add64(&dir->word, -SHS_WORD_TAKER);
+    note_take(env, dir_handle(env, dir), false);
+}
+
+/* Under rlock: false if the ring holds something. */
+static bool enter(struct shs_env *env, struct shs_direction *dir)
 {
     if (SHS_UNLIKELY(!note_take(env, dir_handle(env, dir), true))) {
         /* a taker that nobody could repair: this direction stays with the kernel */
@@ -46,28 +56,55 @@ bool shs_taker_enter(struct shs_env *env, struct shs_direction *dir)
     uint64_t word = shs_add64(&dir->word, SHS_WORD_TAKER);
     if (shs_word_index(word) == shs_rd_index(shs_load64(&dir->rd)))
         return true;
-    shs_taker_leave(env, dir, 0);
+    leave(env, dir, 0);
     return false;
 }
 
-int shs_taker_enter_unlocked(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir)
+static uint32_t pair_gen(struct shs_env *env, const struct shs_direction *dir)
+{
+    return shs_load32(&shs_pair_at(env->arena, (dir_handle(env, dir) - 1) / 2 + 1)->gen);
+}
+
+/* Take rlock of what the end read from when it was last looked up: 0, or SHS_STALE (not locked), or -EDEADLK. */
+static int lock_reader(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, struct shs_direction *dir)
 {
     int r = shs_lock(env, &dir->rlock, who->lock_word);
+    if (SHS_UNLIKELY(r < 0))
+        return r;
+    if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR)) /* also where the dead one was another connection's */
+        shs_dir_repair_reader(dir);
+    if (SHS_LIKELY(shs_end_reads(end, dir)))
+        return 0;
+    shs_unlock(&dir->rlock);
+    return SHS_STALE;
+}
+
+int shs_taker_enter(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, struct shs_take *take)
+{
+    struct shs_direction *dir = shs_end_rx(end);
+    take->dir = NULL;
+    int r = lock_reader(env, who, end, dir);
     if (r < 0)
         return r;
-    if (r == SHS_LOCK_REPAIR)
-        shs_dir_repair_reader(dir);
-    r = shs_taker_enter(env, dir);
+    uint32_t on = shs_load32(&dir->rx_on);
+    r = on != SHS_ON && on != SHS_RECOUNT ? SHS_STALE : enter(env, dir);
+    if (r == 1)
+        *take = (struct shs_take){dir, pair_gen(env, dir)};
     shs_unlock(&dir->rlock);
     return r;
 }
 
-void shs_taker_leave(struct shs_env *env, struct shs_direction *dir, uint64_t n)
+/* Under rlock: when the pair was given back, the count and the note of whoever slept there went with it. */
+void shs_taker_leave(struct shs_env *env, const struct shs_who *who, const struct shs_take *take, uint64_t n)
 {
-    if (n)
-        shs_add64(&dir->taken, n); /* before the word: whoever pushes afterwards is read with the new count */
-    shs_add64(&dir->word, -SHS_WORD_TAKER);
-    note_take(env, dir_handle(env, dir), false);
+    struct shs_direction *dir = take->dir;
+    int r = shs_lock(env, &dir->rlock, who->lock_word);
+    if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR))
+        shs_dir_repair_reader(dir);
+    if (SHS_LIKELY(pair_gen(env, dir) == take->gen))
+        leave(env, dir, n);
+    if (r >= 0)
+        shs_unlock(&dir->rlock);
 }
 
 bool shs_ring_close(struct shs_direction *dir)
@@ -77,23 +114,36 @@ bool shs_ring_close(struct shs_direction *dir)
 
 bool shs_end_rung_for(struct shs_env *env, const struct shs_end *end)
 {
-    const struct shs_pair *pair = shs_pair_at(env->arena, end->ep->pair);
+    const struct shs_direction *dir = shs_end_rx(end);
+    const struct shs_pair *pair = shs_pair_at(env->arena, shs_load32(&end->ep->pair));
     const struct shs_endpoint *peer = pair ? shs_endpoint_at(env->stack, shs_load32(&pair->endpoint[1 - (end->ep->side & 1)])) : NULL;
-    return peer && shs_load32(&peer->state) == SHS_EP_LIVE && shs_load32(&end->rx->tx_on) == SHS_ON &&
+    return peer && shs_load32(&peer->state) == SHS_EP_LIVE && shs_load32(&dir->tx_on) == SHS_ON &&
            !(shs_load32(&peer->flags) & (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_WRSHUT)) &&
-           shs_slot_alive(env->stack, peer->slot) && shs_load64(&end->rx->ksent) == shs_load64(&end->rx->taken) && !end->ep->error;
+           shs_slot_alive(env->stack, peer->slot) && shs_load64(&dir->ksent) == shs_load64(&dir->taken) && !end->ep->error &&
+           shs_end_reads(end, dir);
 }
 
 size_t shs_end_pending(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
 {
-    int r = shs_lock(env, &end->rx->rlock, who->lock_word);
-    if (r < 0)
+    struct shs_direction *dir = shs_end_rx(end);
+    if (lock_reader(env, who, end, dir) < 0)
         return 0;
-    if (r == SHS_LOCK_REPAIR)
-        shs_dir_repair_reader(end->rx);
-    size_t n = shs_ring_pending(env, end->rx);
-    shs_unlock(&end->rx->rlock);
+    size_t n = shs_ring_pending(env, dir);
+    shs_unlock(&dir->rlock);
     return n;
+}
+
+bool shs_end_seal(struct shs_env *env, const struct shs_who *who, const struct shs_end *end)
+{
+    struct shs_direction *dir = shs_end_rx(end);
+    int r = lock_reader(env, who, end, dir);
+    if (r == SHS_STALE || !shs_end_reads(end, dir))
+        return false; /* there is no ring */
+    __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+    bool waiting = shs_ring_waiting(dir);
+    if (r == 0) /* else a signal handler interrupted a receive of this thread, which holds the lock */
+        shs_unlock(&dir->rlock);
+    return waiting;
 }
 
 bool shs_may_open(struct shs_env *env, const struct shs_end *end)
@@ -134,9 +184,8 @@ static bool first_chunk(struct shs_env *env, const struct shs_who *who, struct s
 }
 
 /* Under rlock, in a read call: let the writer push from now on. */
-static void open_ring(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_rx *how)
+static void open_ring(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir, struct shs_rx *how)
 {
-    struct shs_direction *dir = end->rx;
     uint64_t word = shs_load64(&dir->word);
     if (word & SHS_WORD_OPEN) {
         /* nothing to do, but for a ring that its opener left open in death */
@@ -167,6 +216,10 @@ static void open_ring(struct shs_env *env, const struct shs_who *who, struct shs
         how->done(how->set, opened);
     if (!opened)
         return;
+    if (SHS_UNLIKELY(shs_load32(&end->ep->flags) & SHS_EPF_KERNEL_ONLY)) { /* flagged since we looked: who sets it shuts, then we do */
+        shs_ring_close(dir);
+        return;
+    }
     shs_set32(&end->ep->why_rx, SHS_REASON_NONE);
     shs_set64(&end->ep->rx_lifts, shs_peek64(&end->ep->rx_lifts) + 1);
     shs_count(env, SHS_CTR_OPENS, 1);
@@ -210,36 +263,37 @@ static long kernel_peek(struct shs_end *end)
 }
 
 /* Under rlock: after a death, `taken` is what the kernel says. */
-static bool recount(struct shs_end *end)
+static bool recount(struct shs_end *end, struct shs_direction *dir)
 {
     uint64_t taken;
     /* with the ring empty a living taker may be between its take and its count: later */
-    if ((shs_word_takers(shs_load64(&end->rx->word)) && !shs_ring_waiting(end->rx)) || shs_anchor_taken(end->fd, &taken) != 0)
+    if ((shs_word_takers(shs_load64(&dir->word)) && !shs_ring_waiting(dir)) || shs_anchor_taken(end->fd, &taken) != 0)
         return false;
-    shs_store64(&end->rx->taken, taken);
-    shs_store32(&end->rx->rx_on, SHS_ON);
+    shs_store64(&dir->taken, taken);
+    shs_store32(&dir->rx_on, SHS_ON);
     return true;
 }
 
 void shs_dir_repair_reader(struct shs_direction *dir)
 {
-    if (shs_peek32(&dir->rx_on) == SHS_ON)
-        shs_store32(&dir->rx_on, SHS_RECOUNT);
+    shs_cas32(&dir->rx_on, SHS_ON, SHS_RECOUNT); /* not a store: the pair may be taken into another use, which is OFF */
 }
 
 long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags,
                   struct shs_rx *how)
 {
-    struct shs_direction *dir = end->rx;
+    struct shs_direction *dir = shs_end_rx(end);
     bool peek = flags & MSG_PEEK;
-    long r = shs_lock(env, &dir->rlock, who->lock_word);
+    long r = lock_reader(env, who, end, dir);
     if (r < 0)
-        return -EAGAIN; /* a signal handler interrupted a receive on the same socket */
-    if (r == SHS_LOCK_REPAIR)
-        shs_dir_repair_reader(dir);
-    if (SHS_UNLIKELY(shs_peek32(&dir->rx_on) == SHS_RECOUNT) && !recount(end)) {
-        shs_unlock(&dir->rlock);
-        return -EAGAIN;
+        return r == SHS_STALE ? r : -EAGAIN; /* a signal handler interrupted a receive on the same socket */
+    uint32_t on = shs_peek32(&dir->rx_on);
+    if (SHS_UNLIKELY(on != SHS_ON)) {
+        r = on != SHS_RECOUNT ? SHS_STALE : recount(end, dir) ? 0 : -EAGAIN;
+        if (r < 0) {
+            shs_unlock(&dir->rlock);
+            return r;
+        }
     }
     for (;;) {
         uint64_t need = 0, taken = shs_load64(&dir->taken);
@@ -254,7 +308,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             if (shs_peek32(&dir->rcpu) != cpu) /* the writer's cache keeps that line */
                 shs_set32(&dir->rcpu, cpu);
             if (SHS_UNLIKELY(!(shs_peek64(&dir->word) & SHS_WORD_OPEN)))
-                open_ring(env, who, end, how);
+                open_ring(env, who, end, dir, how);
             break;
         }
         if (SHS_UNLIKELY(r == SHS_RING_BROKEN)) {
@@ -306,12 +360,12 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
                 break;
             }
         }
-        if (!shs_taker_enter(env, dir))
+        if (!enter(env, dir))
             continue;
         r = kernel_take(end, cur, ~0ull, flags);
         if (SHS_UNLIKELY(stream_over(r)))
             __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
-        shs_taker_leave(env, dir, r > 0 && !peek ? (uint64_t)r : 0);
+        leave(env, dir, r > 0 && !peek ? (uint64_t)r : 0);
         if (r > 0) {
             shs_set64(&end->ep->rx_kernel, shs_peek64(&end->ep->rx_kernel) + (uint64_t)r);
             shs_count(env, SHS_CTR_RX_KERNEL_BYTES, (uint64_t)r);
@@ -319,7 +373,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
         *how->looked_ns = now;
         /* also after bytes came: a program that reads once for each event never meets EAGAIN, and the records say what comes first */
         if (r == -EAGAIN || r > 0)
-            open_ring(env, who, end, how);
+            open_ring(env, who, end, dir, how);
         break;
     }
     shs_unlock(&dir->rlock);

@@ -17,29 +17,33 @@
 
 void shs_dir_repair_writer(struct shs_direction *dir)
 {
-    if (shs_peek32(&dir->tx_on) == SHS_ON)
-        shs_store32(&dir->tx_on, SHS_RECOUNT);
+    shs_cas32(&dir->tx_on, SHS_ON, SHS_RECOUNT); /* not a store: the pair may be taken into another use, which is OFF */
 }
 
 /* A reader that may not be spinning learns when data came, and is woken if it dozes; or naps, and does not see the kernel's bytes. */
-static void published(struct shs_env *env, struct shs_end *end)
+static void published(struct shs_env *env, struct shs_end *end, struct shs_direction *dir)
 {
-    uint32_t bell = shs_load32(&end->tx->bell);
-    if (bell && shs_bell_ring(env, end->tx, bell))
+    uint32_t bell = shs_load32(&dir->bell);
+    if (bell && shs_bell_ring(env, dir, bell))
         shs_set64(&end->ep->tx_bells, shs_peek64(&end->ep->tx_bells) + 1);
 }
 
-static long lock_writer(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+/* Take wlock of what the end wrote to when it was last looked up: 0, SHS_STALE or -EAGAIN (then it is not held). */
+static long lock_writer(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir)
 {
-    struct shs_direction *dir = end->tx;
     int r = shs_lock(env, &dir->wlock, who->lock_word);
     if (SHS_UNLIKELY(r < 0))
         return -EAGAIN; /* a signal handler interrupted a send on the same socket */
     if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR)) {
         shs_dir_repair_writer(dir);
-        published(env, end); /* it may have died between publishing and ringing */
+        published(env, end, dir); /* it may have died between publishing and ringing; also where it was another connection's */
     }
-    if (SHS_UNLIKELY(shs_peek32(&dir->tx_on) == SHS_RECOUNT)) {
+    uint32_t on = shs_peek32(&dir->tx_on);
+    if (SHS_UNLIKELY(!shs_end_writes(end, dir) || (on != SHS_ON && on != SHS_RECOUNT))) {
+        shs_unlock(&dir->wlock);
+        return SHS_STALE;
+    }
+    if (SHS_UNLIKELY(on == SHS_RECOUNT)) {
         uint64_t sent;
         if (shs_anchor_sent(end->fd, &sent) == 0) {
             shs_store64(&dir->ksent, sent);
@@ -54,9 +58,8 @@ static long lock_writer(struct shs_env *env, const struct shs_who *who, struct s
 }
 
 /* The ring is full: true if it is worth trying again. */
-static bool wait_for_room(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+static bool wait_for_room(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir)
 {
-    struct shs_direction *dir = end->tx;
     shs_set64(&end->ep->tx_full, shs_peek64(&end->ep->tx_full) + 1);
     shs_count(env, SHS_CTR_TX_FULL, 1);
     if (shs_ring_grow(env, dir, who->lock_word))
@@ -86,7 +89,7 @@ static bool wait_for_room(struct shs_env *env, const struct shs_who *who, struct
     return false;
 }
 
-static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_cursor *cur, int flags)
+static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_direction *dir, struct shs_cursor *cur, int flags)
 {
     struct iovec iov[64];
     int n = 0;
@@ -102,21 +105,21 @@ static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_cur
     /* SIGPIPE is raised by the caller, when no lock is held */
     long r = shs_sys_sendmsg(end->fd, &msg, flags | MSG_NOSIGNAL | (want < cur->left ? MSG_MORE : 0));
     if (r > 0) {
-        shs_store64(&end->tx->ksent, shs_peek64(&end->tx->ksent) + (uint64_t)r);
-        shs_set64(&end->tx->pub_ns, shs_now());
+        shs_store64(&dir->ksent, shs_peek64(&dir->ksent) + (uint64_t)r);
+        shs_set64(&dir->pub_ns, shs_now());
         shs_set64(&end->ep->tx_kernel, shs_peek64(&end->ep->tx_kernel) + (uint64_t)r);
         shs_count(env, SHS_CTR_TX_KERNEL_BYTES, (uint64_t)r);
         shs_cursor_advance(cur, (size_t)r);
         shs_fence();
-        published(env, end);
+        published(env, end, dir);
     }
     return r;
 }
 
 long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags)
 {
-    struct shs_direction *dir = end->tx;
-    long sent = 0, r = lock_writer(env, who, end);
+    struct shs_direction *dir = shs_end_tx(end);
+    long sent = 0, r = lock_writer(env, who, end, dir);
     if (r < 0)
         return r;
     bool ring =
@@ -125,11 +128,11 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
         r = shs_ring_push(env, dir, cur);
         if (SHS_LIKELY(r > 0)) {
             sent += r;
-            published(env, end);
+            published(env, end, dir);
             continue;
         }
         if (r == SHS_RING_FULL) {
-            ring = wait_for_room(env, who, end);
+            ring = wait_for_room(env, who, end, dir);
             if (!ring)
                 shs_count(env, SHS_CTR_TX_FULL_KERNEL, 1);
             continue;
@@ -158,7 +161,7 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
     }
     r = 0;
     if (cur->left || !sent) {
-        r = kernel_send(env, end, cur, flags | MSG_DONTWAIT);
+        r = kernel_send(env, end, dir, cur, flags | MSG_DONTWAIT);
         sent += r > 0 ? r : 0;
     }
     shs_unlock(&dir->wlock);
@@ -167,39 +170,41 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
 
 long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct shs_end *end, long (*call)(void *), void *arg)
 {
-    long r = lock_writer(env, who, end);
+    struct shs_direction *dir = shs_end_tx(end);
+    long r = lock_writer(env, who, end, dir);
     if (r < 0)
         return r;
     r = call(arg);
     if (r > 0) {
-        shs_store64(&end->tx->ksent, shs_peek64(&end->tx->ksent) + (uint64_t)r);
-        shs_set64(&end->tx->pub_ns, shs_now());
+        shs_store64(&dir->ksent, shs_peek64(&dir->ksent) + (uint64_t)r);
+        shs_set64(&dir->pub_ns, shs_now());
         shs_set64(&end->ep->tx_kernel, shs_peek64(&end->ep->tx_kernel) + (uint64_t)r);
         shs_count(env, SHS_CTR_TX_KERNEL_BYTES, (uint64_t)r);
         shs_fence();
-        published(env, end);
+        published(env, end, dir);
     }
-    shs_unlock(&end->tx->wlock);
+    shs_unlock(&dir->wlock);
     return r;
 }
 
 long shs_end_shutdown(struct shs_env *env, const struct shs_who *who, struct shs_end *end, int how)
 {
-    long r = lock_writer(env, who, end);
+    struct shs_direction *dir = shs_end_tx(end);
+    long r = lock_writer(env, who, end, dir);
     if (r < 0)
         return r;
     if (how != SHUT_RD && !(shs_load32(&end->ep->flags) & SHS_EPF_WRSHUT)) {
         __atomic_fetch_or(&end->ep->flags, SHS_EPF_WRSHUT, __ATOMIC_SEQ_CST);
         shs_set32(&end->ep->why_tx, SHS_REASON_SHUT_DOWN);
-        shs_store64(&end->tx->ksent, shs_peek64(&end->tx->ksent) + 1);
+        shs_store64(&dir->ksent, shs_peek64(&dir->ksent) + 1);
     }
     if (how != SHUT_WR) {
         __atomic_fetch_or(&end->ep->flags, SHS_EPF_RDSHUT, __ATOMIC_SEQ_CST);
-        shs_ring_close(end->rx);
+        shs_ring_close(shs_end_rx(end));
     }
     r = shs_sys_shutdown(end->fd, how);
     shs_fence();
-    published(env, end);
-    shs_unlock(&end->tx->wlock);
+    published(env, end, dir);
+    shs_unlock(&dir->wlock);
     return r;
 }

@@ -76,15 +76,15 @@ int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
 int shs_i_shutdown(int fd, int how)
 {
     struct shs_fd *f;
-    bool paired = shs_gate_paired(fd, &f);
-    if (!paired || shs_load32(&f->end.tx->tx_on) == SHS_OFF) {
+    long r = shs_gate_paired(fd, &f) ? shs_end_shutdown(&shs_proc.env, shs_who(), &f->end, how) : SHS_STALE;
+    if (r == SHS_STALE) {
         if (f && (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)) { /* never to be brought under count any more */
             uint32_t flags = (how != SHUT_RD ? SHS_EPF_WRSHUT : 0u) | (how != SHUT_WR ? SHS_EPF_RDSHUT : 0u);
             __atomic_fetch_or(&shs_endpoint_at(shs_proc.env.stack, f->ep1)->flags, flags, __ATOMIC_SEQ_CST);
         }
         return shs_n_shutdown(fd, how);
     }
-    return (int)shs_end_shutdown(&shs_proc.env, shs_who(), &f->end, how);
+    return (int)r;
 }
 
 int shs_i_close(int fd)
@@ -155,6 +155,7 @@ int shs_fd_copied(int from, int to)
     if (a->state == SHS_FD_REG || a->state == SHS_FD_PAIRED) {
         a->why = SHS_REASON_FORKED; /* what is not activated yet stays so */
         a->copied = b->copied = true;
+        __atomic_fetch_or(&shs_endpoint_at(shs_proc.env.stack, a->ep1)->flags, SHS_EPF_PINNED, __ATOMIC_SEQ_CST);
         shs_ring_quit(a);
         b->why = a->why;
         b->ep1 = a->ep1;
@@ -195,7 +196,9 @@ intptr_t shs_i_fdopen(int fd, const char *mode)
             __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
             shs_set32(&f->end.ep->why_rx, SHS_REASON_STDIO);
             shs_set32(&f->end.ep->why_tx, SHS_REASON_STDIO);
-            __atomic_fetch_or(&f->end.rx->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+            const struct shs_who *who = shs_who();
+            if (who)
+                shs_end_seal(&shs_proc.env, who, &f->end);
         }
     }
     return shs_n_fdopen(fd, mode);

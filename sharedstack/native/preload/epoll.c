@@ -36,12 +36,13 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
         uint32_t ready = shs_member_ready(set, f, epfd);
         if (!ready)
             continue;
-        f->edge_index = shs_word_index(shs_load64(&f->end.rx->word));
+        struct shs_direction *dir = shs_end_rx(&f->end);
+        f->edge_index = shs_word_index(shs_load64(&dir->word));
         events[n].events = ready;
         events[n++].data.u64 = f->data;
-        set->peer_cpu = shs_peek32(&f->end.rx->wcpu);
+        set->peer_cpu = shs_peek32(&dir->wcpu);
         if (came)
-            *came = shs_peek64(&f->end.rx->pub_ns);
+            *came = shs_peek64(&dir->pub_ns);
         if (f->events & EPOLLONESHOT) { /* claimed: the kernel must not report it too */
             struct epoll_event off = {.events = EPOLLONESHOT, .data.u64 = f->data};
             f->events = f->known_events = EPOLLONESHOT;
@@ -49,10 +50,11 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
         }
     }
     set->rotate = at;
-    /* members whose rings were shut meanwhile, and are empty, need no more looking at */
+    /* members whose rings were shut meanwhile, and are empty, need no more looking at; nor do those that have no pair any more */
     for (uint32_t i = 0; i < set->n_opened;) {
         struct shs_fd *f = shs_fd_look(set->opened[i]);
-        if (f && f->state == SHS_FD_PAIRED && ((shs_peek64(&f->end.rx->word) & SHS_WORD_OPEN) || shs_ring_waiting(f->end.rx))) {
+        struct shs_direction *dir = f && f->state == SHS_FD_PAIRED ? shs_end_rx(&f->end) : NULL;
+        if (dir && ((shs_load64(&dir->word) & SHS_WORD_OPEN) || shs_ring_waiting(dir)) && shs_end_reads(&f->end, dir)) {
             i++;
             continue;
         }
@@ -147,7 +149,7 @@ static bool claim_all(struct shs_set *set, const struct shs_who *who, struct shs
     for (uint32_t i = 0; i < set->n_opened && all; i++) {
         struct shs_fd *f = shs_fd_look(set->opened[i]);
         if (f && f->listed && f->state == SHS_FD_PAIRED)
-            all = shs_bell_claim(&shs_proc.env, who->lock_word, f->end.rx, bell, shs_alone(f));
+            all = shs_bell_claim(&shs_proc.env, who->lock_word, &f->end, bell, shs_alone(f));
     }
     return all;
 }

@@ -70,7 +70,7 @@ void shs_set_shut(struct shs_set *set)
 {
     for (uint32_t i = 0; i < set->n_opened; i++) {
         struct shs_fd *f = shs_fd_look(set->opened[i]);
-        if (f && f->listed && f->state == SHS_FD_PAIRED && shs_ring_close(f->end.rx)) {
+        if (f && f->listed && f->state == SHS_FD_PAIRED && shs_ring_close(shs_end_rx(&f->end))) {
             shs_set32(&f->end.ep->why_rx, SHS_REASON_READER_ASLEEP);
             shs_count(&shs_proc.env, SHS_CTR_SHUTS, 1);
         }
@@ -225,22 +225,25 @@ void shs_set_done(void *fd_entry, bool opened)
     if (opened && set_at(f->set) == set)
         list(set, f, f->end.fd);
     else if (opened)
-        shs_ring_close(f->end.rx);
+        shs_ring_close(shs_end_rx(&f->end));
     shs_set_unlock(set);
 }
 
 void shs_ring_quit(struct shs_fd *f)
 {
-    if (f->state == SHS_FD_PAIRED && shs_ring_close(f->end.rx))
+    if (f->state == SHS_FD_PAIRED && shs_ring_close(shs_end_rx(&f->end)))
         shs_set32(&f->end.ep->why_rx, SHS_REASON_MANY_SETS);
 }
 
 /* Is the socket surely writable: is there nothing in its send queue, and has nothing gone there since that was seen? */
 static bool surely_writable(struct shs_fd *f)
 {
-    if (shs_peek32(&f->end.tx->tx_on) != SHS_ON || (shs_peek32(&f->end.ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY)))
+    const struct shs_direction *dir = shs_end_tx(&f->end);
+    if (shs_load32(&dir->tx_on) != SHS_ON || (shs_peek32(&f->end.ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY)))
         return false;
-    uint64_t ksent = shs_load64(&f->end.tx->ksent) + 1;
+    uint64_t ksent = shs_load64(&dir->ksent) + 1;
+    if (!shs_end_writes(&f->end, dir)) /* those were another connection's */
+        return false;
     if (SHS_UNLIKELY(f->drained != ksent)) {
         int queued = 1;
         if (shs_sys_ioctl(f->end.fd, SIOCOUTQ, &queued) != 0 || queued != 0)
@@ -255,8 +258,8 @@ uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd)
     uint32_t ready = 0;
     if (!f || f->state != SHS_FD_PAIRED || f->set != (uint32_t)epfd + 1 || !f->listed)
         return 0;
-    if ((f->events & IN_EVENTS) && shs_ring_waiting(f->end.rx) &&
-        (!(f->events & EPOLLET) || f->edge_index != shs_word_index(shs_load64(&f->end.rx->word))))
+    if ((f->events & IN_EVENTS) && shs_end_waiting(&f->end) &&
+        (!(f->events & EPOLLET) || f->edge_index != shs_word_index(shs_load64(&shs_end_rx(&f->end)->word))))
         ready |= f->events & IN_EVENTS;
     if ((f->events & OUT_EVENTS) && !(f->events & KERNEL_EVENTS)) {
         if (surely_writable(f))
@@ -272,10 +275,13 @@ uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd)
 static void list_member(struct shs_set *set, struct shs_fd *f, int fd)
 {
     bool room = f->listed || (set->n_opened < set->room && !set->shared);
+    struct shs_direction *dir = shs_end_rx(&f->end);
+    if (!shs_end_reads(&f->end, dir))
+        return;
     if (!f->listed && (set->sleepers || !room))
-        shs_ring_close(f->end.rx);
-    bool waiting = shs_ring_waiting(f->end.rx);
-    if (room && (waiting || (shs_load64(&f->end.rx->word) & SHS_WORD_OPEN)))
+        shs_ring_close(dir);
+    bool waiting = shs_end_waiting(&f->end);
+    if (room && (waiting || (shs_load64(&dir->word) & SHS_WORD_OPEN)))
         list(set, f, fd);
     for (uint32_t i = 0; waiting && i < set->n_bells; i++)
         shs_bell_ring(&shs_proc.env, NULL, set->bells[i]);
@@ -290,7 +296,8 @@ static bool note_change(struct shs_set *set, struct shs_fd *f, int epfd, int op,
         return false;
     if (f->copied || (op != EPOLL_CTL_DEL && (!event || (event->events & KERNEL_EVENTS))))
         return false;
-    if (!(shs_load64(&f->end.rx->word) & SHS_WORD_OPEN) || (!f->listed && set->n_opened == set->room) ||
+    struct shs_direction *dir = shs_end_rx(&f->end);
+    if (!(shs_load64(&dir->word) & SHS_WORD_OPEN) || !shs_end_reads(&f->end, dir) || (!f->listed && set->n_opened == set->room) ||
         (!f->dirty && set->n_dirty == set->room))
         return false;
     if (op == EPOLL_CTL_DEL) {

@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 
 #include "endpoint/lift.h"
+#include "preload/attach.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
 
@@ -69,11 +70,45 @@ static void register_fd(struct shs_fd *f, int fd)
     __atomic_store_n(&f->state, SHS_FD_REG, __ATOMIC_RELEASE);
 }
 
-/* Is the direction under count, or can it be brought there now? If not, the call may go natively: its hazard is seen. */
-static bool counted(struct shs_gate *g, int receive)
+/* Does a registered end have a pair? It may have been given back while the connection was idle: then it gets one after as many calls as the
+ * first time. Without locks: other threads may do the same, and what they note of it is checked where it is used. */
+static bool pair_up(struct shs_gate *g, int fd)
 {
     struct shs_fd *f = g->f;
-    uint32_t on = shs_load32(receive ? &f->end.rx->rx_on : &f->end.tx->tx_on);
+    struct shs_env *env = &shs_proc.env;
+    struct shs_end end;
+    if (!shs_end_of(env, f->ep1, &end)) {
+        struct shs_endpoint *ep = shs_endpoint_at(env->stack, f->ep1);
+        if (!ep || !(shs_load32(&ep->flags) & SHS_EPF_UNPAIRED) || ++f->ops < (env->opt.eager ? 1 : env->opt.lift_after))
+            return false;
+        f->ops = 0;
+        if (!shs_pair_again(env, g->who, f->ep1) || !shs_end_of(env, f->ep1, &end))
+            return false;
+    }
+    f->end.ep = end.ep;
+    f->end.cookie = end.cookie;
+    f->end.fd = fd;
+    __atomic_store_n(&f->end.tx, end.tx, __ATOMIC_RELAXED);
+    __atomic_store_n(&f->end.rx, end.rx, __ATOMIC_RELAXED);
+    f->edge_index = ~0ull; /* the index of another ring: an edge too many is allowed */
+    f->drained = 0;
+    shs_cas32(&f->state, SHS_FD_REG, SHS_FD_PAIRED);
+    return true;
+}
+
+/* Is the direction under count, or can it be brought there now? If not, the call may go natively: its hazard is seen. */
+static bool counted(struct shs_gate *g, int fd, int receive)
+{
+    struct shs_fd *f = g->f;
+    struct shs_direction *dir = receive ? shs_end_rx(&f->end) : shs_end_tx(&f->end);
+    uint32_t on = shs_load32(receive ? &dir->rx_on : &dir->tx_on);
+    if (SHS_UNLIKELY(!(receive ? shs_end_reads(&f->end, dir) : shs_end_writes(&f->end, dir)))) {
+        if (shs_cas32(&f->state, SHS_FD_PAIRED, SHS_FD_REG))
+            f->ops = 0;
+        if (!pair_up(g, fd))
+            return false;
+        on = SHS_OFF; /* whatever it is, shs_activate looks under the lock */
+    }
     if (SHS_LIKELY(on == SHS_ON || on == SHS_RECOUNT))
         return true;
     if (on == SHS_OFF && f->why)
@@ -110,20 +145,19 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
     if (SHS_UNLIKELY(!g->who)) { /* no slot: bytes that nobody counts must meet no ring */
         struct shs_end end;
         if (shs_proc.attach == SHS_ATTACHED && shs_end_of(&shs_proc.env, f->ep1, &end)) {
+            /* without a slot there is no lock; whoever opens the ring looks at the flag again afterwards */
             __atomic_fetch_or(&end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
-            __atomic_fetch_or(&end.rx->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+            shs_ring_close(end.rx);
         }
         return;
     }
-    if (SHS_UNLIKELY(state == SHS_FD_REG)) {
-        struct shs_end end;
-        if (!shs_end_of(&shs_proc.env, f->ep1, &end))
-            return;
-        end.fd = fd;
-        f->end = end;
-        __atomic_store_n(&f->state, SHS_FD_PAIRED, __ATOMIC_RELEASE);
+    if (SHS_UNLIKELY(state == SHS_FD_REG) && !pair_up(g, fd))
+        return;
+    g->ring = counted(g, fd, receive);
+    if (SHS_UNLIKELY(shs_proc.env.nudge)) {
+        shs_proc.env.nudge = false;
+        shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
     }
-    g->ring = counted(g, receive);
 }
 
 bool shs_gate_paired(int fd, struct shs_fd **out)

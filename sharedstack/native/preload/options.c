@@ -71,7 +71,7 @@ int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t l
                 shs_set32(&ep->why_rx, SHS_REASON_OPTION);
                 shs_set32(&ep->why_tx, SHS_REASON_OPTION);
                 if (f->state == SHS_FD_PAIRED)
-                    shs_ring_close(f->end.rx);
+                    shs_ring_close(shs_end_rx(&f->end));
             }
         }
         if (registered && level == SOL_SOCKET && (name == SO_RCVTIMEO_OLD || name == SO_RCVTIMEO_NEW))

@@ -23,21 +23,24 @@ struct waiting {
     uint64_t deadline; /* 0: none */
     const sigset_t *mask;
     bool writers; /* somebody asks for more than to read from rings */
-    struct shs_direction **dirs; /* asleep: where a taker is counted, by place */
+    struct shs_take *takes; /* asleep: where a taker is counted, by place */
     const struct shs_who *who;
 };
 
 static struct shs_fd *ring_of(const struct pollfd *p)
 {
     struct shs_fd *f = p->fd >= 0 ? shs_fd_look(p->fd) : NULL;
-    return f && f->state == SHS_FD_PAIRED && shs_load32(&f->end.rx->rx_on) != SHS_OFF ? f : NULL;
+    if (!f || f->state != SHS_FD_PAIRED)
+        return NULL;
+    struct shs_direction *dir = shs_end_rx(&f->end);
+    return shs_load32(&dir->rx_on) != SHS_OFF && shs_end_reads(&f->end, dir) ? f : NULL;
 }
 
 static bool any_ready(const struct waiting *w)
 {
     for (nfds_t i = 0; i < w->n; i++) {
         struct shs_fd *f = (w->fds[i].events & (POLLIN | POLLRDNORM)) ? ring_of(&w->fds[i]) : NULL;
-        if (f && shs_ring_waiting(f->end.rx))
+        if (f && shs_end_waiting(&f->end))
             return true;
     }
     return false;
@@ -54,7 +57,7 @@ static int merge(struct waiting *w, bool kernel)
             w->fds[i].revents = 0;
         if (kernel && w->fds[i].revents)
             __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
-        if (f && shs_ring_waiting(f->end.rx))
+        if (f && shs_end_waiting(&f->end))
             w->fds[i].revents |= want;
         ready += w->fds[i].revents != 0;
     }
@@ -89,7 +92,7 @@ static int doze(struct waiting *w, struct shs_bell_own *bell)
     for (nfds_t i = 0; i < w->n && claimed; i++) {
         struct shs_fd *f = ring_of(&w->fds[i]);
         if (f)
-            claimed = shs_bell_claim(&shs_proc.env, w->who->lock_word, f->end.rx, bell, shs_alone(f));
+            claimed = shs_bell_claim(&shs_proc.env, w->who->lock_word, &f->end, bell, shs_alone(f));
     }
     shs_fence();
     int r = claimed ? 0 : -EBUSY;
@@ -111,11 +114,9 @@ static int sleep_natively(struct waiting *w, bool *answered)
     bool quiet = true;
     for (nfds_t i = 0; i < w->n; i++) {
         struct shs_fd *f = quiet ? ring_of(&w->fds[i]) : NULL;
-        w->dirs[i] = f ? f->end.rx : NULL;
-        if (f && shs_taker_enter_unlocked(&shs_proc.env, w->who, f->end.rx) != 1) {
-            w->dirs[i] = NULL;
-            quiet = false;
-        }
+        w->takes[i].dir = NULL;
+        if (f && shs_taker_enter(&shs_proc.env, w->who, &f->end, &w->takes[i]) != 1)
+            quiet = false; /* its ring holds something, or it is not paired any more */
     }
     int r = 0;
     *answered = quiet;
@@ -125,8 +126,8 @@ static int sleep_natively(struct waiting *w, bool *answered)
         __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
     }
     for (nfds_t i = 0; i < w->n; i++)
-        if (w->dirs[i])
-            shs_taker_leave(&shs_proc.env, w->dirs[i], 0);
+        if (w->takes[i].dir)
+            shs_taker_leave(&shs_proc.env, w->who, &w->takes[i], 0);
     return r;
 }
 
@@ -136,7 +137,7 @@ static struct shs_bell_own *bell_for(const struct waiting *w)
     bool open = false;
     for (nfds_t i = 0; i < w->n && !open; i++) {
         struct shs_fd *f = ring_of(&w->fds[i]);
-        open = f && (shs_load64(&f->end.rx->word) & SHS_WORD_OPEN);
+        open = f && (shs_load64(&shs_end_rx(&f->end)->word) & SHS_WORD_OPEN);
     }
     return open && shs_gap_doze(&shs_proc.env, &shs_self.gap) ? shs_bell() : NULL;
 }
@@ -180,14 +181,17 @@ static int wait_fds(struct waiting *w, bool poll_only)
         t->gap.cheap = alone;
         struct shs_bell_own *bell = bell_for(w);
         bool answered = false;
+        shs_polling(w->fds, w->n); /* some may not be under count, or not any more: who brings them there has to know of us */
         r = bell && alone ? (int)shs_nap(alone, w->who, bell) : -EBUSY;
         bool napped = r == 0;
-        if (r == -ETIMEDOUT && shs_interrupted(mark, false))
-            return -EINTR; /* at the very end of the nap */
-        if (bell && (r == -EBUSY || (r == -ETIMEDOUT && opt->eager)))
+        if (r == -ETIMEDOUT && shs_interrupted(mark, false)) {
+            r = -EINTR; /* at the very end of the nap */
+        } else if (bell && (r == -EBUSY || (r == -ETIMEDOUT && opt->eager))) {
             r = doze(w, bell);
+        }
         if (r == -EBUSY || r == -ETIMEDOUT)
             r = sleep_natively(w, &answered);
+        shs_polling(NULL, 0);
         shs_gap_note(&shs_proc.env, &t->gap, start, 0);
         if (r < 0 || answered)
             return r;
@@ -234,15 +238,15 @@ int shs_poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
     if (*native)
         return 0;
     struct pollfd few[STACK_FDS + 1], *copy = few;
-    struct shs_direction *few_dirs[STACK_FDS], **dirs = few_dirs;
+    struct shs_take few_takes[STACK_FDS], *takes = few_takes;
     if (n > STACK_FDS) {
-        copy = malloc((n + 1) * (sizeof *copy + sizeof *dirs));
+        copy = malloc((n + 1) * (sizeof *copy + sizeof *takes));
         if (!copy)
             return -ENOMEM;
-        dirs = (struct shs_direction **)(void *)(copy + n + 1);
+        takes = (struct shs_take *)(void *)(copy + n + 1);
     }
     memcpy(copy, fds, n * sizeof *copy);
-    struct waiting w = {.fds = copy, .n = n, .mask = mask, .writers = writers, .dirs = dirs, .who = shs_who()};
+    struct waiting w = {.fds = copy, .n = n, .mask = mask, .writers = writers, .takes = takes, .who = shs_who()};
     bool only = timeout && !timeout->tv_sec && !timeout->tv_nsec;
     if (timeout && !only && timeout->tv_sec < 1000000000) /* longer is for ever */
         w.deadline = shs_now() + (uint64_t)timeout->tv_sec * 1000000000ull + (uint64_t)timeout->tv_nsec;

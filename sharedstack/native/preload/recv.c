@@ -60,10 +60,10 @@ static uint64_t receive_timeout(struct shs_fd *f)
 /* Sleep on the socket and the bell, the ring staying open: 0 (look again), -EBUSY (another thread dozes there) or -errno. */
 static long doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_own *bell, uint64_t deadline)
 {
-    struct shs_direction *dir = f->end.rx;
+    struct shs_direction *dir = shs_end_rx(&f->end);
     long r = 0;
     shs_bell_arm(bell, false);
-    bool claimed = shs_bell_claim(&shs_proc.env, who->lock_word, dir, bell, shs_alone(f));
+    bool claimed = shs_bell_claim(&shs_proc.env, who->lock_word, &f->end, bell, shs_alone(f));
     shs_fence();
     if (!claimed) {
         r = -EBUSY;
@@ -84,7 +84,8 @@ static long doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_ow
 /* Sleep in the kernel, which gets every byte meanwhile: bytes taken, 0 with *again set (the ring has something), or -errno. */
 static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, bool *again)
 {
-    *again = shs_taker_enter_unlocked(&shs_proc.env, who, f->end.rx) != 1;
+    struct shs_take take;
+    *again = shs_taker_enter(&shs_proc.env, who, &f->end, &take) != 1;
     if (*again)
         return 0;
     shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
@@ -96,7 +97,7 @@ static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct s
             iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     long r = shs_n_recvmsg(f->end.fd, &msg, flags & ~MSG_WAITALL);
-    shs_taker_leave(&shs_proc.env, f->end.rx, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);
+    shs_taker_leave(&shs_proc.env, who, &take, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);
     if (r > 0) {
         shs_set64(&f->end.ep->rx_kernel, shs_peek64(&f->end.ep->rx_kernel) + (uint64_t)r);
         shs_count(&shs_proc.env, SHS_CTR_RX_KERNEL_BYTES, (uint64_t)r);
@@ -109,7 +110,7 @@ static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct s
 static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, uint64_t deadline,
                       struct shs_signal_mark mark, bool *ended)
 {
-    struct shs_direction *dir = f->end.rx;
+    struct shs_direction *dir = shs_end_rx(&f->end);
     uint64_t start = shs_now(), now = start;
     struct shs_spin spin;
     shs_spin_begin(&spin, &shs_proc.env, &f->gap, now, shs_peek32(&dir->wcpu));
@@ -172,6 +173,39 @@ static void let_it_gather(void)
         shs_pause();
 }
 
+static long recv_natively(struct shs_fd *f, struct shs_cursor *cur, int flags)
+{
+    struct iovec iov[64];
+    size_t n = 0, off = cur->off;
+    for (int i = 0; i < cur->count && n < 64; i++, off = 0)
+        if (cur->iov[i].iov_len > off)
+            iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+    long r = shs_n_recvmsg(f->end.fd, &msg, flags);
+    if (r > 0)
+        shs_cursor_advance(cur, (size_t)r);
+    return r;
+}
+
+/* The pair was given back since the gate was passed: the kernel has everything, and this thread's hazard is seen. With a deadline part of
+ * the socket's time-out has passed already. */
+static long recv_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint64_t deadline)
+{
+    long total = 0, r;
+    if (!deadline)
+        return recv_natively(f, cur, flags);
+    do {
+        struct timespec ts;
+        struct pollfd p = {.fd = f->end.fd, .events = POLLIN};
+        int ready = shs_n_ppoll(&p, 1, shs_time_left(deadline, &ts), NULL);
+        r = ready < 0 ? ready : recv_natively(f, cur, (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
+        total += r > 0 ? r : 0;
+        if (ready <= 0)
+            break;
+    } while (r == -EAGAIN || (r > 0 && (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && cur->left));
+    return total ? total : r;
+}
+
 static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, int flags)
 {
     struct shs_fd *f = g->f;
@@ -183,7 +217,7 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
     long total = 0;
     if (cur.left == 0) { /* nothing to receive: the kernel says what that means, unless the ring holds something */
         struct msghdr none = {0};
-        return shs_ring_waiting(f->end.rx) || !nonblock ? 0 : shs_n_recvmsg(f->end.fd, &none, flags | MSG_DONTWAIT);
+        return shs_end_waiting(&f->end) || !nonblock ? 0 : shs_n_recvmsg(f->end.fd, &none, flags | MSG_DONTWAIT);
     }
     if (++f->takes > STREAM_AFTER && f->got < GATHER_BELOW)
         let_it_gather();
@@ -196,6 +230,10 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
             r = wait_recv(f, g->who, &cur, flags, deadline, mark, &ended);
             if (r == 0 && !ended)
                 continue;
+        }
+        if (SHS_UNLIKELY(r == SHS_STALE)) {
+            r = recv_rest(f, &cur, flags, deadline);
+            return r > 0 ? total + r : total ? total : r;
         }
         if (r <= 0)
             return total ? total : r;
@@ -263,10 +301,10 @@ long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags)
         return shs_n_recvmsg(f->end.fd, msg, flags);
     __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
     shs_set32(&f->end.ep->why_rx, flags & MSG_OOB ? SHS_REASON_URGENT : SHS_REASON_OPTION);
-    shs_ring_close(f->end.rx);
+    shs_ring_close(shs_end_rx(&f->end));
     if (flags & MSG_OOB)
         return shs_n_recvmsg(f->end.fd, msg, flags);
-    if (shs_ring_waiting(f->end.rx)) { /* MSG_TRUNC on a stream discards: receive, and throw away */
+    if (shs_end_waiting(&f->end)) { /* MSG_TRUNC on a stream discards: receive, and throw away */
         void *bin = malloc(65536);
         struct iovec iov = {bin, msg->msg_iovlen ? msg->msg_iov[0].iov_len : 0};
         if (iov.iov_len > 65536)
@@ -275,10 +313,13 @@ long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags)
         free(bin);
         return r;
     }
-    if (shs_taker_enter_unlocked(&shs_proc.env, g->who, f->end.rx) != 1)
+    struct shs_take take;
+    long entered = shs_taker_enter(&shs_proc.env, g->who, &f->end, &take);
+    if (entered != 1 && entered != SHS_STALE)
         return -EAGAIN;
     long r = shs_n_recvmsg(f->end.fd, msg, flags);
-    shs_taker_leave(&shs_proc.env, f->end.rx, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);
+    if (entered == 1)
+        shs_taker_leave(&shs_proc.env, g->who, &take, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);
     return r;
 }
 

@@ -33,6 +33,34 @@ static long wait_writable(int fd, uint64_t *deadline)
     }
 }
 
+static long send_natively(struct shs_fd *f, struct shs_cursor *cur, int flags)
+{
+    struct iovec iov[64];
+    size_t n = 0, off = cur->off;
+    for (int i = 0; i < cur->count && n < 64; i++, off = 0)
+        if (cur->iov[i].iov_len > off)
+            iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+    long r = shs_n_sendmsg(f->end.fd, &msg, flags);
+    if (r > 0)
+        shs_cursor_advance(cur, (size_t)r);
+    return r;
+}
+
+/* The pair was given back since the gate was passed: the kernel takes everything, and this thread's hazard is seen. With a deadline part of
+ * the socket's time-out has passed already. */
+static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint64_t deadline)
+{
+    long total = 0, r;
+    if (!deadline)
+        return send_natively(f, cur, flags);
+    do {
+        r = send_natively(f, cur, flags | MSG_DONTWAIT);
+        total += r > 0 ? r : 0;
+    } while (cur->left && (r > 0 || r == -EAGAIN) && (r = wait_writable(f->end.fd, &deadline)) == 0);
+    return total ? total : r;
+}
+
 static long ring_send(struct shs_gate *g, const struct iovec *iov, int count, int flags)
 {
     struct shs_fd *f = g->f;
@@ -46,6 +74,10 @@ static long ring_send(struct shs_gate *g, const struct iovec *iov, int count, in
         r = shs_end_send(&shs_proc.env, g->who, &f->end, &cur, flags);
         if (r > 0)
             sent += r;
+        if (SHS_UNLIKELY(r == SHS_STALE)) {
+            r = send_rest(f, &cur, flags, deadline);
+            return r > 0 ? sent + r : sent ? sent : r;
+        }
         if (SHS_LIKELY(!block || cur.left == 0) || (r < 0 && r != -EAGAIN))
             break;
         if (r < 0 && (r = wait_writable(f->end.fd, &deadline)) < 0)
@@ -87,7 +119,9 @@ static long send_msg(int fd, const struct msghdr *msg, int flags)
         do {
             r = shs_end_send_native(&shs_proc.env, g.who, &g.f->end, native_sendmsg, &n);
         } while (r == -EAGAIN && block && (r = wait_writable(fd, &deadline)) == 0);
-        if (r == -EPIPE && !(flags & MSG_NOSIGNAL))
+        if (r == SHS_STALE)
+            r = shs_n_sendmsg(fd, msg, flags);
+        else if (r == -EPIPE && !(flags & MSG_NOSIGNAL))
             raise(SIGPIPE);
     } else {
         r = ring_send(&g, msg->msg_iov, (int)msg->msg_iovlen, flags);

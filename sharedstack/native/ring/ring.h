@@ -43,7 +43,7 @@ long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cu
 size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir);
 
 /* Does the ring hold something? Two loads; any thread. */
-static inline bool shs_ring_waiting(struct shs_direction *dir)
+static inline bool shs_ring_waiting(const struct shs_direction *dir)
 {
     return shs_word_index(shs_load64(&dir->word)) != shs_rd_index(shs_load64(&dir->rd));
 }

@@ -27,7 +27,7 @@ uint32_t shs_flow_bucket(const struct shs_flow *flow)
     return h % SHS_N_FLOW_BUCKETS;
 }
 
-static void flow_of(const struct shs_endpoint *ep, struct shs_flow *flow)
+void shs_flow_of(const struct shs_endpoint *ep, struct shs_flow *flow)
 {
     memcpy(flow->laddr, ep->laddr, 16);
     memcpy(flow->raddr, ep->raddr, 16);
@@ -41,7 +41,7 @@ static void unlink_flow(struct shs_stack *stack, uint32_t ep1)
 {
     struct shs_endpoint *ep = shs_endpoint_at(stack, ep1);
     struct shs_flow flow;
-    flow_of(ep, &flow);
+    shs_flow_of(ep, &flow);
     uint32_t *link = shs_bucket_at(stack, shs_flow_bucket(&flow));
     for (uint32_t i = 0; i < SHS_N_ENDPOINTS && *link; i++) {
         if (*link == ep1) {
@@ -150,7 +150,7 @@ void shs_stack_rebuild(struct shs_stack *stack)
         if (shs_load32(&ep->state) == SHS_EP_FREE)
             continue;
         struct shs_flow flow;
-        flow_of(ep, &flow);
+        shs_flow_of(ep, &flow);
         uint32_t *bucket = shs_bucket_at(stack, shs_flow_bucket(&flow));
         ep->flow_next = *bucket;
         *bucket = ep1;

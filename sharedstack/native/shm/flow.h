@@ -14,6 +14,8 @@ struct shs_flow {
 
 /* The bucket of a connection: the same for both of its ends (FNV-1a over the family and the ordered halves). */
 uint32_t shs_flow_bucket(const struct shs_flow *flow);
+/* The flow of a record. */
+void shs_flow_of(const struct shs_endpoint *ep, struct shs_flow *flow);
 /* Take a free record for the flow and link it; returns endpoint plus one, or 0 if there is none. State is still EP_FREE: the caller
  * fills it in and stores EP_LIVE. */
 uint32_t shs_endpoint_take(struct shs_stack *stack, const struct shs_flow *flow);

@@ -35,7 +35,7 @@ int shs_units_take(struct shs_env *env, unsigned log)
         if (r < 0)
             return r;
         *word |= mask;
-        arena->units_used += n;
+        shs_set32(&arena->units_used, arena->units_used + n);
         return (int)unit;
     }
     return -ENOMEM;
@@ -47,12 +47,39 @@ void shs_units_drop(struct shs_arena *arena, uint64_t chunk)
         return;
     uint64_t *word = &arena->units[shs_chunk_unit(chunk) / 64], mask = mask_of(shs_chunk_unit(chunk), shs_chunk_log(chunk));
     if ((*word & mask) == mask)
-        arena->units_used -= 1u << shs_chunk_log(chunk);
+        shs_set32(&arena->units_used, arena->units_used - (1u << shs_chunk_log(chunk)));
     *word &= ~mask;
+}
+
+static void next_gen(struct shs_pair *pair)
+{
+    uint32_t gen = pair->gen + 1;
+    shs_store32(&pair->gen, gen ? gen : 1);
+}
+
+/* Field by field: threads that remember the last use look at them, and hold its locks, until they see that the cookie is not theirs. */
+static void renew(struct shs_direction *dir)
+{
+    uint64_t index = shs_load64(&dir->word) & ((1ull << SHS_WORD_INDEX_BITS) - 1) & ~(uint64_t)(SHS_RECORD_ALIGN - 1);
+    shs_store32(&dir->tx_on, 0);
+    shs_store32(&dir->rx_on, 0);
+    shs_store64(&dir->word, index);
+    shs_store64(&dir->rd, index >> 4 << SHS_RD_OFF_BITS);
+    shs_set64(&dir->rd_seen, index);
+    shs_store64(&dir->ksent, 0);
+    shs_store64(&dir->taken, 0);
+    shs_set64(&dir->pub_ns, 0);
+    shs_store32(&dir->bell, 0);
+    shs_store32(&dir->opener, 0);
+    shs_set32(&dir->wslot, 0);
+    shs_set32(&dir->wcpu, 0);
+    shs_set32(&dir->rcpu, 0);
 }
 
 uint32_t shs_pair_take(struct shs_arena *arena)
 {
+    if (arena->pairs_used >= SHS_N_PAIRS)
+        return 0; /* without a look at each of them */
     uint32_t hint = arena->pair_hint < SHS_N_PAIRS ? arena->pair_hint : 0;
     for (uint32_t n = 0; n < SHS_N_PAIRS; n++) {
         uint32_t i = (hint + n) % SHS_N_PAIRS;
@@ -61,16 +88,19 @@ uint32_t shs_pair_take(struct shs_arena *arena)
             struct shs_pair *fresh = shs_pair_at(arena, i + 1);
             if (!fresh || shs_populate(fresh, sizeof *fresh) != 0)
                 return 0;
-            arena->pairs_top = i + 1;
+            shs_store32(&arena->pairs_top, i + 1);
         }
         struct shs_pair *pair = shs_pair_at(arena, i + 1);
         if (shs_load32(&pair->state) != SHS_PAIR_FREE)
             continue;
-        uint32_t gen = pair->gen + 1;
-        memset((uint8_t *)pair + 4, 0, sizeof *pair - 4);
-        pair->gen = gen ? gen : 1;
+        pair->endpoint[0] = pair->endpoint[1] = 0;
+        pair->cookie[0] = pair->cookie[1] = 0;
+        pair->made_ns = 0;
+        for (int d = 0; d < 2; d++)
+            renew(&pair->dir[d]);
+        next_gen(pair);
         arena->pair_hint = i + 1 < arena->pairs_top ? i + 1 : arena->pairs_top;
-        arena->pairs_used++;
+        shs_set32(&arena->pairs_used, arena->pairs_used + 1);
         return i + 1;
     }
     return 0;
@@ -82,7 +112,8 @@ static void drop_chunks(struct shs_arena *arena, struct shs_direction *dir)
     shs_units_drop(arena, dir->rchunk);
     if (shs_chunk_unit(dir->wchunk) != shs_chunk_unit(dir->rchunk))
         shs_units_drop(arena, dir->wchunk);
-    dir->rchunk = dir->wchunk = 0;
+    shs_store64(&dir->rchunk, 0);
+    shs_store64(&dir->wchunk, 0);
 }
 
 void shs_pair_drop(struct shs_arena *arena, uint32_t pair1)
@@ -90,10 +121,16 @@ void shs_pair_drop(struct shs_arena *arena, uint32_t pair1)
     struct shs_pair *pair = shs_pair_at(arena, pair1);
     if (!pair || shs_load32(&pair->state) == SHS_PAIR_FREE)
         return;
+    for (int d = 0; d < 2; d++) {
+        shs_store64(&pair->dir[d].wcookie, 0);
+        shs_store64(&pair->dir[d].rcookie, 0);
+    }
+    next_gen(pair);
+    shs_fence(); /* who sees anything of the next use sees that the cookie is not its own */
     shs_store32(&pair->state, SHS_PAIR_FREE);
     for (int d = 0; d < 2; d++)
         drop_chunks(arena, &pair->dir[d]);
-    arena->pairs_used--;
+    shs_set32(&arena->pairs_used, arena->pairs_used - 1);
     if (pair1 - 1 < arena->pair_hint)
         arena->pair_hint = pair1 - 1;
 }
@@ -121,7 +158,7 @@ void shs_arena_rebuild(struct shs_arena *arena)
             }
         }
     }
-    arena->pairs_used = pairs;
-    arena->units_used = units;
+    shs_set32(&arena->pairs_used, pairs);
+    shs_set32(&arena->units_used, units);
     arena->pair_hint = 0;
 }

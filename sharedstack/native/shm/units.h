@@ -44,9 +44,13 @@ bool shs_arena_try(struct shs_env *env, uint32_t me);
 int shs_units_take(struct shs_env *env, unsigned log);
 /* Give back the units of a packed chunk (0: nothing). */
 void shs_units_drop(struct shs_arena *arena, uint64_t chunk);
-/* Take a free pair: pair plus one, zeroed but for its gen, state still PAIR_FREE; 0 if there is none. */
+/*
+ * Take a free pair: pair plus one, state still PAIR_FREE; 0 if there is none. Nothing is left of its last use but what threads that remember
+ * it may touch: the lock words, which one of them may hold for a moment, and the indices, which go on where they were, so that who reads
+ * the write index of one use and the read index of the next sees an empty ring.
+ */
 uint32_t shs_pair_take(struct shs_arena *arena);
-/* Give a pair back, its chunks too. */
+/* Give a pair back, its chunks too. From now on nobody's cookie is in it: who remembers it finds out under the lock. */
 void shs_pair_drop(struct shs_arena *arena, uint32_t pair1);
 /* Rebuild everything derived in the arena segment. */
 void shs_arena_rebuild(struct shs_arena *arena);
