@@ -32,7 +32,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("spin_gap_us", 12, 0, 1_000_000, "µs", "spin only while data recently came within this time of waiting for it"),
     Option(
         "spin_pauses",
-        26,
+        32,
         1,
         1000,
         "pauses",
@@ -40,7 +40,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("spin_always", 0, 0, 1, "", "1: spin for spin_us at every wait, whatever recent waits say"),
     Option("probe_us", 150, 0, 1_000_000, "µs", "how long a probing spin lasts (a few, now and then, to learn whether spinning would pay)"),
-    Option("probe_every_ms", 100, 1, 1_000_000, "ms", "time between two bursts of probing spins"),
+    Option("probe_every_ms", 800, 1, 1_000_000, "ms", "longest time between two bursts of probing spins; the first ones come soon"),
     Option("look_us", 20, 1, 1_000_000, "µs", "a spinner looks at the kernel's queue this often"),
     Option("look_busy_us", 400, 1, 1_000_000, "µs", "and while its rings are busy and the kernel's queue stays empty, this often"),
     Option(

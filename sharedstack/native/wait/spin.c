@@ -8,7 +8,9 @@
 #define PROBES_PER_BURST 10  /* so that the peer sees 8 quick answers in a row, and spins long enough for us to see 4 of its own */
 #define LATE_MOST 4
 #define COUNTED_AFTER 12     /* steps after which a spin is counted */
-#define HOLD_NS 10000000ull  /* and twice as long each time, up to 16 times */
+#define PROBES_APART 9       /* doublings: from a five-hundredth of the longest time between bursts up to that */
+#define HOLD_NS 1000000ull   /* and twice as long each time */
+#define HELD_MOST 8
 #define TRUSTED_AFTER 64
 #define MOVE_AFTER 128       /* waits */
 #define MOVE_AGAIN_NS 50000000ull
@@ -69,15 +71,17 @@ void shs_spin_begin(struct shs_spin *spin, struct shs_env *env, struct shs_gap *
     } else if (!crowded(env, peer_cpu)) {
         bool soon = __builtin_popcount(gap->late) <= LATE_MOST;
         if (gap->spinning && !soon && gap->cheap)
-            gap->hold_until_ns = now + (HOLD_NS << (gap->held < 4 ? gap->held++ : 4));
+            gap->hold_until_ns = now + (HOLD_NS << (gap->held < HELD_MOST ? gap->held++ : HELD_MOST));
         gap->spinning = soon && now >= gap->hold_until_ns;
         if (gap->spinning) {
             gap->in_vain = 0;
             us = opt->spin_us;
-        } else if (gap->probes || now >= gap->probe_at_ns) {
+        } else if (gap->probes || (now >= gap->probe_at_ns && __builtin_popcount(gap->slow) <= LATE_MOST)) {
             if (!gap->probes) {
                 gap->probes = PROBES_PER_BURST;
-                gap->probe_at_ns = now + (opt->probe_every_ms * 1000000 << (gap->in_vain < 3 ? gap->in_vain++ : 3));
+                /* soon at first: many programs run for a fraction of a second, and two that sleep have to find each other */
+                gap->probe_at_ns = now + (opt->probe_every_ms * 1000000 >> (PROBES_APART - gap->in_vain));
+                gap->in_vain += gap->in_vain < PROBES_APART;
             }
             gap->probes--;
             us = opt->probe_us;
@@ -136,6 +140,8 @@ void shs_gap_note(struct shs_env *env, struct shs_gap *gap, uint64_t start_ns, u
 {
     uint64_t came = came_ns ? came_ns : shs_now(), ns = came > start_ns ? came - start_ns : 0;
     gap->late = (gap->late << 1 | (ns > env->opt.spin_gap_us * 1000)) & 0xff;
+    /* longer than two sleepers' wake-ups can make it: no use in finding out how soon data would come to somebody awake */
+    gap->slow = (gap->slow << 1 | (ns > env->opt.probe_us * 4000)) & 0xff;
     if (gap->spinning && !(gap->late & 1) && ++gap->trusted >= TRUSTED_AFTER)
         gap->trusted = gap->held = 0;
     gap->later = (gap->later << 1 | (ns > (gap->cheap ? env->opt.nap_gap_us : env->opt.doze_gap_us) * 1000)) & 0xff;

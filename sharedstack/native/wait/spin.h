@@ -12,6 +12,7 @@
 struct shs_gap {
     uint32_t late;        /* a bit for each of the last 8 waits, the newest lowest: 1, the data came later than spin_gap_us */
     uint32_t later;       /* the same: later than doze_gap_us */
+    uint32_t slow;        /* the same: so late that probing is of no use */
     uint32_t probes;      /* probing spins left in the present burst */
     uint32_t in_vain;     /* bursts of probes in a row after which nothing had changed */
     uint64_t probe_at_ns; /* when the next burst begins */
