@@ -159,6 +159,7 @@ int shs_fd_copied(int from, int to)
         shs_ring_quit(a);
         b->why = a->why;
         b->ep1 = a->ep1;
+        b->registered = a->registered;
         b->end = a->end;
         b->end.fd = to;
         shs_ep_refs(b->ep1, 1);

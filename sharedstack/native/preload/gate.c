@@ -24,6 +24,7 @@ static void classify(struct shs_fd *f, int fd)
         shs_guard_memory();
         if (ep1 > 0) {
             f->ep1 = (uint32_t)ep1;
+            f->registered = shs_endpoint_at(shs_proc.env.stack, f->ep1);
             shs_ep_refs(f->ep1, 1);
             state = SHS_FD_REG;
             f->why = 0;
@@ -55,6 +56,7 @@ static void register_fd(struct shs_fd *f, int fd)
     f->ep1 = (uint32_t)r;
     shs_ep_refs(f->ep1, 1);
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
+    f->registered = ep;
     struct timeval tv = {0};
     socklen_t len = sizeof tv;
     int low = 0;
@@ -116,9 +118,18 @@ static bool counted(struct shs_gate *g, int fd, int receive)
     return shs_activate(&shs_proc.env, g->who, &f->end, receive, shs_in_flight) == 0;
 }
 
+/* A registered end whose peer is not there: most calls on such an end find it so, and should cost as little as can be. */
+static bool nothing_new(const struct shs_fd *f)
+{
+    const struct shs_endpoint *ep = f->registered;
+    return ep && !shs_load32(&ep->pair) && !(shs_load32(&ep->flags) & SHS_EPF_UNPAIRED) && !shs_proc.forked;
+}
+
 void shs_gate_slow(struct shs_gate *g, int fd, int receive)
 {
-    struct shs_fd *f = shs_fd_make(fd);
+    struct shs_fd *f = shs_fd_look(fd);
+    if (SHS_UNLIKELY(!f))
+        f = shs_fd_make(fd);
     struct shs_thread *t = &shs_self;
     if (!f)
         return;
@@ -139,7 +150,7 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
         }
         state = f->state;
     }
-    if (state < SHS_FD_REG)
+    if (state < SHS_FD_REG || (state == SHS_FD_REG && nothing_new(f)))
         return;
     g->who = shs_who();
     if (SHS_UNLIKELY(!g->who)) { /* no slot: bytes that nobody counts must meet no ring */

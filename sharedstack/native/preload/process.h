@@ -29,6 +29,7 @@ struct shs_fd {
     uint32_t state; /* enum shs_fd_state */
     uint32_t ops;   /* data calls so far */
     uint32_t ep1;
+    const struct shs_endpoint *registered; /* the record of ep1 */
     uint32_t why;         /* REASON_*: never register */
     uint32_t set;         /* epoll descriptor plus one that it is a member of */
     uint32_t events;      /* as given to epoll_ctl */
