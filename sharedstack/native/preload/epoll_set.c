@@ -5,7 +5,9 @@
 
 #include <linux/sockios.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 
+#include "endpoint/fds.h"
 #include "intercepts.gen.h"
 #include "preload/gate.h"
 #include "preload/restart.h"
@@ -13,6 +15,7 @@
 
 #define IN_EVENTS ((uint32_t)(EPOLLIN | EPOLLRDNORM))
 #define OUT_EVENTS ((uint32_t)(EPOLLOUT | EPOLLWRNORM))
+#define CALL 0x7b1d9c04e85f26a3ull /* data of the descriptor that calls sleepers back: a number that no program gives by chance */
 #define KERNEL_EVENTS ((uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP)) /* the kernel keeps state for these */
 
 void shs_set_lock(struct shs_set *set)
@@ -51,6 +54,7 @@ struct shs_set *shs_set_of(int epfd)
         struct shs_set *set = take_free_set();
         if (!set && !(set = calloc(1, sizeof *set + 2 * room * sizeof(int))))
             return NULL;
+        set->caller = -1;
         set->room = room;
         set->opened = (int *)(void *)(set + 1);
         set->dirty = set->opened + room;
@@ -58,6 +62,13 @@ struct shs_set *shs_set_of(int epfd)
         __atomic_store_n(&f->state, SHS_FD_EPOLL, __ATOMIC_RELEASE);
     }
     return f->epoll;
+}
+
+static void drop_caller(struct shs_set *set)
+{
+    if (set->caller >= 0)
+        shs_fd_drop(set->caller);
+    set->caller = -1;
 }
 
 static struct shs_set *set_at(uint32_t epfd1)
@@ -124,6 +135,7 @@ void shs_set_drop(struct shs_set *set, int epfd)
         }
     shs_set_lock(set);
     set->n_opened = set->n_dirty = 0;
+    drop_caller(set);
     if (!set->sleepers) { /* with a thread still waiting in it, it is left to itself */
         shs_nested_lock(&free_lock);
         set->next_free = free_sets;
@@ -133,12 +145,64 @@ void shs_set_drop(struct shs_set *set, int epfd)
     shs_set_unlock(set);
 }
 
-void shs_set_reported(struct shs_set *set, int epfd, const struct epoll_event *events, int n)
+/*
+ * Calling sleepers back. Who waits on the kernel's set, natively or in a doze, is called by the kernel's set: an eventfd in it, which counts
+ * the calls. Each sleeper that comes back takes one and looks at the rings; when the last one leaves, none is left over.
+ */
+static void call_sleepers(struct shs_set *set, int epfd)
+{
+    struct epoll_event call = {.events = EPOLLIN, .data.u64 = CALL};
+    if (set->caller < 0) {
+        int fd = shs_fd_high((int)SHS_SYS(syscall(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE)));
+        if (fd >= 0 && shs_n_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &call) != 0) {
+            shs_fd_drop(fd);
+            fd = -1;
+        }
+        set->caller = fd;
+    }
+    uint64_t calls = set->sleepers;
+    if (set->caller >= 0)
+        (void)SHS_SYS(syscall(SYS_write, set->caller, &calls, sizeof calls));
+}
+
+static bool take_call(struct shs_set *set)
+{
+    uint64_t calls;
+    int fd = __atomic_load_n(&set->caller, __ATOMIC_RELAXED);
+    return fd >= 0 && SHS_SYS(syscall(SYS_read, fd, &calls, sizeof calls)) == sizeof calls;
+}
+
+void shs_set_sleeps(struct shs_set *set)
+{
+    set->sleepers++;
+}
+
+void shs_set_wakes(struct shs_set *set)
+{
+    if (--set->sleepers == 0)
+        while (take_call(set))
+            ;
+}
+
+/* Events without the calls among them: how many are left. */
+static int without_calls(struct shs_set *set, struct epoll_event *events, int n)
+{
+    int kept = 0;
+    for (int i = 0; i < n; i++)
+        if (events[i].data.u64 == CALL)
+            take_call(set);
+        else
+            events[kept++] = events[i];
+    return kept;
+}
+
+int shs_set_reported(struct shs_set *set, int epfd, struct epoll_event *events, int n)
 {
     if (n <= 0)
-        return;
+        return n;
+    n = without_calls(set, events, n);
     __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
-    for (uint32_t c = 0; set && set->oneshot && c < SHS_FD_CHUNKS; c++)
+    for (uint32_t c = 0; set->oneshot && c < SHS_FD_CHUNKS; c++)
         for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
             struct shs_fd *f = &shs_fd_chunk[c][i];
             if (f->set != (uint32_t)epfd + 1 || !(f->events & EPOLLONESHOT))
@@ -147,12 +211,14 @@ void shs_set_reported(struct shs_set *set, int epfd, const struct epoll_event *e
                 if (events[k].data.u64 == f->data)
                     f->events = f->known_events = EPOLLONESHOT;
         }
+    return n;
 }
 
 void shs_set_inherited(struct shs_set *set)
 {
     memset(&set->lock, 0, sizeof set->lock);
-    set->sleepers = set->n_bells = set->n_opened = set->n_dirty = 0;
+    drop_caller(set);
+    set->sleepers = set->n_opened = set->n_dirty = 0;
     set->shared = true;
 }
 
@@ -269,16 +335,16 @@ uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd)
 
 /* A paired member was added or re-armed: an open ring is listed, or shut where somebody sleeps in the set already; if it holds
  * something, whoever sleeps looks again. */
-static void list_member(struct shs_set *set, struct shs_fd *f, int fd)
+static void list_member(struct shs_set *set, struct shs_fd *f, int epfd, int fd)
 {
-    bool room = f->listed || (set->n_opened < set->room && !set->shared);
-    if (!f->listed && (set->sleepers || !room))
+    bool room = f->listed || set->n_opened < set->room;
+    if (!f->listed && (set->sleepers || set->shared || !room))
         shs_ring_close(f->end.rx);
     bool waiting = shs_ring_waiting(f->end.rx);
     if (room && (waiting || (shs_load64(&f->end.rx->word) & SHS_WORD_OPEN)))
         list(set, f, fd);
-    for (uint32_t i = 0; waiting && i < set->n_bells; i++)
-        shs_bell_ring(&shs_proc.env, NULL, set->bells[i]);
+    if (waiting && set->sleepers)
+        call_sleepers(set, epfd);
 }
 
 /* Can the change be noted, to be told to the kernel later? Under the lock. */
@@ -338,7 +404,7 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
     if (set) {
         set->urgent = true; /* what the kernel has for the new interest is reported by the next wait */
         if (f->state == SHS_FD_PAIRED)
-            list_member(set, f, fd);
+            list_member(set, f, epfd, fd);
     }
     return 0;
 }
