@@ -20,6 +20,13 @@ struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
 
 #define MAX_THREADS 4096
 static struct shs_thread *threads[MAX_THREADS];
+/*
+ * Destructors of pthread keys run after we heard of the thread's end, and we do not hear of the end that comes then. A thread that uses a socket
+ * there is listed as `late`, by its number: nothing points at its memory, it counts as inside any call, and leaves the list once it is gone.
+ */
+static struct shs_thread late;
+static pid_t late_tid[MAX_THREADS];
+static uint32_t n_late;
 static struct shs_nested threads_lock;
 static uint32_t attach_busy, slot_busy;
 static uint16_t ep_refs[SHS_N_ENDPOINTS];
@@ -119,21 +126,37 @@ static void thread_ends(void *arg)
         }
     }
     t->listed = t->witness = false;
+    t->slot1 = 0; /* the tag in `who` may be another thread's from now on */
+    t->ended = true;
+}
+
+/* Under the lock: forget late threads that are gone. */
+static void sweep_late(void)
+{
+    for (uint32_t tag = 1; n_late && tag < MAX_THREADS; tag++)
+        if (threads[tag] == &late && SHS_SYS(syscall(SYS_tgkill, getpid(), late_tid[tag], 0)) == -ESRCH) {
+            threads[tag] = NULL;
+            n_late--;
+            shs_proc.threads--;
+        }
 }
 
 bool shs_list_thread(void)
 {
     struct shs_thread *t = &shs_self;
     lock_threads();
+    sweep_late();
     for (uint32_t tag = 1; tag < MAX_THREADS && !t->listed; tag++)
         if (!threads[tag]) {
-            threads[tag] = t;
+            threads[tag] = t->ended ? &late : t;
+            late_tid[tag] = (pid_t)shs_sys_gettid();
+            n_late += t->ended;
             t->who.tag = tag;
             t->listed = true;
             shs_proc.threads++;
         }
     unlock_threads();
-    if (t->listed)
+    if (t->listed && !t->ended)
         __cxa_thread_atexit_impl(thread_ends, t, &__dso_handle);
     return t->listed;
 }
@@ -143,11 +166,16 @@ static void child(void)
     struct shs_thread *self = &shs_self;
     memset(&threads_lock, 0, sizeof threads_lock);
     for (uint32_t tag = 1; tag < MAX_THREADS; tag++)
-        if (threads[tag]) {
+        if (threads[tag] && threads[tag] != &late) {
             shs_bell_drop(&threads[tag]->bell, true);
             if (threads[tag] != self)
                 threads[tag] = NULL;
+        } else if (threads[tag] && (!self->ended || self->who.tag != tag)) {
+            threads[tag] = NULL;
+        } else if (threads[tag]) {
+            late_tid[tag] = getpid();
         }
+    n_late = self->listed && self->ended;
     /* its parent's sets: the parent goes on as before, and looks after its rings; here their members stay with the kernel */
     for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
         for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
@@ -186,6 +214,8 @@ bool shs_attach(int fd)
     uint32_t state = shs_load32(&shs_proc.attach);
     if (state == SHS_ATTACHED)
         return true;
+    if (shs_self.ended) /* nobody to witness that the process lives */
+        return false;
     uint64_t now = shs_now();
     if (shs_proc.off || (state == SHS_ATTACH_FAILED && now < shs_proc.retry_ns) || !shs_cas32(&attach_busy, 0, 1))
         return false;
@@ -232,7 +262,7 @@ const struct shs_who *shs_who(void)
     if (!shs_proc.env.slot1 || (!t->listed && !shs_list_thread()))
         return NULL;
     struct shs_slot *slot = shs_slot_at(shs_proc.env.stack, shs_proc.env.slot1 - 1);
-    if (!t->witness && (shs_load32(&slot->flags) & SHS_SLOT_UNWITNESSED) && shs_slot_enrol(slot) == 0) {
+    if (!t->witness && !t->ended && (shs_load32(&slot->flags) & SHS_SLOT_UNWITNESSED) && shs_slot_enrol(slot) == 0) {
         t->witness = true;
         shs_proc.unwitnessed = false;
     }
@@ -244,6 +274,8 @@ const struct shs_who *shs_who(void)
 struct shs_bell_own *shs_bell(void)
 {
     struct shs_thread *t = &shs_self;
+    if (t->ended) /* nobody would take it back */
+        return NULL;
     if (!t->bell.handle && shs_bell_make(&shs_proc.env, t->who.tag, &t->bell) != 0)
         return NULL;
     return &t->bell;
@@ -251,6 +283,8 @@ struct shs_bell_own *shs_bell(void)
 
 static bool inside(const struct shs_thread *t, int fd, int receive)
 {
+    if (t == &late)
+        return true;
     uint32_t hazard = __atomic_load_n(&t->hazard, __ATOMIC_ACQUIRE);
     if (receive < 0 ? hazard && (hazard - 1) >> 1 == (uint32_t)fd : hazard == ((uint32_t)fd << 1 | (uint32_t)receive) + 1)
         return true;
@@ -266,8 +300,10 @@ bool shs_in_flight(int fd, int receive)
     if (shs_proc.threads > 1)
         syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
     lock_threads();
+    sweep_late();
+    uint32_t own = shs_self.ended && shs_self.listed ? shs_self.who.tag : 0;
     for (uint32_t tag = 1; tag < MAX_THREADS && !found; tag++)
-        found = threads[tag] && threads[tag] != &shs_self && inside(threads[tag], fd, receive);
+        found = threads[tag] && threads[tag] != &shs_self && tag != own && inside(threads[tag], fd, receive);
     unlock_threads();
     return found;
 }

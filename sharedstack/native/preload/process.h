@@ -58,6 +58,7 @@ struct shs_thread {
     nfds_t n_polled;
     bool vfork; /* we are a vfork child, on our parent's memory */
     bool listed, witness;
+    bool ended; /* its thread-local objects are gone; only destructors of pthread keys may still call us */
     uint32_t slot1; /* for which `who` was made */
     struct shs_who who;
     struct shs_bell_own bell;
