@@ -17,13 +17,14 @@ from compat.fix_lab import EAGER_SHARE, PROGRAMS, Builder, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-SUITES = ("semantics", "processes", "threads", "sets", "copying")
+SUITES = ("semantics", "processes", "threads", "sets", "copying", "sending")
 
 # by design; a scene of its own tally
 MOSTLY_KERNEL = {
     "copied_early": "copied before it was paired: a call on one number is not seen from the other",
     "full": "writes until nothing more is taken: a ring never refuses what the kernel would take",
     "splice_to_a_full_socket": "as full, by splice",
+    "large_and_blocking": "what a ring does not have goes by the kernel",
     "fork_and_share": "two processes wait in one stream: only one may doze, so both sleep in the kernel",
     "readers": "two threads wait in one stream: only one may doze",
     "workers": "several threads wait in one epoll set: only one may doze",

@@ -65,6 +65,57 @@ static long native_sendmsg(void *arg)
     return shs_sys_sendmsg(n->fd, n->msg, n->flags | MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* What is left of the program's buffers, as far as `room` places go: places used. */
+static size_t rest_of(const struct shs_cursor *cur, struct iovec *iov, size_t room)
+{
+    size_t n = 0, off = cur->off;
+    for (int i = 0; i < cur->count && n < room; i++, off = 0)
+        if (cur->iov[i].iov_len > off)
+            iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
+    return n;
+}
+
+/* Natively, under count, as much as a blocking send would send: piece by piece, since nothing blocks under a lock. */
+static long counted_send(struct shs_gate *g, const struct msghdr *whole, int flags, bool block)
+{
+    struct msghdr msg = *whole;
+    struct native_send n = {.fd = g->f->end.fd, .msg = &msg, .flags = flags};
+    struct iovec iov[64];
+    struct shs_cursor cur;
+    uint64_t deadline = 0;
+    long sent = 0, r;
+    shs_cursor_init(&cur, whole->msg_iov, (int)whole->msg_iovlen);
+    for (;;) {
+        r = shs_end_send_native(&shs_proc.env, g->who, &g->f->end, native_sendmsg, &n);
+        if (r > 0) {
+            sent += r;
+            shs_cursor_advance(&cur, (size_t)r);
+        }
+        if (!block || cur.left == 0 || (r < 0 && r != -EAGAIN))
+            break;
+        if (r < 0 && (r = wait_writable(n.fd, &deadline)) < 0)
+            break;
+        msg.msg_iov = iov;
+        msg.msg_iovlen = rest_of(&cur, iov, sizeof iov / sizeof *iov);
+    }
+    return sent ? sent : r;
+}
+
+/*
+ * Urgent data moves the reader's mark in the kernel's stream, and zero copies are told of call by call: one call must stay one. No ring any
+ * more: nothing that is sent from now on has to be counted.
+ */
+static long lowered_send(struct shs_gate *g, const struct msghdr *msg, int flags)
+{
+    __atomic_fetch_or(&g->f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    shs_set32(&g->f->end.ep->why_tx, flags & MSG_OOB ? SHS_REASON_URGENT : SHS_REASON_OPTION);
+    struct msghdr none = {0};
+    struct native_send n = {.fd = g->f->end.fd, .msg = &none, .flags = 0};
+    /* by wlock: whoever was about to publish a record has done so, or sees the flag */
+    long r = shs_end_send_native(&shs_proc.env, g->who, &g->f->end, native_sendmsg, &n);
+    return r < 0 ? r : shs_n_sendmsg(n.fd, msg, flags | MSG_NOSIGNAL);
+}
+
 static long send_msg(int fd, const struct msghdr *msg, int flags)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
@@ -72,17 +123,8 @@ static long send_msg(int fd, const struct msghdr *msg, int flags)
     if (!g.ring) {
         r = shs_n_sendmsg(fd, msg, flags);
     } else if (msg->msg_controllen || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE))) {
-        /* urgent data moves the reader's mark in the kernel's stream: no ring any more */
-        if (flags & MSG_OOB) {
-            __atomic_fetch_or(&g.f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
-            shs_set32(&g.f->end.ep->why_tx, SHS_REASON_URGENT);
-        }
-        struct native_send n = {.fd = fd, .msg = msg, .flags = flags};
         bool block = !(flags & MSG_DONTWAIT) && !(shs_peek32(&g.f->end.ep->flags) & SHS_EPF_NONBLOCK);
-        uint64_t deadline = 0;
-        do {
-            r = shs_end_send_native(&shs_proc.env, g.who, &g.f->end, native_sendmsg, &n);
-        } while (r == -EAGAIN && block && (r = wait_writable(fd, &deadline)) == 0);
+        r = flags & (MSG_OOB | MSG_ZEROCOPY) ? lowered_send(&g, msg, flags) : counted_send(&g, msg, flags, block);
         if (r == -EPIPE && !(flags & MSG_NOSIGNAL))
             raise(SIGPIPE);
     } else {
