@@ -25,6 +25,7 @@ MOSTLY_KERNEL = {
     "full": "writes until nothing more is taken: a ring never refuses what the kernel would take",
     "splice_to_a_full_socket": "as full, by splice",
     "large_and_blocking": "what a ring does not have goes by the kernel",
+    "one_at_a_time": "sends as much as is taken, to threads that wait in one set",
     "fork_and_share": "two processes wait in one stream: only one may doze, so both sleep in the kernel",
     "readers": "two threads wait in one stream: only one may doze",
     "workers": "several threads wait in one epoll set: only one may doze",

@@ -133,12 +133,110 @@ static void rearmed_with_bytes(void)
     drop(e);
 }
 
+/* Two one-shot members with equal data, and other descriptors that have it too. */
+static void equal_data(void)
+{
+    int e[2], other[2], p[2];
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = 42}, got;
+    warm_pair(e);
+    warm_pair(other);
+    set = epoll_create1(0);
+    show("add", epoll_ctl(set, EPOLL_CTL_ADD, e[0], &event));
+    show("add", epoll_ctl(set, EPOLL_CTL_ADD, other[0], &event));
+    show("nothing", recv(e[0], buf, 1, MSG_DONTWAIT));
+    show("nothing", recv(other[0], buf, 1, MSG_DONTWAIT));
+    shutdown(e[1], SHUT_WR);
+    show("the end of one", epoll_wait(set, &got, 1, 1000));
+    put(other[1], 10);
+    show("bytes of the other", epoll_wait(set, &got, 1, 1000));
+    show("recv", recv(other[0], buf, 100, MSG_DONTWAIT));
+    put(other[1], 10);
+    show("both were reported", epoll_wait(set, &got, 1, 20));
+    show("recv", recv(other[0], buf, 100, MSG_DONTWAIT));
+    if (pipe(p) != 0 || write(p[1], "x", 1) != 1)
+        fail("pipe");
+    show("armed", epoll_ctl(set, EPOLL_CTL_MOD, other[0], &event));
+    event.events = EPOLLIN | EPOLLET;
+    show("a pipe", epoll_ctl(set, EPOLL_CTL_ADD, p[0], &event));
+    show("reported", epoll_wait(set, &got, 1, 1000));
+    show("once", epoll_wait(set, &got, 1, 20));
+    put(other[1], 10);
+    show("bytes", epoll_wait(set, &got, 1, 1000));
+    show("once", epoll_wait(set, &got, 1, 20));
+    show("recv", recv(other[0], buf, 100, MSG_DONTWAIT));
+    close(other[0]);
+    close(other[1]);
+    drop(e);
+}
+
+/* A one-shot member that was reported says nothing more, not even that its stream ended. */
+static void end_of_a_disarmed_one(void)
+{
+    int e[2];
+    struct epoll_event got;
+    unread(e);
+    set = epoll_create1(0);
+    control(EPOLL_CTL_ADD, e[0], EPOLLIN | EPOLLONESHOT);
+    show("bytes", epoll_wait(set, &got, 1, 1000));
+    struct linger now = {1, 0};
+    setsockopt(e[1], SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    close(e[1]);
+    show("nothing more", epoll_wait(set, &got, 1, 20));
+    rearm(e);
+    show("armed again", epoll_wait(set, &got, 1, 1000));
+    close(e[0]);
+    close(set);
+}
+
+static _Atomic int inside, collisions, over;
+static int member[2];
+
+static void *works(void *unused)
+{
+    struct epoll_event event;
+    uint8_t in[16];
+    while (!over) {
+        if (epoll_wait(set, &event, 1, 50) <= 0)
+            continue;
+        collisions += inside++ != 0;
+        for (int i = 0; i < 3; i++)
+            (void)!recv(member[0], in, sizeof in, MSG_DONTWAIT);
+        inside--;
+        event.events = EPOLLIN | EPOLLONESHOT;
+        epoll_ctl(set, EPOLL_CTL_MOD, member[0], &event);
+    }
+    return unused;
+}
+
+/* Whatever comes by which way: a one-shot member is in the hands of one thread at a time. */
+static void one_at_a_time(void)
+{
+    pthread_t t[3];
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
+    warm_pair(member);
+    fcntl(member[1], F_SETFL, O_NONBLOCK);
+    set = epoll_create1(0);
+    show("add", epoll_ctl(set, EPOLL_CTL_ADD, member[0], &event));
+    for (int i = 0; i < 3; i++)
+        run(&t[i], works, NULL);
+    double start = ms();
+    for (int i = 0; ms() - start < 2500; i++) {
+        (void)!send(member[1], buf, 16 + (size_t)i % 7 * 100, MSG_NOSIGNAL);
+        if (i % 50 == 0)
+            usleep(200);
+    }
+    over = 1;
+    for (int i = 0; i < 3; i++)
+        pthread_join(t[i], NULL);
+    say("collisions: %d", (int)collisions);
+}
+
 int main(int argc, char **argv)
 {
     static const struct scene scenes[] = {
-        {"added_with_bytes", added_with_bytes},
-        {"added_beside_another", added_beside_another},
-        {"rearmed_with_bytes", rearmed_with_bytes},
+        {"added_with_bytes", added_with_bytes},           {"added_beside_another", added_beside_another},
+        {"rearmed_with_bytes", rearmed_with_bytes},       {"equal_data", equal_data},
+        {"end_of_a_disarmed_one", end_of_a_disarmed_one}, {"one_at_a_time", one_at_a_time},
     };
     return play(scenes, sizeof scenes / sizeof *scenes, argc, argv);
 }

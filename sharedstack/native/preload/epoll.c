@@ -40,11 +40,8 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
         set->peer_cpu = shs_peek32(&f->end.rx->wcpu);
         if (came)
             *came = shs_peek64(&f->end.rx->pub_ns);
-        if (f->events & EPOLLONESHOT) { /* claimed: the kernel must not report it too */
-            struct epoll_event off = {.events = EPOLLONESHOT, .data.u64 = f->data};
-            f->events = f->known_events = EPOLLONESHOT;
-            shs_n_epoll_ctl(epfd, EPOLL_CTL_MOD, set->opened[at], &off);
-        }
+        if (f->events & EPOLLONESHOT)
+            shs_set_claim(set, f, epfd, set->opened[at]);
     }
     set->rotate = at;
     /* members whose rings were shut meanwhile, and are empty, need no more looking at */
@@ -79,8 +76,9 @@ static int add_kernel(struct shs_set *set, int epfd, struct epoll_event *events,
     if (n >= max)
         return n;
     shs_count(&shs_proc.env, SHS_CTR_LOOKS, 1);
+    uint32_t since = shs_load32(&set->claims);
     int k = shs_n_epoll_wait(epfd, events + n, max - n, 0), rings = n;
-    k = shs_set_reported(set, epfd, events + n, k);
+    k = shs_set_reported(set, epfd, events + n, k, since);
     for (int i = rings; i < rings + k; i++) {
         struct epoll_event ev = events[i];
         int same = 0;
@@ -183,9 +181,10 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
                 set->urgent = true;
             r = r < 0 ? r : 0; /* a time-out is found by the caller */
         } else {
+            uint32_t since = shs_load32(&set->claims);
             r = wait_native(epfd, events, max, shs_time_left(deadline, &ts), mask);
             set->urgent = true;
-            r = r == 0 ? -EAGAIN : shs_set_reported(set, epfd, events, r);
+            r = r == 0 ? -EAGAIN : shs_set_reported(set, epfd, events, r, since);
         }
     }
     shs_set_lock(set);
@@ -252,11 +251,12 @@ static int wait_alone(struct shs_set *set, int epfd, struct epoll_event *events,
     shs_set_unlock(set);
     if (!alone)
         return -EAGAIN;
+    uint32_t since = shs_load32(&set->claims);
     int r = wait_native(epfd, events, max, ts, mask);
     shs_set_lock(set);
     shs_set_wakes(set);
     shs_set_unlock(set);
-    return r > 0 && (r = shs_set_reported(set, epfd, events, r)) == 0 ? -EAGAIN : r;
+    return r > 0 && (r = shs_set_reported(set, epfd, events, r, since)) == 0 ? -EAGAIN : r;
 }
 
 /* The common part of the three waits. */

@@ -5,9 +5,7 @@
 
 #include <linux/sockios.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
 
-#include "endpoint/fds.h"
 #include "intercepts.gen.h"
 #include "preload/gate.h"
 #include "preload/restart.h"
@@ -15,7 +13,6 @@
 
 #define IN_EVENTS ((uint32_t)(EPOLLIN | EPOLLRDNORM))
 #define OUT_EVENTS ((uint32_t)(EPOLLOUT | EPOLLWRNORM))
-#define CALL 0x7b1d9c04e85f26a3ull /* data of the descriptor that calls sleepers back: a number that no program gives by chance */
 #define KERNEL_EVENTS ((uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP)) /* the kernel keeps state for these */
 
 void shs_set_lock(struct shs_set *set)
@@ -62,13 +59,6 @@ struct shs_set *shs_set_of(int epfd)
         __atomic_store_n(&f->state, SHS_FD_EPOLL, __ATOMIC_RELEASE);
     }
     return f->epoll;
-}
-
-static void drop_caller(struct shs_set *set)
-{
-    if (set->caller >= 0)
-        shs_fd_drop(set->caller);
-    set->caller = -1;
 }
 
 static struct shs_set *set_at(uint32_t epfd1)
@@ -135,7 +125,7 @@ void shs_set_drop(struct shs_set *set, int epfd)
         }
     shs_set_lock(set);
     set->n_opened = set->n_dirty = 0;
-    drop_caller(set);
+    shs_set_drop_caller(set);
     if (!set->sleepers) { /* with a thread still waiting in it, it is left to itself */
         shs_nested_lock(&free_lock);
         set->next_free = free_sets;
@@ -145,79 +135,10 @@ void shs_set_drop(struct shs_set *set, int epfd)
     shs_set_unlock(set);
 }
 
-/*
- * Calling sleepers back. Who waits on the kernel's set, natively or in a doze, is called by the kernel's set: an eventfd in it, which counts
- * the calls. Each sleeper that comes back takes one and looks at the rings; when the last one leaves, none is left over.
- */
-static void call_sleepers(struct shs_set *set, int epfd)
-{
-    struct epoll_event call = {.events = EPOLLIN, .data.u64 = CALL};
-    if (set->caller < 0) {
-        int fd = shs_fd_high((int)SHS_SYS(syscall(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE)));
-        if (fd >= 0 && shs_n_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &call) != 0) {
-            shs_fd_drop(fd);
-            fd = -1;
-        }
-        set->caller = fd;
-    }
-    uint64_t calls = set->sleepers;
-    if (set->caller >= 0)
-        (void)SHS_SYS(syscall(SYS_write, set->caller, &calls, sizeof calls));
-}
-
-static bool take_call(struct shs_set *set)
-{
-    uint64_t calls;
-    int fd = __atomic_load_n(&set->caller, __ATOMIC_RELAXED);
-    return fd >= 0 && SHS_SYS(syscall(SYS_read, fd, &calls, sizeof calls)) == sizeof calls;
-}
-
-void shs_set_sleeps(struct shs_set *set)
-{
-    set->sleepers++;
-}
-
-void shs_set_wakes(struct shs_set *set)
-{
-    if (--set->sleepers == 0)
-        while (take_call(set))
-            ;
-}
-
-/* Events without the calls among them: how many are left. */
-static int without_calls(struct shs_set *set, struct epoll_event *events, int n)
-{
-    int kept = 0;
-    for (int i = 0; i < n; i++)
-        if (events[i].data.u64 == CALL)
-            take_call(set);
-        else
-            events[kept++] = events[i];
-    return kept;
-}
-
-int shs_set_reported(struct shs_set *set, int epfd, struct epoll_event *events, int n)
-{
-    if (n <= 0)
-        return n;
-    n = without_calls(set, events, n);
-    __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
-    for (uint32_t c = 0; set->oneshot && c < SHS_FD_CHUNKS; c++)
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->set != (uint32_t)epfd + 1 || !(f->events & EPOLLONESHOT))
-                continue;
-            for (int k = 0; k < n; k++)
-                if (events[k].data.u64 == f->data)
-                    f->events = f->known_events = EPOLLONESHOT;
-        }
-    return n;
-}
-
 void shs_set_inherited(struct shs_set *set)
 {
     memset(&set->lock, 0, sizeof set->lock);
-    drop_caller(set);
+    shs_set_drop_caller(set);
     set->sleepers = set->n_opened = set->n_dirty = 0;
     set->shared = true;
 }
@@ -344,7 +265,7 @@ static void list_member(struct shs_set *set, struct shs_fd *f, int epfd, int fd)
     if (room && (waiting || (shs_load64(&f->end.rx->word) & SHS_WORD_OPEN)))
         list(set, f, fd);
     if (waiting && set->sleepers)
-        call_sleepers(set, epfd);
+        shs_set_call(set, epfd);
 }
 
 /* Can the change be noted, to be told to the kernel later? Under the lock. */
@@ -384,6 +305,8 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
         f->known = 0;
         f->dirty = false;
     }
+    if (set && op != EPOLL_CTL_DEL && event && (event->events & EPOLLONESHOT))
+        set->oneshot = true; /* before it is reported for the first time */
     int r = shs_n_epoll_ctl(epfd, op, fd, event);
     if (r != 0)
         return r;
@@ -398,8 +321,6 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
     f->set = f->known = (uint32_t)epfd + 1;
     f->events = f->known_events = event->events;
     f->data = f->known_data = event->data.u64;
-    if (set && (event->events & EPOLLONESHOT))
-        set->oneshot = true;
     f->edge_index = ~0ull; /* ADD and MOD report anew what is there */
     if (set) {
         set->urgent = true; /* what the kernel has for the new interest is reported by the next wait */
@@ -409,12 +330,42 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
     return 0;
 }
 
+/* A member of no concern to us, but for its data: one-shot members are told apart by that. */
+static int note_other(struct shs_fd *f, int epfd, int op, int fd, struct epoll_event *event)
+{
+    int r = shs_n_epoll_ctl(epfd, op, fd, event);
+    if (r == 0) {
+        f->set = op == EPOLL_CTL_DEL ? 0 : (uint32_t)epfd + 1;
+        f->events = 0;
+        f->data = op == EPOLL_CTL_DEL ? 0 : event->data.u64;
+    }
+    return r;
+}
+
+/* A set that we did not see being made: who else waits on it is unknown. */
+static int change_unknown(struct shs_fd *f, int epfd, int op, int fd, struct epoll_event *event)
+{
+    int r = change_now(NULL, f, epfd, op, fd, event);
+    struct shs_set *set = r == 0 && op == EPOLL_CTL_ADD ? shs_set_of(epfd) : NULL;
+    if (set) {
+        shs_set_shared(set, epfd);
+        shs_set_lock(set);
+        set->oneshot |= (event->events & EPOLLONESHOT) != 0;
+        if (f->state == SHS_FD_PAIRED)
+            list_member(set, f, epfd, fd);
+        shs_set_unlock(set);
+    }
+    return r;
+}
+
 int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
     struct shs_fd *f = shs_fd_make(fd), *e = shs_fd_look(epfd);
     if (f && f->state == SHS_FD_EPOLL && f->epoll && op == EPOLL_CTL_ADD)
         shs_set_shared(f->epoll, fd); /* nested: who waits on the outer set does not look into this one */
-    if (!f || f->state <= SHS_FD_KERNEL || f->state == SHS_FD_EPOLL)
+    if (f && f->state == SHS_FD_KERNEL)
+        return note_other(f, epfd, op, fd, event);
+    if (!f || f->state == SHS_FD_EPOLL)
         return shs_n_epoll_ctl(epfd, op, fd, event);
     if (op == EPOLL_CTL_ADD && f->set && f->set != (uint32_t)epfd + 1) {
         f->copied = true; /* a member of two sets: whoever sleeps in the one would miss what the other opened */
@@ -423,11 +374,9 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
             shs_set_shared(set_at(f->set), (int)f->set - 1);
     }
     bool known = e && e->state == SHS_FD_EPOLL && e->epoll;
-    struct shs_set *set = known ? e->epoll : NULL;
-    if (!known && op == EPOLL_CTL_ADD && (set = shs_set_of(epfd)))
-        shs_set_shared(set, epfd); /* a set that we did not see being made: who else waits on it is unknown */
-    if (!set)
-        return change_now(NULL, f, epfd, op, fd, event);
+    if (!known)
+        return change_unknown(f, epfd, op, fd, event);
+    struct shs_set *set = e->epoll;
     shs_set_lock(set);
     int r = note_change(set, f, epfd, op, fd, event) ? 0 : change_now(set, f, epfd, op, fd, event);
     shs_set_unlock(set);

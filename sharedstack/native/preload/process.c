@@ -351,7 +351,7 @@ static void clear(struct shs_fd *f)
 void shs_fd_reset(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
-    if (f && f->state != SHS_FD_UNKNOWN)
+    if (f && (f->state != SHS_FD_UNKNOWN || f->set))
         clear(f);
 }
 

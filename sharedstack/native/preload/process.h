@@ -46,6 +46,7 @@ struct shs_fd {
     uint32_t known;  /* epoll descriptor plus one in which the kernel has it */
     uint32_t known_events;
     uint64_t known_data;
+    uint32_t claim;   /* set->claims when it was last reported by its ring, one-shot */
     bool dirty;       /* the kernel has to be told */
     bool copied;      /* has copies (dup(2)), or is in several sets: whoever waits for one number does not see the other's */
     uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
