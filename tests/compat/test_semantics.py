@@ -17,7 +17,7 @@ from compat.fix_lab import EAGER_SHARE, PROGRAMS, Builder, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-SUITES = ("semantics", "processes", "threads", "sets", "copying", "sending")
+SUITES = ("semantics", "processes", "threads", "sets", "copying", "sending", "numbers")
 
 # by design; a scene of its own tally
 MOSTLY_KERNEL = {

@@ -11,6 +11,7 @@
 #include "intercepts.gen.h"
 #include "preload/epoll.h"
 #include "preload/gate.h"
+#include "preload/own.h"
 #include "preload/restart.h"
 #include "shm/sys.h"
 
@@ -168,18 +169,27 @@ int shs_i_dup(int fd)
     return shs_fd_copied(fd, shs_n_dup(fd));
 }
 
+/* `to` is about to be replaced by a copy of fd. */
+static int replacing(int fd, int to)
+{
+    if (fd == to || shs_sys_fcntl(fd, F_GETFD, 0) < 0)
+        return 0;
+    int r = shs_make_way(to);
+    if (r == 0)
+        shs_fd_closing(to);
+    return r;
+}
+
 int shs_i_dup2(int fd, int to)
 {
-    if (fd != to && shs_sys_fcntl(fd, F_GETFD, 0) >= 0)
-        shs_fd_closing(to);
-    return shs_fd_copied(fd, shs_n_dup2(fd, to));
+    int r = replacing(fd, to);
+    return r < 0 ? r : shs_fd_copied(fd, shs_n_dup2(fd, to));
 }
 
 int shs_i_dup3(int fd, int to, int flags)
 {
-    if (fd != to && shs_sys_fcntl(fd, F_GETFD, 0) >= 0)
-        shs_fd_closing(to);
-    return shs_fd_copied(fd, shs_n_dup3(fd, to, flags));
+    int r = replacing(fd, to);
+    return r < 0 ? r : shs_fd_copied(fd, shs_n_dup3(fd, to, flags));
 }
 
 /* stdio reads and writes inside libc, unseen: the connection must be, and stay, on the kernel path. */

@@ -35,15 +35,21 @@ void shs_set_call(struct shs_set *set, int epfd)
         set->caller = fd;
     }
     uint64_t calls = set->sleepers;
-    if (set->caller >= 0)
-        (void)SHS_SYS(syscall(SYS_write, set->caller, &calls, sizeof calls));
+    shs_fd_begin();
+    int fd = __atomic_load_n(&set->caller, __ATOMIC_RELAXED);
+    if (fd >= 0)
+        (void)SHS_SYS(syscall(SYS_write, fd, &calls, sizeof calls));
+    shs_fd_end();
 }
 
 static bool take_call(struct shs_set *set)
 {
     uint64_t calls;
+    shs_fd_begin();
     int fd = __atomic_load_n(&set->caller, __ATOMIC_RELAXED);
-    return fd >= 0 && SHS_SYS(syscall(SYS_read, fd, &calls, sizeof calls)) == sizeof calls;
+    bool taken = fd >= 0 && SHS_SYS(syscall(SYS_read, fd, &calls, sizeof calls)) == sizeof calls;
+    shs_fd_end();
+    return taken;
 }
 
 void shs_set_sleeps(struct shs_set *set)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "endpoint/fds.h"
 #include "endpoint/lift.h"
 #include "preload/attach.h"
 #include "preload/boundary.h"
@@ -181,6 +182,7 @@ static void child(void)
         for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
             if (shs_fd_chunk[c][i].state == SHS_FD_EPOLL && shs_fd_chunk[c][i].epoll)
                 shs_set_inherited(shs_fd_chunk[c][i].epoll);
+    shs_fd_forked();
     attach_busy = slot_busy = 0;
     self->polled = NULL;
     shs_proc.threads = self->listed;
@@ -279,6 +281,20 @@ struct shs_bell_own *shs_bell(void)
     if (!t->bell.handle && shs_bell_make(&shs_proc.env, t->who.tag, &t->bell) != 0)
         return NULL;
     return &t->bell;
+}
+
+bool shs_bell_moved(int from, int to)
+{
+    bool found = false;
+    lock_threads();
+    for (uint32_t tag = 1; tag < MAX_THREADS && !found; tag++) {
+        struct shs_thread *t = threads[tag] == &late ? NULL : threads[tag];
+        found = t && t->bell.handle && t->bell.fd == from;
+        if (found)
+            shs_bell_move(&shs_proc.env, &t->bell, to, t == &shs_self);
+    }
+    unlock_threads();
+    return found;
 }
 
 static bool inside(const struct shs_thread *t, int fd, int receive)

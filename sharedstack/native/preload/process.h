@@ -122,6 +122,8 @@ bool shs_list_thread(void);
 void shs_polling(const struct pollfd *fds, nfds_t n);
 /* The calling thread's bell; NULL: none to be had. */
 struct shs_bell_own *shs_bell(void);
+/* A thread's bell with the number `from` has the number `to` now; false: no thread has it. */
+bool shs_bell_moved(int from, int to);
 /* Is another thread inside a native call on fd in this direction, or in a native poll of it (receive)? receive < 0: in any. */
 bool shs_in_flight(int fd, int receive);
 void shs_log(const char *what, int fd, uint32_t why);
