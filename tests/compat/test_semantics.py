@@ -17,10 +17,11 @@ from compat.fix_lab import EAGER_SHARE, PROGRAMS, Builder, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-SUITES = ("semantics", "processes", "threads", "sets", "copying", "sending", "numbers")
+SUITES = ("semantics", "processes", "threads", "sets", "copying", "sending", "numbers", "forking")
 
 # by design; a scene of its own tally
 MOSTLY_KERNEL = {
+    "connected_after_fork": "shared before it was paired",
     "copied_early": "copied before it was paired: a call on one number is not seen from the other",
     "full": "writes until nothing more is taken: a ring never refuses what the kernel would take",
     "splice_to_a_full_socket": "as full, by splice",

@@ -75,6 +75,7 @@ static void read_options(struct shs_options *opt)
 }
 
 static void prepare(void);
+static void parent(void);
 static void child(void);
 extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *);
 
@@ -82,7 +83,7 @@ void shs_start(void)
 {
     int saved = errno;
     shs_resolve();
-    __register_atfork(prepare, NULL, child, &__dso_handle);
+    __register_atfork(prepare, parent, child, &__dso_handle);
     read_options(&shs_proc.env.opt);
     const char *name = getenv("SHAREDSTACK_STACK");
     strncpy(shs_proc.stack_name, name && *name ? name : SHS_DEFAULT_STACK, SHS_MAX_STACK_NAME);
@@ -162,6 +163,13 @@ bool shs_list_thread(void)
     return t->listed;
 }
 
+static void mark_shared(void)
+{
+    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
+        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
+            shs_fd_shared(&shs_fd_chunk[c][i]);
+}
+
 static void child(void)
 {
     struct shs_thread *self = &shs_self;
@@ -182,6 +190,8 @@ static void child(void)
         for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
             if (shs_fd_chunk[c][i].state == SHS_FD_EPOLL && shs_fd_chunk[c][i].epoll)
                 shs_set_inherited(shs_fd_chunk[c][i].epoll);
+    mark_shared(); /* what other threads opened after prepare() */
+    shs_proc.forks++;
     shs_fd_forked();
     attach_busy = slot_busy = 0;
     self->polled = NULL;
@@ -195,7 +205,7 @@ static void child(void)
 
 void shs_fd_shared(struct shs_fd *f)
 {
-    if (f->state == SHS_FD_TCP && !f->why)
+    if ((f->state == SHS_FD_NEW || f->state == SHS_FD_TCP || f->state == SHS_FD_BUSY) && !f->why)
         f->why = SHS_REASON_FORKED;
     if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) {
         struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
@@ -203,12 +213,20 @@ void shs_fd_shared(struct shs_fd *f)
     }
 }
 
-/* Before fork: from now on two processes may use what is open. */
+/*
+ * Before fork: from now on two processes may use what is open. Other threads go on: what they open before the fork itself is marked after it, and
+ * who has a new descriptor that is not in the table yet sees by `forks` that there was one.
+ */
 static void prepare(void)
 {
-    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            shs_fd_shared(&shs_fd_chunk[c][i]);
+    shs_add32(&shs_proc.forks, 1);
+    mark_shared();
+}
+
+static void parent(void)
+{
+    shs_add32(&shs_proc.forks, 1);
+    mark_shared();
 }
 
 bool shs_attach(int fd)

@@ -79,6 +79,7 @@ struct shs_process {
     bool unwitnessed;        /* the home thread of our slot ended: the next one to come is it */
     uint32_t forked;         /* a forked child that has no slot of its own yet */
     uint32_t threads;        /* listed threads */
+    uint32_t forks;          /* two for each fork of ours, one when it has begun */
     char stack_name[SHS_MAX_STACK_NAME + 1];
     struct shs_env env;
 };
