@@ -84,8 +84,6 @@ _SPAWN = "children that get a lifted socket use it natively at the same time, un
 NOT_INTERCEPTED: tuple[Missing, ...] = (
     Missing(("bind", "listen", "getsockname", "getpeername", "sockatmark", "isfdtype", "socketpair"), _NO_EFFECT),
     Missing(("getsockopt",), "none for names, states and errors; the byte counts of TCP_INFO are those of the kernel's stream alone"),
-    Missing(("preadv2", "pwritev2", "preadv64v2", "pwritev64v2"), f"with offset -1 they {_NATIVE}"),
-    Missing(("dprintf", "vdprintf", "__dprintf_chk", "__vdprintf_chk"), "write natively, uncounted: they may overtake bytes in the ring"),
     Missing(("fprintf and all other stdio on a stream of fdopen",), "none: fdopen has lowered the connection"),
     Missing(
         ("getchar, printf and all other stdio on standard streams",), "none, as long as the socket was not lifted before dup2 made it one"

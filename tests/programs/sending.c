@@ -74,10 +74,36 @@ static void large_and_blocking(void)
     say("part of it, in time: %d", r > 0 && r < LARGE);
 }
 
+/* preadv2, pwritev2 and dprintf go where read and write go. */
+static void other_names(void)
+{
+    struct iovec parts[2] = {{in, 3}, {in + 3, 97}}, out[2] = {{"abc", 3}, {"defg", 4}};
+    warm_pair(end);
+    put(end[0], 5);
+    show("pwritev2", pwritev2(end[0], out, 2, -1, 0));
+    show("dprintf", dprintf(end[0], "%d-%s", 12345, "sixes"));
+    put(end[0], 5);
+    show("read", read(end[1], in, 5));
+    show("preadv2", preadv2(end[1], parts, 1, -1, 0));
+    show("the rest", recv(end[1], in + 3, 4 + 11 + 5, MSG_WAITALL));
+    say("%.18s", in);
+    show("nothing", preadv2(end[1], parts, 2, -1, RWF_NOWAIT));
+    show("at an offset", preadv2(end[1], parts, 2, 0, 0));
+    show("at an offset", pwritev2(end[0], out, 2, 10, 0));
+    show("with strange flags", pwritev2(end[0], out, 2, -1, 1 << 20));
+    show("without waiting", pwritev2(end[0], out, 2, -1, RWF_NOWAIT));
+    show("recv", preadv2(end[1], parts, 2, -1, 0));
+    shutdown(end[0], SHUT_WR);
+    signal(SIGPIPE, SIG_IGN);
+    show("dprintf", dprintf(end[0], "%s", "in vain"));
+    show("end", preadv2(end[1], parts, 2, -1, 0));
+}
+
 int main(int argc, char **argv)
 {
     static const struct scene scenes[] = {
         {"large_and_blocking", large_and_blocking},
+        {"other_names", other_names},
     };
     return play(scenes, sizeof scenes / sizeof *scenes, argc, argv);
 }
