@@ -46,6 +46,14 @@ def _int(area: str, name: str, *params: str, **kw: object) -> Intercept:
 
 
 _TS = "const struct timespec *timeout"
+_SPAWN = (
+    "pid_t *pid",
+    "const char *path",
+    "const posix_spawn_file_actions_t *actions",
+    "const posix_spawnattr_t *attributes",
+    "char *const *argv",
+    "char *const *envp",
+)
 _SET = "const sigset_t *sigmask"
 
 INTERCEPTS: tuple[Intercept, ...] = (
@@ -103,6 +111,16 @@ INTERCEPTS: tuple[Intercept, ...] = (
         note="the socket stays on the kernel path from then on",
     ),
     _int("descriptor", "fclose", "FILE *stream", cancel=True, note="closes a descriptor inside libc"),
+    _int("descriptor", "posix_spawn", *_SPAWN, note="lifted sockets that the child gets are lowered first"),
+    _int("descriptor", "posix_spawnp", *_SPAWN, note="lifted sockets that the child gets are lowered first"),
+    _int(
+        "descriptor",
+        "posix_spawn_file_actions_adddup2",
+        "posix_spawn_file_actions_t *actions",
+        "int fd",
+        "int to",
+        note="the child will get that one",
+    ),
     _int("option", "setsockopt", "int fd", "int level", "int name", "const void *value", "socklen_t len"),
     _int("option", "fcntl", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),
     _int("option", "fcntl64", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),

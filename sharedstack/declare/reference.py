@@ -95,7 +95,7 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
     Missing(("io_uring (liburing, or the system calls)",), f"{_NATIVE}; a poll request does not see a ring"),
     Missing(("syscall", "__read", "__write", "__send", "__poll", "__close", "__fcntl", "__connect", "__dup2"), _NATIVE),
     Missing(("vmsplice", "tee", "copy_file_range"), "none: they do not take sockets"),
-    Missing(("posix_spawn", "posix_spawnp", "popen", "system", "clone", "_Fork"), _SPAWN),
+    Missing(("popen", "system", "clone", "_Fork"), _SPAWN),
     Missing(
         ("execve and kin", "fexecve"), "a preloaded program goes on with the connection; any other does not get what is left in the ring"
     ),

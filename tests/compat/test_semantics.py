@@ -22,6 +22,7 @@ SUITES = ("semantics", "processes", "threads", "sets", "copying", "sending", "nu
 # by design; a scene of its own tally
 MOSTLY_KERNEL = {
     "connected_after_fork": "shared before it was paired",
+    "spawned": "given to a program without the library",
     "copied_early": "copied before it was paired: a call on one number is not seen from the other",
     "full": "writes until nothing more is taken: a ring never refuses what the kernel would take",
     "splice_to_a_full_socket": "as full, by splice",
