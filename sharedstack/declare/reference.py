@@ -110,8 +110,13 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
     Missing(("sigaction", "signal", "siglongjmp"), "handlers run inside the library; one that jumps out of a call may leave a lock held"),
     Missing(("pidfd_getfd",), "a process that takes a lifted socket so is not noticed"),
     Missing(
-        ("ppoll_chk of 64-bit time", "__ppoll64", "__select64", "__recvmmsg64 and kin"),
-        "32-bit programs with 64-bit time wait natively: they miss data in a ring",
+        ("__ppoll64", "__select64", "__pselect64", "__recvmsg64", "__recvmmsg64", "__epoll_pwait2_time64"),
+        "32-bit programs with 64-bit time wait and receive natively: they miss data in a ring",
+    ),
+    Missing(("__sendmsg64", "__sendmmsg64"), "32-bit programs with 64-bit time write natively: they may overtake bytes in the ring"),
+    Missing(
+        ("__fcntl_time64", "__ioctl_time64", "__setsockopt64"),
+        "32-bit programs with 64-bit time: a copied descriptor, O_NONBLOCK and time-outs set by these are not noticed, nor options that lower",
     ),
     Missing(("sctp_sendmsg and other protocols' functions",), "none: only TCP over IPv4 and IPv6 is lifted"),
 )
