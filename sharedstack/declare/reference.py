@@ -116,7 +116,7 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
     Missing(("__sendmsg64", "__sendmmsg64"), "32-bit programs with 64-bit time write natively: they may overtake bytes in the ring"),
     Missing(
         ("__fcntl_time64", "__ioctl_time64", "__setsockopt64"),
-        "32-bit programs with 64-bit time: a copied descriptor, O_NONBLOCK and time-outs set by these are not noticed, nor options that lower",
+        "32-bit programs with 64-bit time: copies, O_NONBLOCK and time-outs set by these go unnoticed, and options that lower",
     ),
     Missing(("sctp_sendmsg and other protocols' functions",), "none: only TCP over IPv4 and IPv6 is lifted"),
 )
