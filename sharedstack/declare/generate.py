@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import layout
 from .counters import COUNTERS
-from .intercepts import INTERCEPTS, Intercept
+from .intercepts import FORWARDED, INTERCEPTS, Intercept
 from .messages import MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
 from .model import Struct, c_type
 from .names import BELL_PREFIX, DEFAULT_STACK, MAX_STACK_NAME, SHM_PREFIX
@@ -140,12 +140,18 @@ def wrappers() -> str:
         else:
             body += ["    }", f"    return ({i.ret})shs_errno(shs_i_{i.name}({_call(i)}));"]
         out.append("\n".join([*body, "}\n"]))
+    for name, (params, call) in FORWARDED.items():
+        last = params.split()[-1].lstrip("*")
+        out.append(
+            f"int {name}({params}, ...);\nSHS_EXPORT int {name}({params}, ...)\n{{\n    va_list args;\n    va_start(args, {last});\n"
+            f"    int r = {call};\n    va_end(args);\n    return r;\n}}\n"
+        )
     return "\n".join(out)
 
 
 def exports() -> str:
     """The version script: nothing but what is intercepted leaves the library."""
-    names = "".join(f"    {name};\n" for name in sorted([*(i.name for i in INTERCEPTS), "vfork"]))
+    names = "".join(f"    {name};\n" for name in sorted([*(i.name for i in INTERCEPTS), *FORWARDED, "vfork"]))
     return f"{{\n  global:\n{names}  local:\n    *;\n}};\n"
 
 

@@ -46,6 +46,14 @@ def _int(area: str, name: str, *params: str, **kw: object) -> Intercept:
 
 
 _TS = "const struct timespec *timeout"
+_SPAWN = (
+    "pid_t *pid",
+    "const char *path",
+    "const posix_spawn_file_actions_t *actions",
+    "const posix_spawnattr_t *attributes",
+    "char *const *argv",
+    "char *const *envp",
+)
 _SET = "const sigset_t *sigmask"
 
 INTERCEPTS: tuple[Intercept, ...] = (
@@ -68,12 +76,18 @@ INTERCEPTS: tuple[Intercept, ...] = (
     ),
     _rx("recvmsg", "int fd", "struct msghdr *msg", "int flags"),
     _int("receive", "recvmmsg", "int fd", "struct mmsghdr *vec", "unsigned int vlen", "int flags", "struct timespec *timeout", cancel=True),
+    _rx("preadv2", "int fd", "const struct iovec *iov", "int iovcnt", "off_t offset", "int flags"),
+    _rx("preadv64v2", "int fd", "const struct iovec *iov", "int iovcnt", "off64_t offset", "int flags"),
     _tx("write", "int fd", "const void *buf", "size_t len", vfork=True),
     _tx("writev", "int fd", "const struct iovec *iov", "int iovcnt"),
     _tx("send", "int fd", "const void *buf", "size_t len", "int flags"),
     _tx("sendto", "int fd", "const void *buf", "size_t len", "int flags", "const struct sockaddr *addr", "socklen_t addrlen"),
     _tx("sendmsg", "int fd", "const struct msghdr *msg", "int flags"),
     _int("send", "sendmmsg", "int fd", "struct mmsghdr *vec", "unsigned int vlen", "int flags", cancel=True),
+    _tx("pwritev2", "int fd", "const struct iovec *iov", "int iovcnt", "off_t offset", "int flags"),
+    _tx("pwritev64v2", "int fd", "const struct iovec *iov", "int iovcnt", "off64_t offset", "int flags"),
+    _int("send", "vdprintf", "int fd", "const char *format", "va_list args", cancel=True),
+    _int("send", "__vdprintf_chk", "int fd", "int check", "const char *format", "va_list args", cancel=True, note="fortified vdprintf"),
     _tx("sendfile", "int out", "int in", "off_t *offset", "size_t count"),
     _tx("sendfile64", "int out", "int in", "off64_t *offset", "size_t count"),
     _tx("splice", "int in", "off64_t *offin", "int out", "off64_t *offout", "size_t len", "unsigned int flags"),
@@ -97,6 +111,16 @@ INTERCEPTS: tuple[Intercept, ...] = (
         note="the socket stays on the kernel path from then on",
     ),
     _int("descriptor", "fclose", "FILE *stream", cancel=True, note="closes a descriptor inside libc"),
+    _int("descriptor", "posix_spawn", *_SPAWN, note="lifted sockets that the child gets are lowered first"),
+    _int("descriptor", "posix_spawnp", *_SPAWN, note="lifted sockets that the child gets are lowered first"),
+    _int(
+        "descriptor",
+        "posix_spawn_file_actions_adddup2",
+        "posix_spawn_file_actions_t *actions",
+        "int fd",
+        "int to",
+        note="the child will get that one",
+    ),
     _int("option", "setsockopt", "int fd", "int level", "int name", "const void *value", "socklen_t len"),
     _int("option", "fcntl", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),
     _int("option", "fcntl64", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),
@@ -126,8 +150,16 @@ INTERCEPTS: tuple[Intercept, ...] = (
     _int("epoll", "epoll_pwait2", "int epfd", "struct epoll_event *events", "int max", _TS, _SET, cancel=True),
 )
 
+# variadic: parameters, and the intercepted function that is given the arguments as a va_list
+FORWARDED: dict[str, tuple[str, str]] = {
+    "dprintf": ("int fd, const char *format", "vdprintf(fd, format, args)"),
+    "__dprintf_chk": ("int fd, int check, const char *format", "__vdprintf_chk(fd, check, format, args)"),
+}
+
 # taken over without a wrapper of the common shape
 SPECIAL: dict[str, str] = {
     "fork": "by pthread_atfork: the child takes a slot of its own when it next needs one",
+    "dprintf": "as vdprintf",
+    "__dprintf_chk": "as __vdprintf_chk",
     "vfork": "in assembly: until the child executes or exits, every wrapper goes straight to libc",
 }

@@ -85,8 +85,6 @@ _SPAWN = "children that get a lifted socket use it natively at the same time, un
 NOT_INTERCEPTED: tuple[Missing, ...] = (
     Missing(("bind", "listen", "getsockname", "getpeername", "sockatmark", "isfdtype", "socketpair"), _NO_EFFECT),
     Missing(("getsockopt",), "none for names, states and errors; the byte counts of TCP_INFO are those of the kernel's stream alone"),
-    Missing(("preadv2", "pwritev2", "preadv64v2", "pwritev64v2"), f"with offset -1 they {_NATIVE}"),
-    Missing(("dprintf", "vdprintf", "__dprintf_chk", "__vdprintf_chk"), "write natively, uncounted: they may overtake bytes in the ring"),
     Missing(("fprintf and all other stdio on a stream of fdopen",), "none: fdopen has lowered the connection"),
     Missing(
         ("getchar, printf and all other stdio on standard streams",), "none, as long as the socket was not lifted before dup2 made it one"
@@ -98,7 +96,7 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
     Missing(("io_uring (liburing, or the system calls)",), f"{_NATIVE}; a poll request does not see a ring"),
     Missing(("syscall", "__read", "__write", "__send", "__poll", "__close", "__fcntl", "__connect", "__dup2"), _NATIVE),
     Missing(("vmsplice", "tee", "copy_file_range"), "none: they do not take sockets"),
-    Missing(("posix_spawn", "posix_spawnp", "popen", "system", "clone", "_Fork"), _SPAWN),
+    Missing(("popen", "system", "clone", "_Fork"), _SPAWN),
     Missing(
         ("execve and kin", "fexecve"), "a preloaded program goes on with the connection; any other does not get what is left in the ring"
     ),
@@ -113,8 +111,13 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
     Missing(("sigset", "sysv_signal", "siglongjmp"), "handlers run inside the library; one that jumps out of a call may leave a lock held"),
     Missing(("pidfd_getfd",), "a process that takes a lifted socket so is not noticed"),
     Missing(
-        ("ppoll_chk of 64-bit time", "__ppoll64", "__select64", "__recvmmsg64 and kin"),
-        "32-bit programs with 64-bit time wait natively: they miss data in a ring",
+        ("__ppoll64", "__select64", "__pselect64", "__recvmsg64", "__recvmmsg64", "__epoll_pwait2_time64"),
+        "32-bit programs with 64-bit time wait and receive natively: they miss data in a ring",
+    ),
+    Missing(("__sendmsg64", "__sendmmsg64"), "32-bit programs with 64-bit time write natively: they may overtake bytes in the ring"),
+    Missing(
+        ("__fcntl_time64", "__ioctl_time64", "__setsockopt64"),
+        "32-bit programs with 64-bit time: copies, O_NONBLOCK and time-outs set by these go unnoticed, and options that lower",
     ),
     Missing(("sctp_sendmsg and other protocols' functions",), "none: only TCP over IPv4 and IPv6 is lifted"),
 )

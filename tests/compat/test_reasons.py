@@ -25,7 +25,6 @@ IMPOSSIBLE = {
     "none": "it stands for the local path",
     "other_uid": "an arena belongs to one uid until the helper pairs those of two (a system helper)",
     "lowered_rule": "there is no policy yet",
-    "outside_holder": "nobody marks a direction when a process outside the library gets hold of it",
     "counts_differ": "the kernel's counts agree on every kernel that is to be had here",
 }
 
@@ -149,6 +148,13 @@ def test_option(lab: Lab, option: str) -> None:
     t.turns(2)
     assert why(lab, t.server, "c") == ("option", "option")
     assert why(lab, t.client, "s") == ("option", "option")
+
+
+def test_outside_holder(lab: Lab) -> None:
+    t = talk(lab)
+    t.server.do("c.set_inheritable(True); os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)")
+    t.turns(2)
+    assert why(lab, t.server, "c") == ("outside_holder", "outside_holder")
 
 
 def test_not_inet(lab: Lab) -> None:

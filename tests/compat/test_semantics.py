@@ -17,12 +17,17 @@ from compat.fix_lab import EAGER_SHARE, PROGRAMS, Builder, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-SUITES = ("semantics", "pointers", "processes", "threads")
+SUITES = ("semantics", "pointers", "processes", "threads", "sets", "copying", "sending", "numbers", "forking")
 
 # by design; a scene of its own tally
 MOSTLY_KERNEL = {
+    "connected_after_fork": "shared before it was paired",
+    "spawned": "given to a program without the library",
     "copied_early": "copied before it was paired: a call on one number is not seen from the other",
     "full": "writes until nothing more is taken: a ring never refuses what the kernel would take",
+    "splice_to_a_full_socket": "as full, by splice",
+    "large_and_blocking": "what a ring does not have goes by the kernel",
+    "one_at_a_time": "sends as much as is taken, to threads that wait in one set",
     "fork_and_share": "two processes wait in one stream: only one may doze, so both sleep in the kernel",
     "readers": "two threads wait in one stream: only one may doze",
     "workers": "several threads wait in one epoll set: only one may doze",

@@ -291,6 +291,10 @@ static void vfork_child(void)
     warm(e);
     warm(f);
     posix_spawn_file_actions_t actions;
+    for (int i = 0; i < 2; i++) { /* what a spawned child gets is lowered */
+        fcntl(e[i], F_SETFD, FD_CLOEXEC);
+        fcntl(f[i], F_SETFD, FD_CLOEXEC);
+    }
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addclose(&actions, e[0]);
     posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, f[0]);

@@ -297,6 +297,47 @@ static void called_back(void)
     show("peer", recv(end[1], in, sizeof in, 0));
 }
 
+static pthread_key_t last_word;
+
+static void says_last_word(void *fd)
+{
+    must_send((int)(intptr_t)fd, "bye", 3);
+    close((int)(intptr_t)fd);
+}
+
+static void *dies_talking(void *unused)
+{
+    int e[2];
+    uint8_t in[10];
+    warm_pair(e);
+    must_send(e[1], "x", 1);
+    must_recv(e[0], in, 1);
+    pthread_setspecific(last_word, (void *)(intptr_t)e[0]);
+    (void)unused;
+    return (void *)(intptr_t)e[1];
+}
+
+/* Destructors of pthread keys run when a thread's local objects are gone: they may use sockets all the same. */
+static void last_words(void)
+{
+    pthread_attr_t large;
+    uint8_t in[10];
+    pthread_attr_init(&large);
+    pthread_attr_setstacksize(&large, 256 << 20); /* not kept for the next thread, but unmapped */
+    pthread_key_create(&last_word, says_last_word);
+    for (int i = 0; i < 5; i++) {
+        pthread_t t;
+        void *other;
+        if (pthread_create(&t, &large, dies_talking, NULL) != 0)
+            fail("pthread_create");
+        pthread_join(t, &other);
+        show("last words", recv((int)(intptr_t)other, in, sizeof in, MSG_WAITALL));
+        close((int)(intptr_t)other);
+    }
+    warm_pair(end);
+    say("warm");
+}
+
 static void *sends_soon(void *unused)
 {
     usleep(20000);
@@ -372,6 +413,7 @@ int main(int argc, char **argv)
         {"called_back", called_back},
         {"buffers_of_a_wait", buffers_of_a_wait},
         {"added_meanwhile", added_meanwhile},
+        {"last_words", last_words},
     };
     return play(scenes, sizeof scenes / sizeof *scenes, argc, argv);
 }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sharedstack.declare import binary, generate, layout
 from sharedstack.declare.counters import COUNTERS
-from sharedstack.declare.intercepts import INTERCEPTS
+from sharedstack.declare.intercepts import FORWARDED, INTERCEPTS
 from sharedstack.declare.layout import CONSTANTS, STRUCTS
 from sharedstack.declare.locks import LOCKS
 from sharedstack.declare.messages import ERROR_CODES, MESSAGES
@@ -292,7 +292,7 @@ def test_generating_again_changes_nothing(generated: Path) -> None:
 
 def test_only_declared_functions_are_exported() -> None:
     names = re.findall(r"^    (\w+);$", generate.exports(), re.M)
-    assert names == sorted([*(i.name for i in INTERCEPTS), "vfork"])
+    assert names == sorted([*(i.name for i in INTERCEPTS), *FORWARDED, "vfork"])
 
 
 def test_the_generator_wants_one_directory(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 #include "endpoint/bell.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/random.h>
 #include <sys/un.h>
 
@@ -62,13 +63,28 @@ void shs_bell_drop(struct shs_bell_own *own, bool forked)
     memset(own, 0, sizeof *own);
 }
 
+void shs_bell_move(struct shs_env *env, struct shs_bell_own *own, int to, bool self)
+{
+    __atomic_store_n(&own->fd, to, __ATOMIC_SEQ_CST);
+    uint32_t armed = __atomic_load_n(&own->bell->armed, __ATOMIC_SEQ_CST);
+    if (!armed || self)
+        return;
+    /* a poll looks its descriptors up by number again and again: it has to end first */
+    shs_bell_send(env, own->bell);
+    uint64_t until = shs_now() + 1000000000ull; /* it may be stopped */
+    while (shs_load32(&own->bell->armed) == armed && shs_now() < until)
+        sched_yield();
+}
+
 void shs_bell_drain(struct shs_bell_own *own)
 {
     char byte[8];
     struct iovec iov = {byte, sizeof byte};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     /* one is enough: should there be another one, the next doze ends early, once */
-    (void)shs_sys_recvmsg(own->fd, &msg, MSG_DONTWAIT);
+    shs_fd_begin();
+    (void)shs_sys_recvmsg(__atomic_load_n(&own->fd, __ATOMIC_RELAXED), &msg, MSG_DONTWAIT);
+    shs_fd_end();
 }
 
 static struct shs_bell *bell_at(struct shs_env *env, uint32_t handle)
@@ -83,7 +99,9 @@ void shs_bell_send(struct shs_env *env, const struct shs_bell *bell)
     char byte = 1;
     struct iovec iov = {&byte, 1};
     struct msghdr msg = {.msg_name = &sun, .msg_namelen = len, .msg_iov = &iov, .msg_iovlen = 1};
-    long r = shs_sys_sendmsg(env->bell_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    shs_fd_begin();
+    long r = shs_sys_sendmsg(__atomic_load_n(&env->bell_fd, __ATOMIC_RELAXED), &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    shs_fd_end();
     /* EAGAIN: its queue is full, so it is rung; anything else: it has gone, and its death is found elsewhere */
     shs_count(env, r < 0 && r != -EAGAIN ? SHS_CTR_BELLS_FAILED : SHS_CTR_BELLS, 1);
 }

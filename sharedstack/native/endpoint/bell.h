@@ -26,6 +26,9 @@ int shs_bell_make(struct shs_env *env, uint32_t tag, struct shs_bell_own *own);
 /* Give it up; `forked`: the descriptor is the parent's, close our copy only. */
 void shs_bell_drop(struct shs_bell_own *own, bool forked);
 /* Swallow what was rung. */
+/* The bell's descriptor has another number now, the old one is about to go: whoever sleeps on the old one is called back first. `self`: it is the
+ * calling thread's own. */
+void shs_bell_move(struct shs_env *env, struct shs_bell_own *own, int to, bool self);
 void shs_bell_drain(struct shs_bell_own *own);
 /* After publishing in dir: ring the bell if its thread has armed it; true if it was rung. `dir` may be NULL. */
 bool shs_bell_ring(struct shs_env *env, struct shs_direction *dir, uint32_t handle);

@@ -222,5 +222,7 @@ void shs_nudge(const char *stack_name, uint32_t slot)
     int n = snprintf(text, sizeof text, "slot %u", slot);
     struct iovec iov = {text, (size_t)n};
     struct msghdr msg = {.msg_name = &sun, .msg_namelen = len, .msg_iov = &iov, .msg_iovlen = 1};
-    (void)shs_sys_sendmsg(shs_proc.env.bell_fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    shs_fd_begin();
+    (void)shs_sys_sendmsg(__atomic_load_n(&shs_proc.env.bell_fd, __ATOMIC_RELAXED), &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+    shs_fd_end();
 }

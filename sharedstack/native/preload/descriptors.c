@@ -11,6 +11,7 @@
 #include "intercepts.gen.h"
 #include "preload/epoll.h"
 #include "preload/gate.h"
+#include "preload/own.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
@@ -26,19 +27,31 @@ static void now_is(int fd, uint32_t state)
     __atomic_store_n(&f->state, state, __ATOMIC_RELEASE);
 }
 
+/* The entry of a new descriptor is made: whoever forks now meets it, or we see his fork, and a child may have got it unmarked. */
+static void forked_meanwhile(int fd, uint32_t forks)
+{
+    shs_fence();
+    struct shs_fd *f = (forks & 1) || shs_load32(&shs_proc.forks) != forks ? shs_fd_look(fd) : NULL;
+    if (f)
+        shs_fd_shared(f);
+}
+
 int shs_i_socket(int domain, int type, int protocol)
 {
+    uint32_t forks = shs_load32(&shs_proc.forks);
     int fd = shs_n_socket(domain, type, protocol);
     if (fd >= 0) {
         bool tcp = (domain == AF_INET || domain == AF_INET6) && (type & 15) == SOCK_STREAM && (protocol == 0 || protocol == IPPROTO_TCP);
         now_is(fd, tcp ? SHS_FD_NEW : SHS_FD_KERNEL);
+        forked_meanwhile(fd, forks);
         if (tcp)
             shs_guard_memory();
     }
     return fd;
 }
 
-static int accepted(int listener, int fd)
+/* `forks`: shs_proc.forks before the call. */
+static int accepted(int listener, int fd, uint32_t forks)
 {
     if (fd < 0)
         return fd;
@@ -51,17 +64,20 @@ static int accepted(int listener, int fd)
         tcp = shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 && proto == IPPROTO_TCP;
     }
     now_is(fd, tcp ? SHS_FD_TCP : SHS_FD_KERNEL);
+    forked_meanwhile(fd, forks);
     return fd;
 }
 
 int shs_i_accept(int fd, struct sockaddr *addr, socklen_t *addrlen)
 {
-    return accepted(fd, shs_n_accept(fd, addr, addrlen));
+    uint32_t forks = shs_load32(&shs_proc.forks);
+    return accepted(fd, shs_n_accept(fd, addr, addrlen), forks);
 }
 
 int shs_i_accept4(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
 {
-    return accepted(fd, shs_n_accept4(fd, addr, addrlen, flags));
+    uint32_t forks = shs_load32(&shs_proc.forks);
+    return accepted(fd, shs_n_accept4(fd, addr, addrlen, flags), forks);
 }
 
 int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
@@ -173,18 +189,27 @@ int shs_i_dup(int fd)
     return shs_fd_copied(fd, shs_n_dup(fd));
 }
 
+/* `to` is about to be replaced by a copy of fd. */
+static int replacing(int fd, int to)
+{
+    if (fd == to || shs_sys_fcntl(fd, F_GETFD, 0) < 0)
+        return 0;
+    int r = shs_make_way(to);
+    if (r == 0)
+        shs_fd_closing(to);
+    return r;
+}
+
 int shs_i_dup2(int fd, int to)
 {
-    if (fd != to && shs_sys_fcntl(fd, F_GETFD, 0) >= 0)
-        shs_fd_closing(to);
-    return shs_fd_copied(fd, shs_n_dup2(fd, to));
+    int r = replacing(fd, to);
+    return r < 0 ? r : shs_fd_copied(fd, shs_n_dup2(fd, to));
 }
 
 int shs_i_dup3(int fd, int to, int flags)
 {
-    if (fd != to && shs_sys_fcntl(fd, F_GETFD, 0) >= 0)
-        shs_fd_closing(to);
-    return shs_fd_copied(fd, shs_n_dup3(fd, to, flags));
+    int r = replacing(fd, to);
+    return r < 0 ? r : shs_fd_copied(fd, shs_n_dup3(fd, to, flags));
 }
 
 /* stdio reads and writes inside libc, unseen: the connection must be, and stay, on the kernel path. */

@@ -43,11 +43,8 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
         set->peer_cpu = shs_peek32(&dir->wcpu);
         if (came)
             *came = shs_peek64(&dir->pub_ns);
-        if (f->events & EPOLLONESHOT) { /* claimed: the kernel must not report it too */
-            struct epoll_event off = {.events = EPOLLONESHOT, .data.u64 = f->data};
-            f->events = f->known_events = EPOLLONESHOT;
-            shs_n_epoll_ctl(epfd, EPOLL_CTL_MOD, set->opened[at], &off);
-        }
+        if (f->events & EPOLLONESHOT)
+            shs_set_claim(set, f, epfd, set->opened[at]);
     }
     set->rotate = at;
     /* members whose rings were shut meanwhile, and are empty, need no more looking at; nor do those that have no pair any more */
@@ -83,8 +80,9 @@ static int add_kernel(struct shs_set *set, int epfd, struct epoll_event *events,
     if (n >= max)
         return n;
     shs_count(&shs_proc.env, SHS_CTR_LOOKS, 1);
+    uint32_t since = shs_load32(&set->claims);
     int k = shs_n_epoll_wait(epfd, events + n, max - n, 0), rings = n;
-    shs_set_reported(set, epfd, events + n, k);
+    k = shs_set_reported(set, epfd, events + n, k, since);
     for (int i = rings; i < rings + k; i++) {
         struct epoll_event ev = events[i];
         int same = 0;
@@ -156,7 +154,7 @@ static bool claim_all(struct shs_set *set, const struct shs_who *who, struct shs
 
 /*
  * Doze or sleep: 0 look again, >0 events of a native sleep, -EAGAIN timed out, or -errno. A dozer counts as a sleeper: rings that other
- * threads would open have not been claimed. A native sleeper waits behind its bell too, for epoll_ctl of another thread to call.
+ * threads would open have not been claimed. Both wait on the kernel's set, in which epoll_ctl of another thread calls them back.
  */
 static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, int max, uint64_t deadline, const sigset_t *mask)
 {
@@ -167,9 +165,8 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
     if (bell)
         shs_bell_arm(bell, false);
     shs_set_lock(set);
-    bool alone = set->sleepers++ == 0;
-    if (bell && set->n_bells < SHS_SET_BELLS)
-        set->bells[set->n_bells++] = bell->handle;
+    bool alone = set->sleepers == 0;
+    shs_set_sleeps(set);
     bool dozing = bell && alone && set->n_opened && shs_gap_doze(&shs_proc.env, &set->gap) && claim_all(set, who, bell);
     if (!dozing)
         shs_set_shut(set);
@@ -179,7 +176,7 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
     shs_fence();
     if (!any_ready(set, epfd)) {
         shs_count(&shs_proc.env, dozing ? SHS_CTR_DOZES : SHS_CTR_SLEEPS, 1);
-        if (bell) {
+        if (dozing) {
             struct pollfd fds[2] = {{.fd = epfd, .events = POLLIN}, {.fd = bell->fd, .events = POLLIN}};
             r = shs_n_ppoll(fds, 2, shs_time_left(deadline, &ts), mask);
             if (r > 0 && fds[1].revents)
@@ -188,17 +185,14 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
                 set->urgent = true;
             r = r < 0 ? r : 0; /* a time-out is found by the caller */
         } else {
+            uint32_t since = shs_load32(&set->claims);
             r = wait_native(epfd, events, max, shs_time_left(deadline, &ts), mask);
-            shs_set_reported(set, epfd, events, r);
             set->urgent = true;
-            r = r == 0 ? -EAGAIN : r;
+            r = r == 0 ? -EAGAIN : shs_set_reported(set, epfd, events, r, since);
         }
     }
     shs_set_lock(set);
-    set->sleepers--;
-    for (uint32_t i = 0; bell && i < set->n_bells; i++)
-        if (set->bells[i] == bell->handle)
-            set->bells[i] = set->bells[--set->n_bells];
+    shs_set_wakes(set);
     shs_set_unlock(set);
     if (bell)
         shs_bell_disarm(bell);
@@ -247,7 +241,32 @@ static int wait_set(struct shs_set *set, int epfd, struct epoll_event *events, i
     }
 }
 
-/* The common part of the three waits: a set of which no ring is open is the kernel's alone. */
+/*
+ * A set of which no ring is open is the kernel's alone: its answer, or -EAGAIN where it is not so, or not any more. Counted as a sleeper
+ * all the same: another thread may attach, read, and want to open a ring.
+ */
+static int wait_alone(struct shs_set *set, int epfd, struct epoll_event *events, int max, const struct timespec *ts, const sigset_t *mask)
+{
+    if (shs_proc.attach == SHS_ATTACHED && set->n_opened && shs_who())
+        return -EAGAIN;
+    shs_set_lock(set);
+    bool alone = !(set->n_opened && shs_proc.attach == SHS_ATTACHED && shs_who());
+    if (alone) {
+        shs_set_sleeps(set);
+        shs_set_flush(set, epfd);
+    }
+    shs_set_unlock(set);
+    if (!alone)
+        return -EAGAIN;
+    uint32_t since = shs_load32(&set->claims);
+    int r = wait_native(epfd, events, max, ts, mask);
+    shs_set_lock(set);
+    shs_set_wakes(set);
+    shs_set_unlock(set);
+    return r > 0 && (r = shs_set_reported(set, epfd, events, r, since)) == 0 ? -EAGAIN : r;
+}
+
+/* The common part of the three waits. */
 static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t timeout_ns, const sigset_t *mask)
 {
     struct shs_fd *f = shs_fd_look(epfd);
@@ -258,24 +277,14 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t time
         return -EFAULT;
     if (!set || max <= 0 || nowhere)
         return wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
-    if (shs_proc.attach != SHS_ATTACHED || !set->n_opened || !shs_who()) {
-        /* counted as a sleeper all the same: another thread may attach, read, and want to open a ring */
-        shs_set_lock(set);
-        bool opened = set->n_opened && shs_proc.attach == SHS_ATTACHED && shs_who();
-        if (!opened) {
-            set->sleepers++;
-            shs_set_flush(set, epfd);
-        }
-        shs_set_unlock(set);
-        if (!opened) {
-            int r = wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
-            shs_set_lock(set);
-            set->sleepers--;
-            shs_set_unlock(set);
-            shs_set_reported(set, epfd, events, r);
+    uint64_t deadline = timeout_ns > 0 ? shs_now() + (uint64_t)timeout_ns : 0;
+    do {
+        int r = wait_alone(set, epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
+        if (r != -EAGAIN)
             return r;
-        }
-    }
+        if (deadline)
+            shs_time_left(deadline, &ts);
+    } while (!shs_who());
     if (timeout_ns == 0) {
         uint64_t now;
         int r = look(set, epfd, events, max, &now, NULL);
@@ -285,8 +294,7 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t time
         }
         return r;
     }
-    int r = wait_set(set, epfd, events, max, timeout_ns < 0 ? 0 : shs_now() + (uint64_t)timeout_ns, mask);
-    return r;
+    return wait_set(set, epfd, events, max, deadline, mask);
 }
 
 int shs_i_epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)

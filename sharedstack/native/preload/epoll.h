@@ -12,14 +12,13 @@
 #include "preload/nested.h"
 #include "preload/process.h"
 
-#define SHS_SET_BELLS 8
-
 struct shs_set {
     struct shs_nested lock;
     uint32_t sleepers;
-    uint32_t n_bells, bells[SHS_SET_BELLS]; /* of the sleepers */
+    int caller;         /* eventfd in the kernel's set that calls sleepers back; -1: none yet */
     bool shared;        /* another process or another descriptor may wait on it: members' rings stay shut */
     bool oneshot;       /* has, or had, one-shot members: the kernel disarms them when it reports them */
+    uint32_t claims;    /* reports of one-shot members by their rings */
     bool urgent;        /* the next look at the kernel's set must not wait, and must find it up to date */
     uint32_t room;      /* of each list */
     uint32_t n_opened;
@@ -47,8 +46,21 @@ void shs_set_drop(struct shs_set *set, int epfd);
 /* The member is closed: leave the lists, and the kernel's set if it should have left that. */
 void shs_set_forget(struct shs_fd *f, int fd);
 
-/* The kernel reported these n events: its one-shot members are disarmed now, for us too. */
-void shs_set_reported(struct shs_set *set, int epfd, const struct epoll_event *events, int n);
+/*
+ * The kernel reported these n events (or -errno) to a wait that began when `set->claims` was `since`: its one-shot members are disarmed now,
+ * for us too. Calls to look again are taken out, and one-shot members that were reported by their rings meanwhile: returns how many events
+ * are left. Of n > 0 none may be: then look again.
+ */
+int shs_set_reported(struct shs_set *set, int epfd, struct epoll_event *events, int n, uint32_t since);
+/* Under the lock: one-shot, and about to be reported by its ring: the kernel must not report it too. */
+void shs_set_claim(struct shs_set *set, struct shs_fd *f, int epfd, int fd);
+/* Under the lock: call back whoever sleeps in the set, to look at the rings. */
+void shs_set_call(struct shs_set *set, int epfd);
+/* The set goes, or was a parent's: its caller is of no use any more. */
+void shs_set_drop_caller(struct shs_set *set);
+/* Under the lock: the calling thread is about to sleep in the set; it has come back. */
+void shs_set_sleeps(struct shs_set *set);
+void shs_set_wakes(struct shs_set *set);
 /* Under the lock: shut every ring of the set. */
 void shs_set_shut(struct shs_set *set);
 /* Under the lock: tell the kernel what it does not know yet. */

@@ -51,6 +51,7 @@ struct shs_set *shs_set_of(int epfd)
         struct shs_set *set = take_free_set();
         if (!set && !(set = calloc(1, sizeof *set + 2 * room * sizeof(int))))
             return NULL;
+        set->caller = -1;
         set->room = room;
         set->opened = (int *)(void *)(set + 1);
         set->dirty = set->opened + room;
@@ -124,6 +125,7 @@ void shs_set_drop(struct shs_set *set, int epfd)
         }
     shs_set_lock(set);
     set->n_opened = set->n_dirty = 0;
+    shs_set_drop_caller(set);
     if (!set->sleepers) { /* with a thread still waiting in it, it is left to itself */
         shs_nested_lock(&free_lock);
         set->next_free = free_sets;
@@ -133,26 +135,11 @@ void shs_set_drop(struct shs_set *set, int epfd)
     shs_set_unlock(set);
 }
 
-void shs_set_reported(struct shs_set *set, int epfd, const struct epoll_event *events, int n)
-{
-    if (n <= 0)
-        return;
-    __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
-    for (uint32_t c = 0; set && set->oneshot && c < SHS_FD_CHUNKS; c++)
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->set != (uint32_t)epfd + 1 || !(f->events & EPOLLONESHOT))
-                continue;
-            for (int k = 0; k < n; k++)
-                if (events[k].data.u64 == f->data)
-                    f->events = f->known_events = EPOLLONESHOT;
-        }
-}
-
 void shs_set_inherited(struct shs_set *set)
 {
     memset(&set->lock, 0, sizeof set->lock);
-    set->sleepers = set->n_bells = set->n_opened = set->n_dirty = 0;
+    shs_set_drop_caller(set);
+    set->sleepers = set->n_opened = set->n_dirty = 0;
     set->shared = true;
 }
 
@@ -272,19 +259,19 @@ uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd)
 
 /* A paired member was added or re-armed: an open ring is listed, or shut where somebody sleeps in the set already; if it holds
  * something, whoever sleeps looks again. */
-static void list_member(struct shs_set *set, struct shs_fd *f, int fd)
+static void list_member(struct shs_set *set, struct shs_fd *f, int epfd, int fd)
 {
-    bool room = f->listed || (set->n_opened < set->room && !set->shared);
+    bool room = f->listed || set->n_opened < set->room;
     struct shs_direction *dir = shs_end_rx(&f->end);
     if (!shs_end_reads(&f->end, dir))
         return;
-    if (!f->listed && (set->sleepers || !room))
+    if (!f->listed && (set->sleepers || set->shared || !room))
         shs_ring_close(dir);
     bool waiting = shs_end_waiting(&f->end);
     if (room && (waiting || (shs_load64(&dir->word) & SHS_WORD_OPEN)))
         list(set, f, fd);
-    for (uint32_t i = 0; waiting && i < set->n_bells; i++)
-        shs_bell_ring(&shs_proc.env, NULL, set->bells[i]);
+    if (waiting && set->sleepers)
+        shs_set_call(set, epfd);
 }
 
 /* Can the change be noted, to be told to the kernel later? Under the lock. */
@@ -325,6 +312,8 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
         f->known = 0;
         f->dirty = false;
     }
+    if (set && op != EPOLL_CTL_DEL && event && (event->events & EPOLLONESHOT))
+        set->oneshot = true; /* before it is reported for the first time */
     int r = shs_n_epoll_ctl(epfd, op, fd, event);
     if (r != 0)
         return r;
@@ -339,15 +328,41 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
     f->set = f->known = (uint32_t)epfd + 1;
     f->events = f->known_events = event->events;
     f->data = f->known_data = event->data.u64;
-    if (set && (event->events & EPOLLONESHOT))
-        set->oneshot = true;
     f->edge_index = ~0ull; /* ADD and MOD report anew what is there */
     if (set) {
         set->urgent = true; /* what the kernel has for the new interest is reported by the next wait */
         if (f->state == SHS_FD_PAIRED)
-            list_member(set, f, fd);
+            list_member(set, f, epfd, fd);
     }
     return 0;
+}
+
+/* A member of no concern to us, but for its data: one-shot members are told apart by that. */
+static int note_other(struct shs_fd *f, int epfd, int op, int fd, struct epoll_event *event)
+{
+    int r = shs_n_epoll_ctl(epfd, op, fd, event);
+    if (r == 0) {
+        f->set = op == EPOLL_CTL_DEL ? 0 : (uint32_t)epfd + 1;
+        f->events = 0;
+        f->data = op == EPOLL_CTL_DEL ? 0 : event->data.u64;
+    }
+    return r;
+}
+
+/* A set that we did not see being made: who else waits on it is unknown. */
+static int change_unknown(struct shs_fd *f, int epfd, int op, int fd, struct epoll_event *event)
+{
+    int r = change_now(NULL, f, epfd, op, fd, event);
+    struct shs_set *set = r == 0 && op == EPOLL_CTL_ADD ? shs_set_of(epfd) : NULL;
+    if (set) {
+        shs_set_shared(set, epfd);
+        shs_set_lock(set);
+        set->oneshot |= (event->events & EPOLLONESHOT) != 0;
+        if (f->state == SHS_FD_PAIRED)
+            list_member(set, f, epfd, fd);
+        shs_set_unlock(set);
+    }
+    return r;
 }
 
 int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
@@ -355,7 +370,9 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     struct shs_fd *f = shs_fd_make(fd), *e = shs_fd_look(epfd);
     if (f && f->state == SHS_FD_EPOLL && f->epoll && op == EPOLL_CTL_ADD)
         shs_set_shared(f->epoll, fd); /* nested: who waits on the outer set does not look into this one */
-    if (!f || f->state <= SHS_FD_KERNEL || f->state == SHS_FD_EPOLL)
+    if (f && f->state == SHS_FD_KERNEL)
+        return note_other(f, epfd, op, fd, event);
+    if (!f || f->state == SHS_FD_EPOLL)
         return shs_n_epoll_ctl(epfd, op, fd, event);
     if (op == EPOLL_CTL_ADD && f->set && f->set != (uint32_t)epfd + 1) {
         f->copied = true; /* a member of two sets: whoever sleeps in the one would miss what the other opened */
@@ -364,11 +381,9 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
             shs_set_shared(set_at(f->set), (int)f->set - 1);
     }
     bool known = e && e->state == SHS_FD_EPOLL && e->epoll;
-    struct shs_set *set = known ? e->epoll : NULL;
-    if (!known && op == EPOLL_CTL_ADD && (set = shs_set_of(epfd)))
-        shs_set_shared(set, epfd); /* a set that we did not see being made: who else waits on it is unknown */
-    if (!set)
-        return change_now(NULL, f, epfd, op, fd, event);
+    if (!known)
+        return change_unknown(f, epfd, op, fd, event);
+    struct shs_set *set = e->epoll;
     shs_set_lock(set);
     int r = note_change(set, f, epfd, op, fd, event) ? 0 : change_now(set, f, epfd, op, fd, event);
     shs_set_unlock(set);

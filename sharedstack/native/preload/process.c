@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "endpoint/fds.h"
 #include "endpoint/lift.h"
 #include "preload/attach.h"
 #include "preload/boundary.h"
@@ -20,6 +21,13 @@ struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
 
 #define MAX_THREADS 4096
 static struct shs_thread *threads[MAX_THREADS];
+/*
+ * Destructors of pthread keys run after we heard of the thread's end, and we do not hear of the end that comes then. A thread that uses a socket
+ * there is listed as `late`, by its number: nothing points at its memory, it counts as inside any call, and leaves the list once it is gone.
+ */
+static struct shs_thread late;
+static pid_t late_tid[MAX_THREADS];
+static uint32_t n_late;
 static struct shs_nested threads_lock;
 static uint32_t attach_busy, slot_busy;
 static uint16_t ep_refs[SHS_N_ENDPOINTS];
@@ -67,6 +75,7 @@ static void read_options(struct shs_options *opt)
 }
 
 static void prepare(void);
+static void parent(void);
 static void child(void);
 extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *);
 
@@ -74,7 +83,7 @@ void shs_start(void)
 {
     int saved = errno;
     shs_resolve();
-    __register_atfork(prepare, NULL, child, &__dso_handle);
+    __register_atfork(prepare, parent, child, &__dso_handle);
     read_options(&shs_proc.env.opt);
     const char *name = getenv("SHAREDSTACK_STACK");
     strncpy(shs_proc.stack_name, name && *name ? name : SHS_DEFAULT_STACK, SHS_MAX_STACK_NAME);
@@ -119,23 +128,46 @@ static void thread_ends(void *arg)
         }
     }
     t->listed = t->witness = false;
+    t->slot1 = 0; /* the tag in `who` may be another thread's from now on */
+    t->ended = true;
+}
+
+/* Under the lock: forget late threads that are gone. */
+static void sweep_late(void)
+{
+    for (uint32_t tag = 1; n_late && tag < MAX_THREADS; tag++)
+        if (threads[tag] == &late && SHS_SYS(syscall(SYS_tgkill, getpid(), late_tid[tag], 0)) == -ESRCH) {
+            threads[tag] = NULL;
+            n_late--;
+            shs_proc.threads--;
+        }
 }
 
 bool shs_list_thread(void)
 {
     struct shs_thread *t = &shs_self;
     lock_threads();
+    sweep_late();
     for (uint32_t tag = 1; tag < MAX_THREADS && !t->listed; tag++)
         if (!threads[tag]) {
-            threads[tag] = t;
+            threads[tag] = t->ended ? &late : t;
+            late_tid[tag] = (pid_t)shs_sys_gettid();
+            n_late += t->ended;
             t->who.tag = tag;
             t->listed = true;
             shs_proc.threads++;
         }
     unlock_threads();
-    if (t->listed)
+    if (t->listed && !t->ended)
         __cxa_thread_atexit_impl(thread_ends, t, &__dso_handle);
     return t->listed;
+}
+
+static void mark_shared(void)
+{
+    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
+        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
+            shs_fd_shared(&shs_fd_chunk[c][i]);
 }
 
 static void child(void)
@@ -143,16 +175,24 @@ static void child(void)
     struct shs_thread *self = &shs_self;
     memset(&threads_lock, 0, sizeof threads_lock);
     for (uint32_t tag = 1; tag < MAX_THREADS; tag++)
-        if (threads[tag]) {
+        if (threads[tag] && threads[tag] != &late) {
             shs_bell_drop(&threads[tag]->bell, true);
             if (threads[tag] != self)
                 threads[tag] = NULL;
+        } else if (threads[tag] && (!self->ended || self->who.tag != tag)) {
+            threads[tag] = NULL;
+        } else if (threads[tag]) {
+            late_tid[tag] = getpid();
         }
+    n_late = self->listed && self->ended;
     /* its parent's sets: the parent goes on as before, and looks after its rings; here their members stay with the kernel */
     for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
         for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
             if (shs_fd_chunk[c][i].state == SHS_FD_EPOLL && shs_fd_chunk[c][i].epoll)
                 shs_set_inherited(shs_fd_chunk[c][i].epoll);
+    mark_shared(); /* what other threads opened after prepare() */
+    shs_proc.forks++;
+    shs_fd_forked();
     attach_busy = slot_busy = 0;
     self->polled = NULL;
     shs_proc.threads = self->listed;
@@ -165,7 +205,7 @@ static void child(void)
 
 void shs_fd_shared(struct shs_fd *f)
 {
-    if (f->state == SHS_FD_TCP && !f->why)
+    if ((f->state == SHS_FD_NEW || f->state == SHS_FD_TCP || f->state == SHS_FD_BUSY) && !f->why)
         f->why = SHS_REASON_FORKED;
     if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) {
         struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
@@ -173,12 +213,20 @@ void shs_fd_shared(struct shs_fd *f)
     }
 }
 
-/* Before fork: from now on two processes may use what is open. */
+/*
+ * Before fork: from now on two processes may use what is open. Other threads go on: what they open before the fork itself is marked after it, and
+ * who has a new descriptor that is not in the table yet sees by `forks` that there was one.
+ */
 static void prepare(void)
 {
-    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            shs_fd_shared(&shs_fd_chunk[c][i]);
+    shs_add32(&shs_proc.forks, 1);
+    mark_shared();
+}
+
+static void parent(void)
+{
+    shs_add32(&shs_proc.forks, 1);
+    mark_shared();
 }
 
 bool shs_attach(int fd)
@@ -186,6 +234,8 @@ bool shs_attach(int fd)
     uint32_t state = shs_load32(&shs_proc.attach);
     if (state == SHS_ATTACHED)
         return true;
+    if (shs_self.ended) /* nobody to witness that the process lives */
+        return false;
     uint64_t now = shs_now();
     if (shs_proc.off || (state == SHS_ATTACH_FAILED && now < shs_proc.retry_ns) || !shs_cas32(&attach_busy, 0, 1))
         return false;
@@ -232,7 +282,7 @@ const struct shs_who *shs_who(void)
     if (!shs_proc.env.slot1 || (!t->listed && !shs_list_thread()))
         return NULL;
     struct shs_slot *slot = shs_slot_at(shs_proc.env.stack, shs_proc.env.slot1 - 1);
-    if (!t->witness && (shs_load32(&slot->flags) & SHS_SLOT_UNWITNESSED) && shs_slot_enrol(slot) == 0) {
+    if (!t->witness && !t->ended && (shs_load32(&slot->flags) & SHS_SLOT_UNWITNESSED) && shs_slot_enrol(slot) == 0) {
         t->witness = true;
         shs_proc.unwitnessed = false;
     }
@@ -244,13 +294,31 @@ const struct shs_who *shs_who(void)
 struct shs_bell_own *shs_bell(void)
 {
     struct shs_thread *t = &shs_self;
+    if (t->ended) /* nobody would take it back */
+        return NULL;
     if (!t->bell.handle && shs_bell_make(&shs_proc.env, t->who.tag, &t->bell) != 0)
         return NULL;
     return &t->bell;
 }
 
+bool shs_bell_moved(int from, int to)
+{
+    bool found = false;
+    lock_threads();
+    for (uint32_t tag = 1; tag < MAX_THREADS && !found; tag++) {
+        struct shs_thread *t = threads[tag] == &late ? NULL : threads[tag];
+        found = t && t->bell.handle && t->bell.fd == from;
+        if (found)
+            shs_bell_move(&shs_proc.env, &t->bell, to, t == &shs_self);
+    }
+    unlock_threads();
+    return found;
+}
+
 static bool inside(const struct shs_thread *t, int fd, int receive)
 {
+    if (t == &late)
+        return true;
     uint32_t hazard = __atomic_load_n(&t->hazard, __ATOMIC_ACQUIRE);
     if (receive < 0 ? hazard && (hazard - 1) >> 1 == (uint32_t)fd : hazard == ((uint32_t)fd << 1 | (uint32_t)receive) + 1)
         return true;
@@ -266,8 +334,10 @@ bool shs_in_flight(int fd, int receive)
     if (shs_proc.threads > 1)
         syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
     lock_threads();
+    sweep_late();
+    uint32_t own = shs_self.ended && shs_self.listed ? shs_self.who.tag : 0;
     for (uint32_t tag = 1; tag < MAX_THREADS && !found; tag++)
-        found = threads[tag] && threads[tag] != &shs_self && inside(threads[tag], fd, receive);
+        found = threads[tag] && threads[tag] != &shs_self && tag != own && inside(threads[tag], fd, receive);
     unlock_threads();
     return found;
 }
@@ -315,7 +385,7 @@ static void clear(struct shs_fd *f)
 void shs_fd_reset(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
-    if (f && f->state != SHS_FD_UNKNOWN)
+    if (f && (f->state != SHS_FD_UNKNOWN || f->set))
         clear(f);
 }
 

@@ -47,6 +47,7 @@ struct shs_fd {
     uint32_t known;  /* epoll descriptor plus one in which the kernel has it */
     uint32_t known_events;
     uint64_t known_data;
+    uint32_t claim;   /* set->claims when it was last reported by its ring, one-shot */
     bool dirty;       /* the kernel has to be told */
     bool copied;      /* has copies (dup(2)), or is in several sets: whoever waits for one number does not see the other's */
     uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
@@ -62,6 +63,7 @@ struct shs_thread {
     nfds_t n_polled;
     bool vfork; /* we are a vfork child, on our parent's memory */
     bool listed, witness;
+    bool ended; /* its thread-local objects are gone; only destructors of pthread keys may still call us */
     uint32_t slot1; /* for which `who` was made */
     struct shs_who who;
     struct shs_bell_own bell;
@@ -81,6 +83,7 @@ struct shs_process {
     bool unwitnessed;        /* the home thread of our slot ended: the next one to come is it */
     uint32_t forked;         /* a forked child that has no slot of its own yet */
     uint32_t threads;        /* listed threads */
+    uint32_t forks;          /* two for each fork of ours, one when it has begun */
     char stack_name[SHS_MAX_STACK_NAME + 1];
     struct shs_env env;
 };
@@ -124,6 +127,8 @@ bool shs_list_thread(void);
 void shs_polling(const struct pollfd *fds, nfds_t n);
 /* The calling thread's bell; NULL: none to be had. */
 struct shs_bell_own *shs_bell(void);
+/* A thread's bell with the number `from` has the number `to` now; false: no thread has it. */
+bool shs_bell_moved(int from, int to);
 /* Is another thread inside a native call on fd in this direction, or in a native poll of it (receive)? receive < 0: in any. */
 bool shs_in_flight(int fd, int receive);
 void shs_log(const char *what, int fd, uint32_t why);

@@ -1,8 +1,8 @@
 /*
- * Sending calls: write, writev, send, sendto, sendmsg, sendmmsg, sendfile, splice. What cannot go by the ring (control data, urgent
- * data, file contents spliced by the kernel) goes by the kernel, under count.
+ * Sending calls: write, writev, send, sendto, sendmsg, sendmmsg. What cannot go by the ring (control data, urgent data) goes by the
+ * kernel, under count.
  */
-#include "common.h"
+#include "preload/send.h"
 
 #include <signal.h>
 
@@ -33,14 +33,20 @@ static long wait_writable(int fd, uint64_t *deadline)
     }
 }
 
+/* What is left of the program's buffers, as far as `room` places go: places used. */
+static size_t rest_of(const struct shs_cursor *cur, struct iovec *iov, size_t room)
+{
+    size_t n = 0, off = cur->off;
+    for (int i = 0; i < cur->count && n < room; i++, off = 0)
+        if (cur->iov[i].iov_len > off)
+            iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
+    return n;
+}
+
 static long send_natively(struct shs_fd *f, struct shs_cursor *cur, int flags)
 {
     struct iovec iov[64];
-    size_t n = 0, off = cur->off;
-    for (int i = 0; i < cur->count && n < 64; i++, off = 0)
-        if (cur->iov[i].iov_len > off)
-            iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = rest_of(cur, iov, sizeof iov / sizeof *iov)};
     long r = shs_n_sendmsg(f->end.fd, &msg, flags);
     if (r > 0)
         shs_cursor_advance(cur, (size_t)r);
@@ -61,7 +67,7 @@ static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint6
     return total ? total : r;
 }
 
-static long ring_send(struct shs_gate *g, const struct iovec *iov, int count, int flags)
+long shs_ring_send(struct shs_gate *g, const struct iovec *iov, int count, int flags)
 {
     struct shs_fd *f = g->f;
     struct shs_cursor cur;
@@ -99,6 +105,47 @@ static long native_sendmsg(void *arg)
     return shs_sys_sendmsg(n->fd, n->msg, n->flags | MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+/* Natively, under count, as much as a blocking send would send: piece by piece, since nothing blocks under a lock. */
+static long counted_send(struct shs_gate *g, const struct msghdr *whole, int flags, bool block)
+{
+    struct msghdr msg = *whole;
+    struct native_send n = {.fd = g->f->end.fd, .msg = &msg, .flags = flags};
+    struct iovec iov[64];
+    struct shs_cursor cur;
+    uint64_t deadline = 0;
+    long sent = 0, r;
+    shs_cursor_init(&cur, whole->msg_iov, (int)whole->msg_iovlen);
+    for (;;) {
+        r = shs_end_send_native(&shs_proc.env, g->who, &g->f->end, native_sendmsg, &n);
+        if (r > 0) {
+            sent += r;
+            shs_cursor_advance(&cur, (size_t)r);
+        }
+        if (!block || cur.left == 0 || (r < 0 && r != -EAGAIN))
+            break;
+        if (r < 0 && (r = wait_writable(n.fd, &deadline)) < 0)
+            break;
+        msg.msg_iov = iov;
+        msg.msg_iovlen = rest_of(&cur, iov, sizeof iov / sizeof *iov);
+    }
+    return sent ? sent : r;
+}
+
+/*
+ * Urgent data moves the reader's mark in the kernel's stream, and zero copies are told of call by call: one call must stay one. No ring any
+ * more: nothing that is sent from now on has to be counted.
+ */
+static long lowered_send(struct shs_gate *g, const struct msghdr *msg, int flags)
+{
+    __atomic_fetch_or(&g->f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    shs_set32(&g->f->end.ep->why_tx, flags & MSG_OOB ? SHS_REASON_URGENT : SHS_REASON_OPTION);
+    struct msghdr none = {0};
+    struct native_send n = {.fd = g->f->end.fd, .msg = &none, .flags = 0};
+    /* by wlock: whoever was about to publish a record has done so, or sees the flag */
+    long r = shs_end_send_native(&shs_proc.env, g->who, &g->f->end, native_sendmsg, &n);
+    return r < 0 ? r : shs_n_sendmsg(n.fd, msg, flags | MSG_NOSIGNAL);
+}
+
 static long send_msg(int fd, const struct msghdr *msg, int flags)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
@@ -108,23 +155,14 @@ static long send_msg(int fd, const struct msghdr *msg, int flags)
     } else if (!shs_message_readable(msg)) {
         r = -EFAULT;
     } else if (msg->msg_controllen || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE))) {
-        /* urgent data moves the reader's mark in the kernel's stream: no ring any more */
-        if (flags & MSG_OOB) {
-            __atomic_fetch_or(&g.f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
-            shs_set32(&g.f->end.ep->why_tx, SHS_REASON_URGENT);
-        }
-        struct native_send n = {.fd = fd, .msg = msg, .flags = flags};
         bool block = !(flags & MSG_DONTWAIT) && !(shs_peek32(&g.f->end.ep->flags) & SHS_EPF_NONBLOCK);
-        uint64_t deadline = 0;
-        do {
-            r = shs_end_send_native(&shs_proc.env, g.who, &g.f->end, native_sendmsg, &n);
-        } while (r == -EAGAIN && block && (r = wait_writable(fd, &deadline)) == 0);
+        r = flags & (MSG_OOB | MSG_ZEROCOPY) ? lowered_send(&g, msg, flags) : counted_send(&g, msg, flags, block);
         if (r == SHS_STALE)
             r = shs_n_sendmsg(fd, msg, flags);
         else if (r == -EPIPE && !(flags & MSG_NOSIGNAL))
             raise(SIGPIPE);
     } else {
-        r = ring_send(&g, msg->msg_iov, (int)msg->msg_iovlen, flags);
+        r = shs_ring_send(&g, msg->msg_iov, (int)msg->msg_iovlen, flags);
     }
     shs_gate_leave(&g);
     return r;
@@ -134,7 +172,7 @@ ssize_t shs_i_write(int fd, const void *buf, size_t len)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
     struct iovec iov = {(void *)(uintptr_t)buf, len};
-    long r = SHS_UNLIKELY(g.ring) ? ring_send(&g, &iov, 1, 0) : shs_n_write(fd, buf, len);
+    long r = SHS_UNLIKELY(g.ring) ? shs_ring_send(&g, &iov, 1, 0) : shs_n_write(fd, buf, len);
     shs_gate_leave(&g);
     return r;
 }
@@ -142,7 +180,7 @@ ssize_t shs_i_write(int fd, const void *buf, size_t len)
 ssize_t shs_i_writev(int fd, const struct iovec *iov, int iovcnt)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
-    long r = SHS_UNLIKELY(g.ring && shs_vector_good(iov, iovcnt)) ? ring_send(&g, iov, iovcnt, 0) : shs_n_writev(fd, iov, iovcnt);
+    long r = SHS_UNLIKELY(g.ring && shs_vector_good(iov, iovcnt)) ? shs_ring_send(&g, iov, iovcnt, 0) : shs_n_writev(fd, iov, iovcnt);
     shs_gate_leave(&g);
     return r;
 }
@@ -158,7 +196,7 @@ ssize_t shs_i_sendto(int fd, const void *buf, size_t len, int flags, const struc
     struct iovec iov = {(void *)(uintptr_t)buf, len};
     long r;
     if (SHS_LIKELY(g.ring && !(flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)))) {
-        r = ring_send(&g, &iov, 1, flags); /* a connected stream ignores the address, as the kernel does */
+        r = shs_ring_send(&g, &iov, 1, flags); /* a connected stream ignores the address, as the kernel does */
     } else if (g.ring) {
         struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
         shs_gate_leave(&g);
@@ -198,100 +236,4 @@ int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
         vec[n].msg_len = (unsigned)r;
     }
     return (int)n;
-}
-
-/*
- * sendfile(2) into a connection under count: the file's bytes go by the ring, or by the kernel, like any others. *off is the file
- * position to read at, or NULL for the descriptor's own.
- */
-static ssize_t send_file(struct shs_gate *g, int in, off64_t *off, size_t count)
-{
-    char buffer[65536];
-    ssize_t sent = 0;
-    while ((size_t)sent < count) {
-        size_t want = count - (size_t)sent < sizeof buffer ? count - (size_t)sent : sizeof buffer;
-        ssize_t got = off ? pread64(in, buffer, want, *off) : shs_real.read(in, buffer, want);
-        if (got <= 0)
-            return sent ? sent : got < 0 ? -errno : 0;
-        struct iovec iov = {buffer, (size_t)got};
-        long r = ring_send(g, &iov, 1, MSG_NOSIGNAL);
-        long done = r > 0 ? r : 0;
-        if (off)
-            *off += done;
-        else if (done < got)
-            lseek64(in, done - got, SEEK_CUR); /* what was read and not sent is read again */
-        sent += done;
-        if (r < 0) {
-            if (r == -EPIPE && !sent)
-                raise(SIGPIPE);
-            return sent ? sent : r;
-        }
-        if (done < got)
-            break;
-    }
-    return sent;
-}
-
-ssize_t shs_i_sendfile64(int out, int in, off64_t *offset, size_t count)
-{
-    struct shs_gate g = shs_gate_enter(out, SHS_SEND);
-    long r = g.ring ? send_file(&g, in, offset, count) : shs_n_sendfile64(out, in, offset, count);
-    shs_gate_leave(&g);
-    return r;
-}
-
-ssize_t shs_i_sendfile(int out, int in, off_t *offset, size_t count)
-{
-    struct shs_gate g = shs_gate_enter(out, SHS_SEND);
-    off64_t wide = offset ? *offset : 0;
-    long r = g.ring ? send_file(&g, in, offset ? &wide : NULL, count) : shs_n_sendfile(out, in, offset, count);
-    if (g.ring && offset)
-        *offset = (off_t)wide;
-    shs_gate_leave(&g);
-    return r;
-}
-
-/* Out of a lifted socket: what is there is shown to the pipe first, and received for good as far as the pipe took it. */
-static ssize_t splice_out(int in, int out, size_t len, unsigned flags)
-{
-    char buffer[16384];
-    size_t want = len < sizeof buffer ? len : sizeof buffer;
-    ssize_t got = shs_i_recv(in, buffer, want, MSG_PEEK | (flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0));
-    if (got <= 0)
-        return got;
-    ssize_t put = shs_n_write(out, buffer, (size_t)got);
-    return put <= 0 ? put : shs_i_recv(in, buffer, (size_t)put, MSG_DONTWAIT | MSG_WAITALL);
-}
-
-/* Into one: no more is taken from the pipe than the socket takes at once, but for a rest that is waited with. */
-static ssize_t splice_in(struct shs_gate *g, int in, size_t len)
-{
-    char buffer[16384];
-    ssize_t got = shs_real.read(in, buffer, len < sizeof buffer ? len : sizeof buffer);
-    if (got <= 0)
-        return got < 0 ? -errno : 0;
-    uint64_t deadline = ~0ull;
-    for (ssize_t done = 0; done < got;) {
-        struct iovec iov = {buffer + done, (size_t)(got - done)};
-        long r = ring_send(g, &iov, 1, 0);
-        if (r == -EAGAIN)
-            r = wait_writable(g->f->end.fd, &deadline);
-        if (r < 0)
-            return done ? done : r;
-        done += r;
-    }
-    return got;
-}
-
-ssize_t shs_i_splice(int in, off64_t *offin, int out, off64_t *offout, size_t len, unsigned int flags)
-{
-    struct shs_gate g = shs_gate_enter(in, SHS_RECEIVE);
-    bool from = g.ring;
-    shs_gate_leave(&g);
-    if (from)
-        return splice_out(in, out, len, flags);
-    g = shs_gate_enter(out, SHS_SEND);
-    long r = g.ring && !offin && !offout ? splice_in(&g, in, len) : shs_n_splice(in, offin, out, offout, len, flags);
-    shs_gate_leave(&g);
-    return r;
 }

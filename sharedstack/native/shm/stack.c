@@ -26,6 +26,21 @@ int shs_populate(void *at, size_t len)
     return r < 0 ? (int)r : 0;
 }
 
+/* Map a window; its descriptor may get another number meanwhile, and the old number another meaning (endpoint/fds.h). */
+static uint8_t *map_window(struct shs_env *env, off_t offset)
+{
+    for (;;) {
+        struct shs_stat st;
+        int fd = __atomic_load_n(&env->bulk_fd, __ATOMIC_SEQ_CST);
+        bool ours = fd >= 0 && shs_sys_stat(fd, "", &st) == 0 && st.ino == env->bulk_ino;
+        uint8_t *base = ours ? mmap(NULL, SHS_WINDOW_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, offset) : MAP_FAILED;
+        if (__atomic_load_n(&env->bulk_fd, __ATOMIC_SEQ_CST) == fd)
+            return base == MAP_FAILED ? NULL : base; /* NULL: no memory, or the program closed or replaced our descriptor unseen */
+        if (base != MAP_FAILED)
+            munmap(base, SHS_WINDOW_BYTES);
+    }
+}
+
 uint8_t *shs_unit_memory(struct shs_env *env, uint32_t unit)
 {
     if (SHS_UNLIKELY(unit >= env->arena->n_units || unit >= SHS_N_UNITS))
@@ -34,12 +49,8 @@ uint8_t *shs_unit_memory(struct shs_env *env, uint32_t unit)
     uint8_t **window = &env->window[at / SHS_WINDOW_BYTES];
     uint8_t *base = __atomic_load_n(window, __ATOMIC_ACQUIRE);
     if (SHS_UNLIKELY(!base)) {
-        struct shs_stat st;
-        if (env->bulk_fd < 0 || shs_sys_stat(env->bulk_fd, "", &st) != 0 || st.ino != env->bulk_ino)
-            return NULL; /* the program closed or replaced our descriptor */
-        off_t offset = (off_t)(at / SHS_WINDOW_BYTES * SHS_WINDOW_BYTES);
-        base = mmap(NULL, SHS_WINDOW_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, env->bulk_fd, offset);
-        if (base == MAP_FAILED)
+        base = map_window(env, (off_t)(at / SHS_WINDOW_BYTES * SHS_WINDOW_BYTES));
+        if (!base)
             return NULL;
         uint8_t *none = NULL;
         if (!__atomic_compare_exchange_n(window, &none, base, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {

@@ -1,0 +1,242 @@
+/*
+ * Epoll sets and the bytes that a member has already when it comes, or comes back:
+ *
+ *     sets SCENE
+ *
+ * Without a scene it lists them. On the kernel and through the library the lines must be the same.
+ */
+#include "pairs.h"
+
+#define SLEEPERS 12
+
+static int set;
+static uint8_t buf[1000];
+
+static void run(pthread_t *thread, void *(*what)(void *), void *with)
+{
+    if (pthread_create(thread, NULL, what, with) != 0)
+        fail("pthread_create");
+}
+
+static void *sleeps(void *milliseconds)
+{
+    struct epoll_event event;
+    return (void *)(intptr_t)epoll_wait(set, &event, 1, (int)(intptr_t)milliseconds);
+}
+
+/* How many of so many threads that sleep in the set hear of what `change` does to it? */
+static void show_woken(int n, void (*change)(const int *), const int *e)
+{
+    pthread_t t[SLEEPERS];
+    intptr_t woken = 0;
+    for (int i = 0; i < n; i++)
+        run(&t[i], sleeps, (void *)1500);
+    usleep(50000);
+    double start = ms();
+    change(e);
+    for (int i = 0; i < n; i++) {
+        void *said;
+        pthread_join(t[i], &said);
+        woken += (intptr_t)said;
+    }
+    say("%d sleepers: woken: %d, soon: %d", n, woken > 0, n > 1 || ms() - start < 1000);
+}
+
+static void control(int op, int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    show("epoll_ctl", epoll_ctl(set, op, fd, &event));
+}
+
+static void add(const int *e)
+{
+    control(EPOLL_CTL_ADD, e[0], EPOLLIN);
+}
+
+static void rearm(const int *e)
+{
+    control(EPOLL_CTL_MOD, e[0], EPOLLIN | EPOLLONESHOT);
+}
+
+static void add_edge(const int *e)
+{
+    control(EPOLL_CTL_ADD, e[0], EPOLLIN | EPOLLET);
+}
+
+/* A pair whose first end has unread bytes, which are not the first ones that came. */
+static void unread(int e[2])
+{
+    warm_pair(e);
+    show("nothing yet", recv(e[0], buf, 10, MSG_DONTWAIT));
+    put(e[1], 100);
+}
+
+static void drop(const int e[2])
+{
+    close(e[0]);
+    close(e[1]);
+    close(set);
+}
+
+/* Who sleeps in a set hears of a member that comes with unread bytes. */
+static void added_with_bytes(void)
+{
+    for (int n = 1; n <= SLEEPERS; n += SLEEPERS - 1)
+        for (int edge = 0; edge < 2; edge++) {
+            int e[2];
+            unread(e);
+            set = epoll_create1(0);
+            show_woken(n, edge ? add_edge : add, e);
+            show("recv", recv(e[0], buf, sizeof buf, MSG_DONTWAIT));
+            drop(e);
+        }
+}
+
+/* Beside another member whose ring is in use. */
+static void added_beside_another(void)
+{
+    int e[2], other[2];
+    warm_pair(other);
+    set = epoll_create1(0);
+    control(EPOLL_CTL_ADD, other[0], EPOLLIN);
+    put(other[1], 10);
+    show("the other", (long)(intptr_t)sleeps((void *)1000));
+    show("recv", recv(other[0], buf, sizeof buf, MSG_DONTWAIT));
+    show("nothing", recv(other[0], buf, sizeof buf, MSG_DONTWAIT));
+    for (int n = 1; n <= SLEEPERS; n += SLEEPERS - 1) {
+        unread(e);
+        show_woken(n, add, e);
+        show("recv", recv(e[0], buf, sizeof buf, MSG_DONTWAIT));
+        close(e[0]);
+        close(e[1]);
+    }
+    drop(other);
+}
+
+/* A one-shot member that is armed again with bytes still unread. */
+static void rearmed_with_bytes(void)
+{
+    int e[2];
+    unread(e);
+    set = epoll_create1(0);
+    control(EPOLL_CTL_ADD, e[0], EPOLLIN | EPOLLONESHOT);
+    show("once", (long)(intptr_t)sleeps((void *)1000));
+    show("recv some", recv(e[0], buf, 40, MSG_DONTWAIT));
+    show_woken(1, rearm, e);
+    show("recv some", recv(e[0], buf, 40, MSG_DONTWAIT));
+    show_woken(1, rearm, e);
+    show("recv", recv(e[0], buf, sizeof buf, MSG_DONTWAIT));
+    rearm(e);
+    put(e[1], 10);
+    show("again", (long)(intptr_t)sleeps((void *)1000));
+    show("recv", recv(e[0], buf, sizeof buf, MSG_DONTWAIT));
+    drop(e);
+}
+
+/* Two one-shot members with equal data, and other descriptors that have it too. */
+static void equal_data(void)
+{
+    int e[2], other[2], p[2];
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = 42}, got;
+    warm_pair(e);
+    warm_pair(other);
+    set = epoll_create1(0);
+    show("add", epoll_ctl(set, EPOLL_CTL_ADD, e[0], &event));
+    show("add", epoll_ctl(set, EPOLL_CTL_ADD, other[0], &event));
+    show("nothing", recv(e[0], buf, 1, MSG_DONTWAIT));
+    show("nothing", recv(other[0], buf, 1, MSG_DONTWAIT));
+    shutdown(e[1], SHUT_WR);
+    show("the end of one", epoll_wait(set, &got, 1, 1000));
+    put(other[1], 10);
+    show("bytes of the other", epoll_wait(set, &got, 1, 1000));
+    show("recv", recv(other[0], buf, 100, MSG_DONTWAIT));
+    put(other[1], 10);
+    show("both were reported", epoll_wait(set, &got, 1, 20));
+    show("recv", recv(other[0], buf, 100, MSG_DONTWAIT));
+    if (pipe(p) != 0 || write(p[1], "x", 1) != 1)
+        fail("pipe");
+    show("armed", epoll_ctl(set, EPOLL_CTL_MOD, other[0], &event));
+    event.events = EPOLLIN | EPOLLET;
+    show("a pipe", epoll_ctl(set, EPOLL_CTL_ADD, p[0], &event));
+    show("reported", epoll_wait(set, &got, 1, 1000));
+    show("once", epoll_wait(set, &got, 1, 20));
+    put(other[1], 10);
+    show("bytes", epoll_wait(set, &got, 1, 1000));
+    show("once", epoll_wait(set, &got, 1, 20));
+    show("recv", recv(other[0], buf, 100, MSG_DONTWAIT));
+    close(other[0]);
+    close(other[1]);
+    drop(e);
+}
+
+/* A one-shot member that was reported says nothing more, not even that its stream ended. */
+static void end_of_a_disarmed_one(void)
+{
+    int e[2];
+    struct epoll_event got;
+    unread(e);
+    set = epoll_create1(0);
+    control(EPOLL_CTL_ADD, e[0], EPOLLIN | EPOLLONESHOT);
+    show("bytes", epoll_wait(set, &got, 1, 1000));
+    struct linger now = {1, 0};
+    setsockopt(e[1], SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    close(e[1]);
+    show("nothing more", epoll_wait(set, &got, 1, 20));
+    rearm(e);
+    show("armed again", epoll_wait(set, &got, 1, 1000));
+    close(e[0]);
+    close(set);
+}
+
+static _Atomic int inside, collisions, over;
+static int member[2];
+
+static void *works(void *unused)
+{
+    struct epoll_event event;
+    uint8_t in[16];
+    while (!over) {
+        if (epoll_wait(set, &event, 1, 50) <= 0)
+            continue;
+        collisions += inside++ != 0;
+        for (int i = 0; i < 3; i++)
+            (void)!recv(member[0], in, sizeof in, MSG_DONTWAIT);
+        inside--;
+        event.events = EPOLLIN | EPOLLONESHOT;
+        epoll_ctl(set, EPOLL_CTL_MOD, member[0], &event);
+    }
+    return unused;
+}
+
+/* Whatever comes by which way: a one-shot member is in the hands of one thread at a time. */
+static void one_at_a_time(void)
+{
+    pthread_t t[3];
+    struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
+    warm_pair(member);
+    fcntl(member[1], F_SETFL, O_NONBLOCK);
+    set = epoll_create1(0);
+    show("add", epoll_ctl(set, EPOLL_CTL_ADD, member[0], &event));
+    for (int i = 0; i < 3; i++)
+        run(&t[i], works, NULL);
+    double start = ms();
+    for (int i = 0; ms() - start < 2500; i++) {
+        (void)!send(member[1], buf, 16 + (size_t)i % 7 * 100, MSG_NOSIGNAL);
+        if (i % 50 == 0)
+            usleep(200);
+    }
+    over = 1;
+    for (int i = 0; i < 3; i++)
+        pthread_join(t[i], NULL);
+    say("collisions: %d", (int)collisions);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct scene scenes[] = {
+        {"added_with_bytes", added_with_bytes},           {"added_beside_another", added_beside_another},
+        {"rearmed_with_bytes", rearmed_with_bytes},       {"equal_data", equal_data},
+        {"end_of_a_disarmed_one", end_of_a_disarmed_one}, {"one_at_a_time", one_at_a_time},
+    };
+    return play(scenes, sizeof scenes / sizeof *scenes, argc, argv);
+}
