@@ -57,8 +57,10 @@ static int merge(struct waiting *w, bool kernel)
             w->fds[i].revents = 0;
         if (kernel && w->fds[i].revents)
             __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
-        if (f && shs_end_waiting(&f->end))
+        if (f && shs_end_waiting(&f->end)) {
             w->fds[i].revents |= want;
+            shs_self.poll_peer_cpu = shs_peek32(&shs_end_rx(&f->end)->wcpu);
+        }
         ready += w->fds[i].revents != 0;
     }
     return ready;
@@ -157,7 +159,7 @@ static int wait_fds(struct waiting *w, bool poll_only)
         struct shs_spin spin;
         bool hit = false;
         if (!w->mask) {
-            shs_spin_begin(&spin, &shs_proc.env, &t->gap, now, ~0u);
+            shs_spin_begin(&spin, &shs_proc.env, &t->gap, now, t->poll_peer_cpu);
             while (!(hit = any_ready(w)) && shs_spin_step(&spin, &now) == SHS_SPIN_ON) {
                 if (now - t->looked_ns >= opt->look_us * 1000) {
                     t->looked_ns = now;

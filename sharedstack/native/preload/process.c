@@ -379,6 +379,11 @@ static void clear(struct shs_fd *f)
     struct shs_end end = f->end;
     struct shs_fd fresh = {.end = end};
     __atomic_store_n(&f->state, SHS_FD_UNKNOWN, __ATOMIC_SEQ_CST);
+    if (!f->ep1 && !f->set && !f->known && !f->listed && !f->epoll) { /* a short connection: what was never used is as it was */
+        f->ops = f->why = 0;
+        f->copied = false;
+        return;
+    }
     *f = fresh;
 }
 

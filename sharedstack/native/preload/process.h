@@ -70,6 +70,7 @@ struct shs_thread {
     struct shs_set *opening; /* whose lock is held while a member's ring is opened */
     struct shs_gap gap;      /* of poll and select */
     uint64_t looked_ns; /* poll and select looked at the kernel */
+    uint32_t poll_peer_cpu; /* where the writer of the ring that they reported last ran: a spin there would keep it from running */
 };
 
 enum shs_attach_state { SHS_NOT_ATTACHED, SHS_ATTACHED, SHS_ATTACH_FAILED };
