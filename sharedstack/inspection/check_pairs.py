@@ -25,13 +25,19 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
     used, units = 0, Units()
     for i in range(shot.pairs_top):
         pair, at = binary.pair(shot.arena, i), f"pair[{i}]"
-        found.within(at, pair, "state", C["PAIR_FREE"], C["PAIR_LIVE"])
+        found.within(at, pair, "state", C["PAIR_FREE"], C["PAIR_PARKED"])
         found.within(at, pair, "gen", 1, GEN_MAX)
         found.expect(not any(pair["pad"]), f"{at}.pad", pair["pad"], "zeros")
         if pair["state"] == C["PAIR_FREE"]:
             for side in (0, 1):
                 for field in ("rchunk", "wchunk"):
                     found.equal(f"{at}.dir[{side}]", pair["dir"][side], field, 0)
+            continue
+        if pair["state"] == C["PAIR_PARKED"]:
+            # nobody's inbox: it keeps its memory only if a sender was inside when it was given up
+            found.expect(pair["endpoint"] == (0, 0), f"{at}.endpoint", pair["endpoint"], "no ends, as it is parked")
+            for side in (0, 1):
+                _chunks(found, shot, pair["dir"][side], f"{at}.dir[{side}]", units)
             continue
         used += 1
         _ends(found, shot, pair, at, i)
@@ -67,6 +73,13 @@ def _ends(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> N
     """Each named endpoint names the pair back, with its side."""
     found.within(at, pair, "made_ns", binary.stack(shot.stack)["made_ns"], shot.taken_ns)
     ends, cookies = pair["endpoint"], pair["cookie"]
+    if ends[0] == cookies[0] == 0:
+        _inbox(found, shot, pair, at, index)
+        return
+    for field in ("looks", "empty", "empty_ns", "mark", "mark_ns", "mark_left"):
+        found.equal(at, pair, field, 0)
+    for side in (0, 1):
+        found.equal(f"{at}.dir[{side}]", pair["dir"][side], "wr_seen", 0)
     found.expect(any(ends), f"{at}.endpoint", ends, "at least one end: a pair that both have left is free")
     found.expect(ends[0] != ends[1], f"{at}.endpoint", ends, "two ends")
     found.expect(cookies[0] != cookies[1], f"{at}.cookie", cookies, "two sockets")
@@ -80,6 +93,27 @@ def _ends(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> N
         if found.expect(ep["state"] != C["EP_FREE"], f"{at}.endpoint[{side}]", number, "an endpoint in use"):
             found.expect(ep["pair"] == index + 1, f"{at}.endpoint[{side}]", number, f"an endpoint whose pair is {index + 1}")
             found.expect(ep["side"] == side, f"endpoint[{number - 1}].side", ep["side"], f"{side}, as in its pair")
+
+
+def _inbox(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> None:
+    """The pair of a datagram socket: one end, which names it back; the reader's looks are in order."""
+    number = pair["endpoint"][1]
+    if found.expect(0 < number <= shot.endpoints_top, f"{at}.endpoint[1]", number, f"1 to {shot.endpoints_top}"):
+        ep = binary.endpoint(shot.stack, number - 1)
+        named = ep["state"] != C["EP_FREE"] and ep["pair"] == index + 1 and ep["family"] & C["FAMILY_DATAGRAM"]
+        found.expect(bool(named), f"{at}.endpoint[1]", number, f"a datagram socket's endpoint whose pair is {index + 1}")
+    found.expect(pair["looks"] < COUNT_MAX, f"{at}.looks", pair["looks"], "a plausible count, below 2^60")
+    found.within(at, pair, "mark_left", 0, 1 << 32)
+    for field in ("empty_ns", "mark_ns"):
+        found.within(at, pair, field, 0, shot.taken_ns)
+    for field in ("empty", "mark"):
+        found.expect(pair[field] <= pair["looks"], f"{at}.{field}", pair[field], f"at most looks, {pair['looks']}")
+    used, unused = pair["dir"]
+    seen, index = used["wr_seen"], DirectionWord.decode(used["word"]).index
+    plausible = seen % ALIGN == 0 and seen < 1 << C["WORD_INDEX_BITS"] and ahead(index, seen) <= 2 * RING_MAX
+    found.expect(plausible, f"{at}.dir[0].wr_seen", seen, f"an earlier write index (it is {index} now)")
+    for field, _ in unused.items():
+        found.equal(f"{at}.dir[1]", unused, field, 0)
 
 
 def _direction(found: Findings, shot: Snapshot, d: View, at: str) -> None:

@@ -3,9 +3,12 @@
  * do nothing at all cool as well. The reader opens the ring again, with a new chunk, in its next read call; until then the kernel carries.
  */
 #include "endpoint/admin.h"
+#include "endpoint/dgram.h"
 #include "ring/ring.h"
 #include "shm/lock.h"
 #include "shm/units.h"
+
+#define RENEW_NS 1000000000ull /* the kernel decides anew who may push to whom */
 
 /* Write index of each direction at the last look, in the helper's own memory. */
 static uint64_t seen[SHS_N_PAIRS][2];
@@ -41,6 +44,7 @@ int shs_native_cool(void *stack, void *arena)
     uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2;
     int left = 0;
     shs_store32(&env.arena->cooling, 1);
+    shs_links_doubt(&env, 0, RENEW_NS);
     for (uint32_t p = 1; p <= env.arena->pairs_top && p <= SHS_N_PAIRS; p++) {
         struct shs_pair *pair = shs_pair_at(env.arena, p);
         for (int d = 0; d < 2 && shs_load32(&pair->state) == SHS_PAIR_LIVE; d++) {

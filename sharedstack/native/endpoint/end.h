@@ -62,6 +62,8 @@ int shs_taker_enter_unlocked(struct shs_env *env, const struct shs_who *who, str
 void shs_taker_leave(struct shs_env *env, struct shs_direction *dir, uint64_t n);
 /* Bytes waiting in the ring of the end, for SIOCINQ. */
 size_t shs_end_pending(struct shs_env *env, const struct shs_who *who, struct shs_end *end);
+/* Under rlock, in a read call: let the writer push from now on, if that may be. */
+void shs_ring_open(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_rx *how);
 /* Shut the ring if it is open. Any thread of the opener, or whoever finds it dead. */
 bool shs_ring_close(struct shs_direction *dir);
 

@@ -8,11 +8,12 @@
 #include "endpoint/lift.h"
 
 #include "endpoint/anchor.h"
+#include "endpoint/dgram.h"
 #include "shm/lock.h"
 #include "shm/sys.h"
 #include "shm/units.h"
 
-static bool lock_tables(struct shs_env *env, const struct shs_who *who)
+bool shs_tables_lock(struct shs_env *env, const struct shs_who *who)
 {
     uint32_t *locks[2] = {&env->stack->ctl, &env->arena->lock};
     for (int i = 0; i < 2; i++) {
@@ -38,7 +39,7 @@ static bool lock_tables(struct shs_env *env, const struct shs_who *who)
     return true;
 }
 
-static void unlock_tables(struct shs_env *env)
+void shs_tables_unlock(struct shs_env *env)
 {
     shs_unlock(&env->arena->lock);
     shs_unlock(&env->stack->ctl);
@@ -74,10 +75,13 @@ static void make_pair(struct shs_env *env, uint32_t first, uint32_t second)
 
 void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t ep1)
 {
-    (void)who;
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
     if (!ep || shs_load32(&ep->state) == SHS_EP_FREE)
         return;
+    if (shs_is_datagram(ep)) {
+        shs_dgram_release(env, who, ep1);
+        return;
+    }
     struct shs_pair *pair = shs_pair_at(env->arena, ep->pair);
     if (pair && pair->state == SHS_PAIR_LIVE && ep->side < 2 && pair->endpoint[ep->side] == ep1) {
         /* nobody reads here any more: the other end's writer shall meet the kernel's answer */
@@ -95,7 +99,7 @@ static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, 
     int why = shs_anchor_identify(env, fd, &anchor);
     if (why)
         return -why;
-    if (!lock_tables(env, who))
+    if (!shs_tables_lock(env, who))
         return 0;
     uint32_t ep1 = shs_endpoint_find(env->stack, &anchor.flow, anchor.cookie), stale = 0;
     if (!ep1 && make) {
@@ -123,7 +127,7 @@ static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, 
         __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
         ep->holders++;
     }
-    unlock_tables(env);
+    shs_tables_unlock(env);
     if (!ep1)
         return make ? -SHS_REASON_EXHAUSTED : 0;
     return (int)ep1;
@@ -197,6 +201,8 @@ void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1,
     }
     if (shs_end_of(env, ep1, &end)) {
         __atomic_fetch_or(&end.rx->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+    }
+    if (!shs_is_datagram(ep) && shs_end_of(env, ep1, &end)) {
         shs_add64(&end.tx->ksent, 1); /* the FIN: a reader that spares itself looks at the kernel has to see one coming */
         if (shs_ring_waiting(end.rx)) {
             /* close(2) with unread data resets the connection (RFC 1122, 4.2.2.13); the kernel cannot see ours */
@@ -206,8 +212,8 @@ void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1,
         }
     }
     shs_store32(&ep->state, SHS_EP_CLOSED);
-    if (lock_tables(env, who)) {
+    if (shs_tables_lock(env, who)) {
         shs_endpoint_free(env, who, ep1);
-        unlock_tables(env);
+        shs_tables_unlock(env);
     }
 }

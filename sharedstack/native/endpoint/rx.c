@@ -125,7 +125,7 @@ static bool first_chunk(struct shs_env *env, const struct shs_who *who, struct s
 }
 
 /* Under rlock, in a read call: let the writer push from now on. */
-static void open_ring(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_rx *how)
+void shs_ring_open(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_rx *how)
 {
     struct shs_direction *dir = end->rx;
     uint64_t word = shs_load64(&dir->word);
@@ -245,7 +245,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             if (shs_peek32(&dir->rcpu) != cpu) /* the writer's cache keeps that line */
                 shs_set32(&dir->rcpu, cpu);
             if (SHS_UNLIKELY(!(shs_peek64(&dir->word) & SHS_WORD_OPEN)))
-                open_ring(env, who, end, how);
+                shs_ring_open(env, who, end, how);
             break;
         }
         if (SHS_UNLIKELY(r == SHS_RING_BROKEN)) {
@@ -310,7 +310,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
         *how->looked_ns = now;
         /* also after bytes came: a program that reads once for each event never meets EAGAIN, and the records say what comes first */
         if (r == -EAGAIN || r > 0)
-            open_ring(env, who, end, how);
+            shs_ring_open(env, who, end, how);
         break;
     }
     shs_unlock(&dir->rlock);

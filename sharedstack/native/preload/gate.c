@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 
 #include "endpoint/lift.h"
+#include "preload/dgram.h"
 #include "shm/sys.h"
 
 /* First use of a descriptor that no call of ours made: inherited over exec, received, or not a socket at all. */
@@ -39,6 +40,10 @@ static void register_fd(struct shs_fd *f, int fd)
     const struct shs_who *who = shs_who();
     if (!who)
         return;
+    if (f->udp) {
+        shs_dgram_begin(f, fd);
+        return;
+    }
     int r = shs_register(&shs_proc.env, who, fd);
     if (r < 0) {
         if (-r == SHS_REASON_EXHAUSTED)
@@ -121,7 +126,10 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
         f->end = end;
         __atomic_store_n(&f->state, SHS_FD_PAIRED, __ATOMIC_RELEASE);
     }
-    g->ring = counted(g, receive);
+    if (SHS_UNLIKELY(f->udp))
+        g->dgram = true;
+    else
+        g->ring = counted(g, receive);
 }
 
 bool shs_gate_paired(int fd, struct shs_fd **out)

@@ -8,6 +8,7 @@
 #include "endpoint/lift.h"
 #include "preload/attach.h"
 #include "preload/boundary.h"
+#include "preload/dgram.h"
 #include "preload/epoll.h"
 #include "preload/nested.h"
 #include "preload/restart.h"
@@ -170,6 +171,8 @@ void shs_fd_shared(struct shs_fd *f)
     if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) {
         struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
         __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+        if (f->udp)
+            shs_dgram_lower(f, SHS_REASON_FORKED);
     }
 }
 
@@ -308,6 +311,8 @@ static void clear(struct shs_fd *f)
 {
     struct shs_end end = f->end;
     struct shs_fd fresh = {.end = end};
+    if (f->dgram && shs_proc.threads <= 1) /* another thread may be looking at it still: then it is lost */
+        free(f->dgram);
     __atomic_store_n(&f->state, SHS_FD_UNKNOWN, __ATOMIC_SEQ_CST);
     *f = fresh;
 }

@@ -7,7 +7,7 @@
 #include <signal.h>
 
 #include "intercepts.gen.h"
-#include "preload/gate.h"
+#include "preload/dgram.h"
 #include "preload/restart.h"
 #include "shm/sys.h"
 
@@ -70,7 +70,7 @@ static long send_msg(int fd, const struct msghdr *msg, int flags)
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
     long r;
     if (!g.ring) {
-        r = shs_n_sendmsg(fd, msg, flags);
+        r = g.dgram ? shs_dgram_sendmsg(&g, fd, msg, flags) : shs_n_sendmsg(fd, msg, flags);
     } else if (msg->msg_controllen || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE))) {
         /* urgent data moves the reader's mark in the kernel's stream: no ring any more */
         if (flags & MSG_OOB) {
@@ -96,7 +96,12 @@ ssize_t shs_i_write(int fd, const void *buf, size_t len)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
     struct iovec iov = {(void *)(uintptr_t)buf, len};
-    long r = SHS_UNLIKELY(g.ring) ? ring_send(&g, &iov, 1, 0) : shs_n_write(fd, buf, len);
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    long r;
+    if (SHS_UNLIKELY(g.ring))
+        r = ring_send(&g, &iov, 1, 0);
+    else
+        r = g.dgram ? shs_dgram_sendmsg(&g, fd, &msg, 0) : shs_n_write(fd, buf, len);
     shs_gate_leave(&g);
     return r;
 }
@@ -104,7 +109,12 @@ ssize_t shs_i_write(int fd, const void *buf, size_t len)
 ssize_t shs_i_writev(int fd, const struct iovec *iov, int iovcnt)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
-    long r = SHS_UNLIKELY(g.ring) ? iovcnt < 0 || iovcnt > 1024 ? -EINVAL : ring_send(&g, iov, iovcnt, 0) : shs_n_writev(fd, iov, iovcnt);
+    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)iovcnt};
+    long r;
+    if (SHS_UNLIKELY(g.ring))
+        r = iovcnt < 0 || iovcnt > 1024 ? -EINVAL : ring_send(&g, iov, iovcnt, 0);
+    else
+        r = g.dgram && shs_dgram_room(iov, iovcnt) ? shs_dgram_sendmsg(&g, fd, &msg, 0) : shs_n_writev(fd, iov, iovcnt);
     shs_gate_leave(&g);
     return r;
 }
@@ -125,6 +135,9 @@ ssize_t shs_i_sendto(int fd, const void *buf, size_t len, int flags, const struc
         struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
         shs_gate_leave(&g);
         return send_msg(fd, &msg, flags);
+    } else if (g.dgram) {
+        struct msghdr msg = {.msg_name = (void *)(uintptr_t)addr, .msg_namelen = addr ? addrlen : 0, .msg_iov = &iov, .msg_iovlen = 1};
+        r = shs_dgram_sendmsg(&g, fd, &msg, flags);
     } else {
         r = shs_n_sendto(fd, buf, len, flags, addr, addrlen);
     }
@@ -142,7 +155,7 @@ ssize_t shs_i_sendmsg(int fd, const struct msghdr *msg, int flags)
 int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
-    bool ring = g.ring;
+    bool ring = g.ring || g.dgram;
     for (unsigned i = 0; !ring && i < vlen; i++)
         if (vec[i].msg_hdr.msg_controllen)
             shs_sending_rights(&vec[i].msg_hdr);
@@ -197,6 +210,8 @@ static ssize_t send_file(struct shs_gate *g, int in, off64_t *off, size_t count)
 ssize_t shs_i_sendfile64(int out, int in, off64_t *offset, size_t count)
 {
     struct shs_gate g = shs_gate_enter(out, SHS_SEND);
+    if (g.dgram)
+        shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
     long r = g.ring ? send_file(&g, in, offset, count) : shs_n_sendfile64(out, in, offset, count);
     shs_gate_leave(&g);
     return r;
@@ -206,6 +221,8 @@ ssize_t shs_i_sendfile(int out, int in, off_t *offset, size_t count)
 {
     struct shs_gate g = shs_gate_enter(out, SHS_SEND);
     off64_t wide = offset ? *offset : 0;
+    if (g.dgram)
+        shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
     long r = g.ring ? send_file(&g, in, offset ? &wide : NULL, count) : shs_n_sendfile(out, in, offset, count);
     if (g.ring && offset)
         *offset = (off_t)wide;
@@ -249,10 +266,14 @@ ssize_t shs_i_splice(int in, off64_t *offin, int out, off64_t *offout, size_t le
 {
     struct shs_gate g = shs_gate_enter(in, SHS_RECEIVE);
     bool from = g.ring;
+    if (g.dgram)
+        shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
     shs_gate_leave(&g);
     if (from)
         return splice_out(in, out, len, flags);
     g = shs_gate_enter(out, SHS_SEND);
+    if (g.dgram)
+        shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
     long r = g.ring && !offin && !offout ? splice_in(&g, in, len) : shs_n_splice(in, offin, out, offout, len, flags);
     shs_gate_leave(&g);
     return r;
