@@ -17,6 +17,7 @@
 #include "shm/sys.h"
 
 #define LEAST_TRUESIZE 512 /* bytes that a datagram costs a socket, at least: struct sk_buff and struct skb_shared_info alone are more */
+#define ASK_EVERY 4        /* datagrams taken between two questions whether the kernel's queue is empty */
 #define FAIR_EVERY 64      /* datagrams from a ring that is never empty, between two looks at the clock */
 
 static void name_ring(struct shs_dgram_io *io, const struct shs_arrived *arrived)
@@ -78,29 +79,30 @@ static long look(struct shs_env *env, struct shs_end *end, uint64_t now)
 }
 
 /*
- * A datagram was taken. A reader that is kept busy by the kernel never finds its queue empty: so it asks how much is in it, and takes as
- * many. Memory accounted to the socket bounds the number from above (each datagram costs more than its sk_buff, socket(7) SO_MEMINFO).
+ * A datagram was taken. A reader that is kept busy by the kernel never finds its queue empty, and one that receives once for each event does
+ * not ask: so we ask how much is in it, and know when as many have been taken. Memory accounted to the socket bounds the number from
+ * above (each datagram costs more than its sk_buff, socket(7) SO_MEMINFO).
  */
 static void took(struct shs_env *env, struct shs_end *end)
 {
     struct shs_pair *pair = shs_inbox_of(end->rx);
     uint32_t meminfo[SK_MEMINFO_VARS] = {0};
     socklen_t len = sizeof meminfo;
-    if (pair->mark_left > 1) {
-        pair->mark_left--;
+    if (pair->mark_left && --pair->mark_left % ASK_EVERY != 0)
         return;
-    }
-    if (pair->mark_left == 1)
+    if (!pair->mark_left && pair->mark > pair->empty)
         is_empty(pair, pair->mark, pair->mark_ns);
     uint64_t now = shs_now();
     look_begins(env, end->rx);
     if (shs_sys_getsockopt(end->fd, SOL_SOCKET, SO_MEMINFO, meminfo, &len) != 0)
         return;
-    pair->mark = pair->looks;
-    pair->mark_ns = now;
-    pair->mark_left = (meminfo[SK_MEMINFO_RMEM_ALLOC] + LEAST_TRUESIZE - 1) / LEAST_TRUESIZE;
-    if (!pair->mark_left)
-        is_empty(pair, pair->mark, now);
+    if (!meminfo[SK_MEMINFO_RMEM_ALLOC]) {
+        is_empty(pair, pair->looks, now);
+    } else if (!pair->mark_left) {
+        pair->mark = pair->looks;
+        pair->mark_ns = now;
+        pair->mark_left = (meminfo[SK_MEMINFO_RMEM_ALLOC] + LEAST_TRUESIZE - 1) / LEAST_TRUESIZE;
+    }
 }
 
 /* Under rlock: take one datagram from the kernel, and see whether it allows its sender to push. */
