@@ -17,7 +17,6 @@
 #include "shm/sys.h"
 
 #define LEAST_TRUESIZE 512 /* bytes that a datagram costs a socket, at least: struct sk_buff and struct skb_shared_info alone are more */
-#define ASK_EVERY 4        /* datagrams taken between two questions whether the kernel's queue is empty */
 #define FAIR_EVERY 64      /* datagrams from a ring that is never empty, between two looks at the clock */
 
 static void name_ring(struct shs_dgram_io *io, const struct shs_arrived *arrived)
@@ -88,8 +87,8 @@ static void took(struct shs_env *env, struct shs_end *end)
     struct shs_pair *pair = shs_inbox_of(end->rx);
     uint32_t meminfo[SK_MEMINFO_VARS] = {0};
     socklen_t len = sizeof meminfo;
-    if (pair->mark_left && --pair->mark_left % ASK_EVERY != 0)
-        return;
+    if (pair->mark_left)
+        pair->mark_left--;
     if (!pair->mark_left && pair->mark > pair->empty)
         is_empty(pair, pair->mark, pair->mark_ns);
     uint64_t now = shs_now();
@@ -140,6 +139,14 @@ static void open_if_of_use(struct shs_env *env, const struct shs_who *who, struc
         shs_ring_open(env, who, end, how);
 }
 
+/* Senders that wait for us want to know where we run. */
+static void runs_here(struct shs_direction *dir)
+{
+    uint32_t cpu = (uint32_t)sched_getcpu();
+    if (shs_peek32(&dir->rcpu) != cpu)
+        shs_set32(&dir->rcpu, cpu);
+}
+
 /* Under rlock: one datagram came by the ring. */
 static void received(struct shs_env *env, struct shs_end *end, struct shs_dgram_io *io, struct shs_rx *how, struct shs_arrived *arrived)
 {
@@ -154,9 +161,7 @@ static void received(struct shs_env *env, struct shs_end *end, struct shs_dgram_
     shs_set64(&end->ep->rx_local, shs_peek64(&end->ep->rx_local) + arrived->full);
     shs_count(env, SHS_CTR_RX_LOCAL_BYTES, arrived->full);
     shs_count(env, SHS_CTR_RX_DATAGRAMS, 1);
-    uint32_t cpu = (uint32_t)sched_getcpu();
-    if (shs_peek32(&dir->rcpu) != cpu)
-        shs_set32(&dir->rcpu, cpu);
+    runs_here(dir);
     uint64_t now;
     if (SHS_UNLIKELY(calls % FAIR_EVERY == 0) && (now = shs_now()) - *how->looked_ns >= env->opt.look_busy_us * 1000) {
         /* senders by the kernel have their turn too: the ring is shut, read to its end, and opened when the kernel's queue is empty */
@@ -197,6 +202,7 @@ static long from_kernel(struct shs_env *env, const struct shs_who *who, struct s
         took(env, end);
     shs_taker_leave(env, dir, 0);
     if (r == 0 && !(io->flags & MSG_PEEK)) {
+        runs_here(dir);
         *how->looked_ns = 0; /* whoever sent it waits for the next look, which may find nothing more */
         shs_set64(&end->ep->rx_kernel, shs_peek64(&end->ep->rx_kernel) + (uint64_t)io->full);
         shs_count(env, SHS_CTR_RX_KERNEL_BYTES, (uint64_t)io->full);

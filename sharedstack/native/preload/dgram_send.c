@@ -77,7 +77,7 @@ static struct shs_dest *dest_of(struct shs_dgram *d, const struct shs_where *to)
 static bool catches_up(const struct shs_way *way, uint64_t seen, bool block)
 {
     struct shs_direction *dir = &way->pair->dir[0];
-    uint64_t patience = shs_proc.env.opt.full_us * 1000, now = shs_now(), until = now + patience, last = now + patience * (block ? 40 : 4);
+    uint64_t patience = shs_proc.env.opt.full_us * 1000, now = shs_now(), until = now + patience, last = now + patience * (block ? 40 : 10);
     uint64_t before = shs_load64(&way->pair->looks) + shs_load64(&dir->rd);
     if ((uint32_t)sched_getcpu() == shs_peek32(&dir->rcpu))
         return false;
