@@ -151,9 +151,13 @@ static void child(void)
         }
     /* its parent's sets: the parent goes on as before, and looks after its rings; here their members stay with the kernel */
     for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            if (shs_fd_chunk[c][i].state == SHS_FD_EPOLL && shs_fd_chunk[c][i].epoll)
-                shs_set_inherited(shs_fd_chunk[c][i].epoll);
+        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            if (f->state == SHS_FD_EPOLL && f->epoll)
+                shs_set_inherited(f->epoll);
+            if (f->dgram) /* another thread of the parent may have held it */
+                memset(&f->dgram->lock, 0, sizeof f->dgram->lock);
+        }
     attach_busy = slot_busy = 0;
     self->polled = NULL;
     shs_proc.threads = self->listed;
