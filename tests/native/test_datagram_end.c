@@ -180,7 +180,12 @@ static void parked(void)
     world_check_arena(&w);
     struct sock c = make("one");
     CHECK(c.end.ep->pair, !=, pair1);
+    shs_native_cool(w.stack, w.arena, 1);
+    CHECK(w.arena->units_used, >, 0);
     world_leave(&other); /* it dies with the lock */
+    shs_native_cool(w.stack, w.arena, 1);
+    CHECK(w.arena->units_used, ==, 0);
+    world_check_arena(&w);
     struct sock d = make("one");
     CHECK(d.end.ep->pair, ==, pair1);
     CHECK(w.arena->units_used, ==, 0);

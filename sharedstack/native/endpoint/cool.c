@@ -78,11 +78,15 @@ int shs_native_cool(void *stack, void *arena, uint32_t patience)
     int left = 0;
     shs_store32(&env.arena->cooling, 1);
     shs_links_doubt(&env, 0, RENEW_NS);
-    for (uint32_t p = 1; p <= shs_load32(&env.arena->pairs_top) && p <= SHS_N_PAIRS; p++)
-        if (shs_load32(&shs_pair_at(env.arena, p)->state) == SHS_PAIR_LIVE) {
+    for (uint32_t p = 1; p <= shs_load32(&env.arena->pairs_top) && p <= SHS_N_PAIRS; p++) {
+        const uint32_t *state = &shs_pair_at(env.arena, p)->state;
+        if (shs_load32(state) == SHS_PAIR_LIVE) {
             left += look(&env, p, patience, me);
-            pairs += shs_load32(&shs_pair_at(env.arena, p)->state) == SHS_PAIR_LIVE;
+            pairs += shs_load32(state) == SHS_PAIR_LIVE;
+        } else if (shs_load32(state) == SHS_PAIR_PARKED) {
+            shs_inbox_sweep(&env, p, me);
         }
+    }
     if (left == 0) {
         shs_store32(&env.arena->cooling, 0);
         shs_fence();

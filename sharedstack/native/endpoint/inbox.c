@@ -141,12 +141,24 @@ void shs_dgram_release(struct shs_env *env, const struct shs_who *who, uint32_t 
         __atomic_fetch_or(&pair->dir[0].word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
         pair->endpoint[1] = 0;
         shs_set32(&env->arena->pairs_used, env->arena->pairs_used - 1);
-        if (lock_inbox(env, &pair->dir[0], me)) { /* else whoever takes it next empties it */
+        if (lock_inbox(env, &pair->dir[0], me)) { /* else the helper empties it, or whoever takes it next */
             empty_inbox(env, &pair->dir[0]);
             unlock_inbox(&pair->dir[0]);
         }
     }
     shs_endpoint_drop(env->stack, ep1);
+}
+
+void shs_inbox_sweep(struct shs_env *env, uint32_t pair1, uint32_t me)
+{
+    struct shs_pair *pair = shs_pair_at(env->arena, pair1);
+    if (!shs_load64(&pair->dir[0].rchunk) || !shs_arena_try(env, me))
+        return;
+    if (shs_load32(&pair->state) == SHS_PAIR_PARKED && lock_inbox(env, &pair->dir[0], me)) {
+        empty_inbox(env, &pair->dir[0]);
+        unlock_inbox(&pair->dir[0]);
+    }
+    shs_unlock(&env->arena->lock);
 }
 
 int shs_dgram_activate(struct shs_env *env, const struct shs_who *who, struct shs_end *end, shs_in_flight_fn *in_flight)
