@@ -257,6 +257,7 @@ def _reserve_used(segments: Segments) -> None:
     """What was ever used is going to be looked at."""
     segments.stack.reserve(segments.slots_top * layout.SLOT.size, layout.STACK_SLOTS)
     segments.stack.reserve(segments.endpoints_top * layout.ENDPOINT.size, layout.STACK_ENDPOINTS)
+    segments.stack.reserve(int(segments.header["links_top"]) * layout.LINK.size, layout.STACK_LINKS)
     segments.arena.reserve(int(segments.arena_header["pairs_top"]) * layout.PAIR.size, layout.ARENA_PAIRS)
 
 

@@ -95,6 +95,17 @@ def pair(buffer: Buffer, index: int) -> View:
     return View(layout.PAIR, buffer, layout.ARENA_PAIRS + index * layout.PAIR.size)
 
 
+def link(buffer: Buffer, index: int) -> View:
+    """Link `index`, in a copy of the links of a stack segment."""
+    return View(layout.LINK, buffer, index * layout.LINK.size)
+
+
+def link_bucket(buffer: Buffer, index: int) -> int:
+    """First link plus one of a destination port's bucket, 0 if it is empty."""
+    value: int = struct.unpack_from("<I", buffer, layout.STACK_LINK_BUCKETS + index * 4)[0]
+    return value
+
+
 def flow_bucket(buffer: Buffer, index: int) -> int:
     """First endpoint plus one of flow bucket `index`, 0 if it is empty."""
     value: int = struct.unpack_from("<I", buffer, layout.STACK_FLOWS + index * 4)[0]

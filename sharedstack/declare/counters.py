@@ -50,5 +50,12 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("fork_slots", "slots", "slots taken by forked children"),
     Counter("unpaired", "pairs", "pairs of idle connections given back by the helper"),
     Counter("paired_again", "pairs", "pairs made again for connections that were idle"),
+    Counter("tx_datagrams", "datagrams", "sent by ring"),
+    Counter("rx_datagrams", "datagrams", "received by ring"),
+    Counter("tx_kernel_datagrams", "datagrams", "sent by the kernel on registered datagram sockets"),
+    Counter("rx_kernel_datagrams", "datagrams", "received by the kernel on registered datagram sockets"),
+    Counter("links_wanted", "links", "destinations to which a datagram sender asked to push"),
+    Counter("links_allowed", "links", "senders allowed to push, after the kernel delivered from them"),
+    Counter("links_doubted", "links", "permissions to be given anew: a port was bound or connected, or they were old"),
     Counter("residue", "bytes", "ring bytes that had to be sent again by the kernel"),
 )

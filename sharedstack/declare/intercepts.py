@@ -94,6 +94,7 @@ INTERCEPTS: tuple[Intercept, ...] = (
     _int("descriptor", "socket", "int domain", "int type", "int protocol"),
     _int("descriptor", "accept", "int fd", "struct sockaddr *addr", "socklen_t *addrlen", cancel=True),
     _int("descriptor", "accept4", "int fd", "struct sockaddr *addr", "socklen_t *addrlen", "int flags", cancel=True),
+    _int("descriptor", "bind", "int fd", "const struct sockaddr *addr", "socklen_t addrlen"),
     _int("descriptor", "connect", "int fd", "const struct sockaddr *addr", "socklen_t addrlen", cancel=True),
     _int("descriptor", "shutdown", "int fd", "int how"),
     _int("descriptor", "close", "int fd", cancel=True, vfork=True),

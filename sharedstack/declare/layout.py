@@ -1,6 +1,7 @@
 """The layout of the shared-memory segments.
 
-A *stack* segment belongs to one uid in one network namespace: header, participant slots, endpoint records, flow table.
+A *stack* segment belongs to one uid in one network namespace: header, participant slots, flow table, endpoint records, links
+of datagram senders.
 An *arena* segment belongs to a pair of uids: pairs (two ring directions each) and the map of its bulk memory.
 A *bulk* segment is ring memory, in units; it has no structure of its own.
 
@@ -31,6 +32,8 @@ CONSTANTS: dict[str, int] = {
     "N_TAKES": 64,
     # a bell's armed number: its thread waits for the number itself to change (futex(2)), not for a datagram
     "BELL_NAP": 1,
+    "N_LINKS": 4096,
+    "N_LINK_BUCKETS": 1024,
     # the 64-bit word of a direction: write index, open, bell, takers
     "WORD_INDEX_BITS": 46,
     "WORD_OPEN": 1 << 46,
@@ -66,15 +69,25 @@ CONSTANTS: dict[str, int] = {
     "EPF_SEALED": 128,  # one of its directions was sticky when it was un-paired: never paired again
     "EPF_PINNED": 256,  # it could not be brought under count again: never un-paired
     "EPF_UNPAIRED": 512,  # registered, no pair for now: the next calls of either end pair it
+    # added to the family of a datagram socket's record: no connection has the same flow
+    "FAMILY_DATAGRAM": 256,
     # pair states
     "PAIR_FREE": 0,
     "PAIR_LIVE": 1,
+    "PAIR_PARKED": 2,
+    # link states, the low bits of link.word
+    "LINK_FREE": 0,
+    "LINK_WANTED": 1,
+    "LINK_ALLOWED": 2,
+    "LINK_STATE_BITS": 2,
     # bulk kinds
     "BULK_POSIX": 1,
     "BULK_SYSV_HUGE": 2,
     # record kinds in a ring
     "REC_DATA": 0,
     "REC_SWITCH": 1,
+    "REC_DATAGRAM": 2,
+    "REC_DATAGRAM6": 3,
     # a packed read index: index / 16 above, bytes consumed of the head record below
     "RD_OFF_BITS": 22,
     # a packed chunk: first unit plus one (12 bits) | log2 of its units (4 bits) | index / 16 at which it begins (42 bits)
@@ -144,7 +157,7 @@ ENDPOINT = Struct(
         Field("flags", "u32", "EPF_*", owner="any holder, atomic or"),
         Field("slot", "u32", "slot plus one of the participant that registered it", lock="ctl"),
         Field("holders", "u32", "participants of this stack known to hold the anchor", lock="ctl"),
-        Field("family", "u16", "AF_INET or AF_INET6", lock="ctl"),
+        Field("family", "u16", "AF_INET or AF_INET6; FAMILY_DATAGRAM is added for a datagram socket", lock="ctl"),
         Field("lport", "u16", "local port, host order", lock="ctl"),
         Field("rport", "u16", "remote port, host order", lock="ctl"),
         Field("pairings", "u32", "times it was paired: an idle pair is given back, and made again when data comes", lock="ctl"),
@@ -204,6 +217,7 @@ DIRECTION = Struct(
         ),
         Field("rchunk", "u64", "chunk read from, packed: CHUNK_*; 0: none", lock="rlock"),
         Field("rcookie", "u64", "SO_COOKIE of the end that reads here, looked at under rlock; 0: nobody", lock="rlock"),
+        Field("wr_seen", "u64", "of datagrams: write index when the reader last looked", unit="bytes", lock="rlock", derived=True),
         Line("the reader", "what a writer looks at; it seldom changes"),
         Field("bell", "u32", "(slot * N_BELLS + bell) plus one to ring after publishing; 0: none", owner="dozing thread"),
         Field("opener", "u32", "slot plus one of the participant that opened the ring", lock="rlock"),
@@ -214,7 +228,7 @@ DIRECTION = Struct(
 PAIR = Struct(
     "pair",
     640,
-    "Both ends of one connection of this host, and its two directions.",
+    "Both ends of one connection of this host, and its two directions; or what a datagram socket receives (docs/internals/datagrams.md).",
     (
         Line("whoever holds the arena's lock"),
         Field("state", "u32", "PAIR_*", lock="arena"),
@@ -222,12 +236,39 @@ PAIR = Struct(
         Field("endpoint", "u32", "endpoint plus one at each end; 0: gone", count=2, lock="arena"),
         Field("cookie", "u64", "SO_COOKIE of the anchor at each end", count=2, lock="arena"),
         Field("made_ns", "u64", "when the pair was made", unit="ns CLOCK_MONOTONIC", lock="arena"),
-        Line("", "keeps directions 128-byte aligned"),
-        Line(""),
-        Field("pad", "u64", "unused", count=8),
+        Line("the reader of datagrams", "what their senders look at; directions are 128-byte aligned"),
+        Field("looks", "u64", "looks at the kernel's queue that were begun", lock="rlock"),
+        Field("empty", "u64", "the last look before which nothing is left in the kernel's queue", lock="rlock"),
+        Field("empty_ns", "u64", "when that look was begun", unit="ns CLOCK_MONOTONIC", lock="rlock"),
+        Field("mark", "u64", "a look before which so much is left:", lock="rlock"),
+        Field("mark_ns", "u64", "when that look was begun", unit="ns CLOCK_MONOTONIC", lock="rlock"),
+        Field("mark_left", "u64", "at most so many datagrams", lock="rlock"),
+        Field("pad", "u64", "unused", count=2),
         Field("dir", "direction", "direction i is written by end i and read by end 1 - i", count=2),
     ),
     {"direction": DIRECTION},
+)
+
+LINK = Struct(
+    "link",
+    128,
+    "A datagram sender's permission to push to a receiver: the kernel delivered from this source to this destination.",
+    (
+        Line("whoever holds ctl", "but for LINK_ALLOWED to LINK_WANTED, which anybody may change"),
+        Field("word", "u64", "generation << LINK_STATE_BITS | LINK_*", lock="ctl"),
+        Field("sender", "u32", "endpoint plus one of the sender", lock="ctl"),
+        Field("receiver", "u32", "endpoint plus one of the receiver; of meaning in LINK_ALLOWED only", lock="ctl"),
+        Field("pair", "u32", "pair plus one of the receiver", lock="ctl"),
+        Field("pair_gen", "u32", "its generation", lock="ctl"),
+        Field("next", "u32", "next link plus one in the bucket of the destination port", lock="ctl", derived=True),
+        Field("dport", "u16", "destination port, host order", lock="ctl"),
+        Field("sport", "u16", "source port, host order", lock="ctl"),
+        Field("wanted_ns", "u64", "when it was last put to LINK_WANTED under ctl", unit="ns CLOCK_MONOTONIC", lock="ctl"),
+        Field("allowed_ns", "u64", "when it was last put to LINK_ALLOWED", unit="ns CLOCK_MONOTONIC", lock="ctl"),
+        Line("whoever holds ctl", "addresses"),
+        Field("daddr", "u8", "destination address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
+        Field("saddr", "u8", "source address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
+    ),
 )
 
 RECORD = Struct(
@@ -237,7 +278,12 @@ RECORD = Struct(
     (
         Field("len", "u32", "bytes that follow", unit="bytes"),
         Field("kind", "u32", "REC_*"),
-        Field("ksent", "u64", "REC_DATA: ksent when it was written, these stream bytes come before it; REC_SWITCH: the next chunk, packed"),
+        Field(
+            "ksent",
+            "u64",
+            "REC_DATA: ksent when it was written, these stream bytes come before it; REC_SWITCH: the next chunk, packed; REC_DATAGRAM: "
+            "source port << 32 | IPv4 address; REC_DATAGRAM6: source port << 32, the address is the first 16 of the bytes that follow",
+        ),
     ),
 )
 
@@ -264,6 +310,8 @@ STACK = Struct(
         Field("endpoints_used", "u32", "endpoints not free", lock="ctl", derived=True),
         Field("endpoints_top", "u32", "endpoints ever used: higher ones were never touched", lock="ctl", derived=True),
         Field("slots_top", "u32", "slots ever used", lock="ctl", derived=True),
+        Field("links_used", "u32", "links not free", lock="ctl", derived=True),
+        Field("links_top", "u32", "links ever used: higher ones were never touched", lock="ctl", derived=True),
         Line("all participants, atomic add", "how busy the CPUs are with us"),
         Field("spinners", "u32", "threads that spin now", derived=True),
         Line("the helper"),
@@ -304,13 +352,15 @@ ARENA = Struct(
     ),
 )
 
-STRUCTS: tuple[Struct, ...] = (BELL, SLOT, ENDPOINT, DIRECTION, PAIR, RECORD, STACK, ARENA)
+STRUCTS: tuple[Struct, ...] = (BELL, SLOT, ENDPOINT, DIRECTION, PAIR, LINK, RECORD, STACK, ARENA)
 BY_NAME: dict[str, Struct] = {s.name: s for s in STRUCTS}
 
 STACK_SLOTS = STACK.size
 STACK_FLOWS = STACK_SLOTS + CONSTANTS["N_SLOTS"] * SLOT.size
-STACK_ENDPOINTS = STACK_FLOWS + CONSTANTS["N_FLOW_BUCKETS"] * 4
-STACK_BYTES = STACK_ENDPOINTS + CONSTANTS["N_ENDPOINTS"] * ENDPOINT.size
+STACK_LINK_BUCKETS = STACK_FLOWS + CONSTANTS["N_FLOW_BUCKETS"] * 4
+STACK_ENDPOINTS = STACK_LINK_BUCKETS + CONSTANTS["N_LINK_BUCKETS"] * 4
+STACK_LINKS = STACK_ENDPOINTS + CONSTANTS["N_ENDPOINTS"] * ENDPOINT.size
+STACK_BYTES = STACK_LINKS + CONSTANTS["N_LINKS"] * LINK.size
 ARENA_PAIRS = ARENA.size
 ARENA_BYTES = ARENA_PAIRS + CONSTANTS["N_PAIRS"] * PAIR.size
 BULK_BYTES = CONSTANTS["N_UNITS"] * CONSTANTS["UNIT_BYTES"]
@@ -318,7 +368,9 @@ BULK_BYTES = CONSTANTS["N_UNITS"] * CONSTANTS["UNIT_BYTES"]
 CONSTANTS.update(
     STACK_SLOTS=STACK_SLOTS,
     STACK_FLOWS=STACK_FLOWS,
+    STACK_LINK_BUCKETS=STACK_LINK_BUCKETS,
     STACK_ENDPOINTS=STACK_ENDPOINTS,
+    STACK_LINKS=STACK_LINKS,
     STACK_BYTES=STACK_BYTES,
     ARENA_PAIRS=ARENA_PAIRS,
     ARENA_BYTES=ARENA_BYTES,

@@ -18,6 +18,6 @@ class Lock:
 LOCKS: tuple[Lock, ...] = (
     Lock("rlock", "direction.rlock", "read side of a direction", "shs_dir_repair_reader"),
     Lock("wlock", "direction.wlock", "write side of a direction", "shs_dir_repair_writer"),
-    Lock("ctl", "stack.ctl", "slots, endpoints, flow table", "shs_stack_rebuild"),
+    Lock("ctl", "stack.ctl", "slots, endpoints, flow table, links", "shs_stack_rebuild"),
     Lock("arena", "arena.lock", "pairs and units of an arena", "shs_arena_rebuild"),
 )

@@ -45,5 +45,7 @@ REASONS: tuple[Reason, ...] = (
     Reason("shut_down", "this direction was shut down"),
     Reason("not_reading", "its reader has not read through the library yet"),
     Reason("idle", "idle for a while: it has no pair, and is paired again by its next data calls"),
+    Reason("not_linked", "no local receiver has confirmed this sender's datagrams yet", "start the receiver with `sharedstack run` too"),
+    Reason("control_data", "sent with control data, or with a flag that only the kernel knows"),
     Reason("disabled", "switched off by SHAREDSTACK_ENABLE=0"),
 )

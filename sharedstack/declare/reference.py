@@ -83,7 +83,7 @@ _NATIVE = "read or write natively, uncounted: on a lifted socket they miss, or o
 _SPAWN = "children that get a lifted socket use it natively at the same time, unnoticed; close such sockets, or mark them close-on-exec"
 
 NOT_INTERCEPTED: tuple[Missing, ...] = (
-    Missing(("bind", "listen", "getsockname", "getpeername", "sockatmark", "isfdtype", "socketpair"), _NO_EFFECT),
+    Missing(("listen", "getsockname", "getpeername", "sockatmark", "isfdtype", "socketpair"), _NO_EFFECT),
     Missing(("getsockopt",), "none for names, states and errors; the byte counts of TCP_INFO are those of the kernel's stream alone"),
     Missing(("fprintf and all other stdio on a stream of fdopen",), "none: fdopen has lowered the connection"),
     Missing(

@@ -4,7 +4,7 @@ It shares no code with the C core's repairs, and takes no lock. A live stack mov
 only if a second copy, a moment later, shows it too.
 
 What is checked is in one module per segment part: `check_stack` (headers, slots), `check_endpoints` (records, flow table),
-`check_pairs` (pairs, directions, chunks, units, ring records).
+`check_links` (permissions of datagram senders), `check_pairs` (pairs, directions, chunks, units, ring records).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from .check_endpoints import check_endpoints
+from .check_links import check_links
 from .check_pairs import check_pairs
 from .check_stack import check_arena_header, check_slots, check_stack_header
 from .findings import Finding, Findings
@@ -28,6 +29,7 @@ def check(shot: Snapshot) -> list[Finding]:
         return list(found)  # nothing beyond a header of another layout can be read
     check_slots(found, shot)
     check_endpoints(found, shot)
+    check_links(found, shot)
     check_pairs(found, shot)
     return list(found)
 

@@ -14,6 +14,7 @@ from .flows import bucket_of
 from .snapshot import Snapshot
 from .words import DirectionWord, ReadIndex
 
+DATAGRAM = C["FAMILY_DATAGRAM"]
 V4_MAPPED = bytes(10) + b"\xff\xff"
 FLAGS = sum(v for k, v in C.items() if k.startswith("EPF_"))
 # beyond this the 46-bit ring index may have wrapped, and byte counts cannot be held against it
@@ -37,7 +38,9 @@ def check_endpoints(found: Findings, shot: Snapshot) -> None:
             continue
         used += 1
         _record(found, shot, ep, at)
-        if ep["pair"]:
+        if ep["family"] & DATAGRAM:
+            _datagram(found, shot, ep, at, i)
+        elif ep["pair"]:
             _paired(found, shot, ep, at, i)
         if ep["cookie"] in cookies:
             found.add(f"{at}.cookie", ep["cookie"], f"another than endpoint[{cookies[ep['cookie']]}] has")
@@ -59,18 +62,24 @@ def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
     found.within(at, ep, "slot", 1, shot.slots_top)
     found.within(at, ep, "holders", 1, C["N_SLOTS"])
     found.within(at, ep, "lport", 1, 65535)
-    found.within(at, ep, "rport", 1, 65535)
     found.within(at, ep, "created_ns", binary.stack(shot.stack)["made_ns"], shot.taken_ns)
     found.within(at, ep, "why_tx", 0, len(REASONS) - 1)
     found.within(at, ep, "why_rx", 0, len(REASONS) - 1)
+    for field in _STATISTICS:
+        found.expect(ep[field] < COUNT_MAX, f"{at}.{field}", ep[field], "a plausible count, below 2^60")
+    if not ep["family"] & DATAGRAM:
+        _connection(found, ep, at)
+
+
+def _connection(found: Findings, ep: View, at: str) -> None:
+    """What a connection's record has, and a datagram socket's need not have."""
+    found.within(at, ep, "rport", 1, 65535)
     if found.expect(ep["family"] in (socket.AF_INET, socket.AF_INET6), f"{at}.family", ep["family"], "AF_INET or AF_INET6"):
         for field in ("laddr", "raddr"):
             mapped = ep[field].startswith(V4_MAPPED)
             if ep["family"] == socket.AF_INET:
                 found.expect(mapped, f"{at}.{field}", ep[field], "::ffff:a.b.c.d, as the family is AF_INET")
             found.expect(any(ep[field][12:] if mapped else ep[field]), f"{at}.{field}", ep[field], "an address, not the wildcard")
-    for field in _STATISTICS:
-        found.expect(ep[field] < COUNT_MAX, f"{at}.{field}", ep[field], "a plausible count, below 2^60")
     found.expect(ep["tx_calls"] <= ep["tx_local"], f"{at}.tx_calls", ep["tx_calls"], "not more than tx_local bytes")
     found.expect(ep["rx_calls"] <= ep["rx_local"], f"{at}.rx_calls", ep["rx_calls"], "not more than rx_local bytes")
     found.expect(not (ep["pair"] and ep["flags"] & C["EPF_UNPAIRED"]), f"{at}.flags", ep["flags"], "not EPF_UNPAIRED, as it has a pair")
@@ -78,6 +87,20 @@ def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
     if not ep["pairings"]:
         for field in ("side", "tx_local", "rx_local", "rx_lifts"):
             found.expect(ep[field] == 0, f"{at}.{field}", ep[field], "0 while it was never paired")
+
+
+def _datagram(found: Findings, shot: Snapshot, ep: View, at: str, index: int) -> None:
+    """The record of a datagram socket has an inbox of its own, which names it."""
+    known = ep["family"] - DATAGRAM in (socket.AF_INET, socket.AF_INET6)
+    found.expect(known, f"{at}.family", ep["family"], "FAMILY_DATAGRAM + AF_INET or AF_INET6")
+    found.within(at, ep, "side", 1, 1)
+    found.equal(at, ep, "pairings", 0)
+    if not found.within(at, ep, "pair", 1, shot.pairs_top):
+        return
+    pair = binary.pair(shot.arena, ep["pair"] - 1)
+    found.expect(pair["state"] == C["PAIR_LIVE"], f"{at}.pair", ep["pair"], "a live pair")
+    found.expect(pair["endpoint"] == (0, index + 1), f"{at}.pair", ep["pair"], f"an inbox whose endpoint is {index + 1}")
+    found.expect(pair["cookie"] == (0, ep["cookie"]), f"{at}.cookie", ep["cookie"], f"{pair['cookie'][1]}, as in its inbox")
 
 
 def _paired(found: Findings, shot: Snapshot, ep: View, at: str, index: int) -> None:

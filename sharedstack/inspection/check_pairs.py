@@ -25,7 +25,7 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
     used, units = 0, Units()
     for i in range(shot.pairs_top):
         pair, at = binary.pair(shot.arena, i), f"pair[{i}]"
-        found.within(at, pair, "state", C["PAIR_FREE"], C["PAIR_LIVE"])
+        found.within(at, pair, "state", C["PAIR_FREE"], C["PAIR_PARKED"])
         found.within(at, pair, "gen", 1, GEN_MAX)
         found.expect(not any(pair["pad"]), f"{at}.pad", pair["pad"], "zeros")
         if pair["state"] == C["PAIR_FREE"]:
@@ -33,13 +33,21 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
                 for field in ("rchunk", "wchunk", "rcookie", "wcookie"):
                     found.equal(f"{at}.dir[{side}]", pair["dir"][side], field, 0)
             continue
+        if pair["state"] == C["PAIR_PARKED"]:
+            # nobody's inbox: it keeps its memory only if a sender was inside when it was given up
+            found.expect(pair["endpoint"] == (0, 0), f"{at}.endpoint", pair["endpoint"], "no ends, as it is parked")
+            for side in (0, 1):
+                _chunks(found, shot, pair["dir"][side], f"{at}.dir[{side}]", units)
+                for field in ("rcookie", "wcookie"):
+                    found.equal(f"{at}.dir[{side}]", pair["dir"][side], field, 0)
+            continue
         used += 1
         _ends(found, shot, pair, at, i)
         for side in (0, 1):
             where, direction = f"{at}.dir[{side}]", pair["dir"][side]
             _direction(found, shot, direction, where)
-            found.equal(where, direction, "wcookie", pair["cookie"][side])
-            found.equal(where, direction, "rcookie", pair["cookie"][1 - side])
+            for field, cookie in zip(("wcookie", "rcookie"), _cookies(pair, side), strict=True):
+                found.equal(where, direction, field, cookie)
             _counts(found, direction, where)
             expected = takes[take_ref(i, side)]
             takers = DirectionWord.decode(direction["word"]).takers
@@ -52,6 +60,12 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
         beyond = binary.pair(shot.arena, shot.pairs_top)
         found.expect(beyond["gen"] == 0, f"pair[{shot.pairs_top}].gen", beyond["gen"], "0: beyond pairs_top, never used")
     _units(found, a, units)
+
+
+def _cookies(pair: View, side: int) -> tuple[int, int]:
+    """Whose end writes to this direction, whose end reads there; of an inbox one reads its first, and many write."""
+    mine, others = pair["cookie"][side], pair["cookie"][1 - side]
+    return (0 if pair["endpoint"][0] == pair["cookie"][0] == 0 else mine), others
 
 
 def _takes(shot: Snapshot) -> Counter[int]:
@@ -69,6 +83,13 @@ def _ends(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> N
     """Each named endpoint names the pair back, with its side."""
     found.within(at, pair, "made_ns", binary.stack(shot.stack)["made_ns"], shot.taken_ns)
     ends, cookies = pair["endpoint"], pair["cookie"]
+    if ends[0] == cookies[0] == 0:
+        _inbox(found, shot, pair, at, index)
+        return
+    for field in ("looks", "empty", "empty_ns", "mark", "mark_ns", "mark_left"):
+        found.equal(at, pair, field, 0)
+    for side in (0, 1):
+        found.equal(f"{at}.dir[{side}]", pair["dir"][side], "wr_seen", 0)
     found.expect(any(ends), f"{at}.endpoint", ends, "at least one end: a pair that both have left is free")
     found.expect(ends[0] != ends[1], f"{at}.endpoint", ends, "two ends")
     found.expect(cookies[0] != cookies[1], f"{at}.cookie", cookies, "two sockets")
@@ -82,6 +103,35 @@ def _ends(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> N
         if found.expect(ep["state"] != C["EP_FREE"], f"{at}.endpoint[{side}]", number, "an endpoint in use"):
             found.expect(ep["pair"] == index + 1, f"{at}.endpoint[{side}]", number, f"an endpoint whose pair is {index + 1}")
             found.expect(ep["side"] == side, f"endpoint[{number - 1}].side", ep["side"], f"{side}, as in its pair")
+
+
+def _inbox(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> None:
+    """The pair of a datagram socket: one end, which names it back; the reader's looks are in order."""
+    number = pair["endpoint"][1]
+    if found.expect(0 < number <= shot.endpoints_top, f"{at}.endpoint[1]", number, f"1 to {shot.endpoints_top}"):
+        ep = binary.endpoint(shot.stack, number - 1)
+        named = ep["state"] != C["EP_FREE"] and ep["pair"] == index + 1 and ep["family"] & C["FAMILY_DATAGRAM"]
+        found.expect(bool(named), f"{at}.endpoint[1]", number, f"a datagram socket's endpoint whose pair is {index + 1}")
+    found.expect(pair["looks"] < COUNT_MAX, f"{at}.looks", pair["looks"], "a plausible count, below 2^60")
+    found.within(at, pair, "mark_left", 0, 1 << 32)
+    for field in ("empty_ns", "mark_ns"):
+        found.within(at, pair, field, 0, shot.taken_ns)
+    for field in ("empty", "mark"):
+        found.expect(pair[field] <= pair["looks"], f"{at}.{field}", pair[field], f"at most looks, {pair['looks']}")
+    used, unused = pair["dir"]
+    seen, index = used["wr_seen"], DirectionWord.decode(used["word"]).index
+    plausible = seen % ALIGN == 0 and seen < 1 << C["WORD_INDEX_BITS"] and ahead(index, seen) <= 2 * RING_MAX
+    found.expect(plausible, f"{at}.dir[0].wr_seen", seen, f"an earlier write index (it is {index} now)")
+    # a connection may have had it before: its locks stay, and its index, at which nothing is left
+    at = f"{at}.dir[1]"
+    left = {"wlock", "rlock", "word", "rd", "rd_seen"}
+    for field, _ in unused.items():
+        if field not in left:
+            found.equal(at, unused, field, 0)
+    index, rd = DirectionWord.decode(unused["word"]).index, ReadIndex.decode(unused["rd"])
+    found.equal(at, unused, "word", index)
+    found.expect((rd.index, rd.consumed) == (index, 0), f"{at}.rd", unused["rd"], f"{index}, where it is written")
+    found.equal(at, unused, "rd_seen", index)
 
 
 def _direction(found: Findings, shot: Snapshot, d: View, at: str) -> None:

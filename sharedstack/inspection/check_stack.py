@@ -35,6 +35,7 @@ def check_stack_header(found: Findings, shot: Snapshot) -> bool:
     found.within(at, s, "slots_top", 0, C["N_SLOTS"])
     found.within(at, s, "endpoints_top", 0, shot.endpoints_there)
     found.within(at, s, "endpoints_used", 0, C["N_ENDPOINTS"])
+    found.within(at, s, "links_top", 0, C["N_LINKS"])
     found.within(at, s, "endpoint_hint", 0, C["N_ENDPOINTS"])
     if s["helper"] and found.within(at, s, "helper", 1, shot.slots_top):
         slot = binary.slot(shot.stack, s["helper"] - 1)

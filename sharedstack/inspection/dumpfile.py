@@ -51,6 +51,7 @@ def write(shot: Snapshot, path: Path) -> None:
         "stack": _parts(shot.stack),
         "arena": _parts(shot.arena),
         "bulk": shot.bulk,
+        "links": bytes(shot.links),
     }
     path.touch(mode=0o600)
     path.write_bytes(msgpack.packb(content))
@@ -71,8 +72,9 @@ def read(path: Path) -> Snapshot:
     try:
         stack, arena = _buffer(content["stack"], "stack"), _buffer(content["arena"], "arena")
         name, taken_ns, bulk = str(content["name"]), int(content["taken_ns"]), dict(content["bulk"])
+        links = memoryview(bytearray(content["links"]))
     except (KeyError, TypeError, ValueError) as e:
         raise DumpError(f"{path}: damaged: {e!r}") from e
     if len(stack) < layout.STACK_ENDPOINTS or len(arena) < layout.ARENA_PAIRS:
         raise DumpError(f"{path}: damaged: the headers are incomplete")
-    return Snapshot(name, taken_ns, stack, arena, bulk)
+    return Snapshot(name, taken_ns, stack, arena, bulk, links)

@@ -65,7 +65,7 @@ def _participants(console: Console, state: State) -> None:
 
 def _endpoints(console: Console, state: State) -> None:
     rows = [
-        (str(e.index), e.local, e.remote, e.state, _way(e.tx), _way(e.rx), _bytes(e.tx), _bytes(e.rx), _holders(e), str(e.cookie))
+        (f"{e.index} {e.proto}", e.local, e.remote, e.state, _way(e.tx), _way(e.rx), _bytes(e.tx), _bytes(e.rx), _holders(e), str(e.cookie))
         for e in state.endpoints
     ]
     head = ("endpoint", "local address", "remote address", "state", "sends", "receives", "sent", "received", "held by", "cookie")
@@ -100,6 +100,7 @@ def _memory(console: Console, state: State) -> None:
         ("rings", rings),
         ("pairs", f"{m['pairs_used']} of {m['pairs']}"),
         ("endpoints", f"{m['endpoints_used']} of {m['endpoints']}"),
+        ("links", f"{m['links_used']} of {m['links']}"),
         ("slots ever used", f"{m['slots_top']} of {m['slots']}"),
     ]
     _rows(console, ("memory", ""), rows)

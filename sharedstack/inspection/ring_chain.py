@@ -9,6 +9,8 @@ from .findings import Findings
 from .snapshot import Snapshot
 from .words import Chunk, DirectionWord, ReadIndex, ahead, aligned
 
+_KINDS = tuple(C[name] for name in ("REC_DATA", "REC_SWITCH", "REC_DATAGRAM", "REC_DATAGRAM6"))
+
 
 def check_chain(found: Findings, shot: Snapshot, d: View, at: str) -> None:
     """Walk from the read index to the write index: lengths, kinds, stream positions, and where the chain ends.
@@ -28,7 +30,7 @@ def check_chain(found: Findings, shot: Snapshot, d: View, at: str) -> None:
         kind, length = record["kind"], record["len"]
         step = layout.RECORD.size + aligned(length)
         left = ahead(word.index, index)
-        if not found.expect(kind in (C["REC_DATA"], C["REC_SWITCH"]), f"{where}.kind", kind, "REC_DATA or REC_SWITCH"):
+        if not found.expect(kind in _KINDS, f"{where}.kind", kind, "a kind of record"):
             return
         fits = step <= min(left, chunk.bytes)
         if not found.expect(fits, f"{where}.len", length, f"a record that ends by the write index, {left} bytes on"):
@@ -43,6 +45,13 @@ def check_chain(found: Findings, shot: Snapshot, d: View, at: str) -> None:
             ok = chunk is not None and chunk.base == index & ((1 << C["WORD_INDEX_BITS"]) - 1) and switched == d["wchunk"]
             if not found.expect(ok, f"{where}.ksent", switched, f"the chunk written to, {d['wchunk']}, begun at {index}"):
                 return
+        elif kind != C["REC_DATA"]:
+            needed = 16 if kind == C["REC_DATAGRAM6"] else 0
+            found.expect(length >= needed, f"{where}.len", length, "room for the source's address")
+            port, four = record["ksent"] >> 32, record["ksent"] & 0xFFFFFFFF
+            known = 0 < port < 1 << 16 and (four != 0) == (kind == C["REC_DATAGRAM"])
+            found.expect(known, f"{where}.ksent", record["ksent"], "a source port, and an address if it is of IPv4")
+            index += step
         else:
             found.expect(length > 0, f"{where}.len", length, "more than 0")
             found.expect(before <= record["ksent"] <= d["ksent"], f"{where}.ksent", record["ksent"], f"{before} to {d['ksent']}")

@@ -42,11 +42,17 @@ class Snapshot:
     stack: memoryview
     arena: memoryview
     bulk: Parts = field(default_factory=dict)
+    links: memoryview = field(default_factory=lambda: memoryview(b""))
 
     @property
     def endpoints_there(self) -> int:
         """Endpoint records copied: one more than were ever used, where there is room for one."""
         return max(len(self.stack) - layout.STACK_ENDPOINTS, 0) // layout.ENDPOINT.size
+
+    @property
+    def links_top(self) -> int:
+        """Links in the snapshot that were ever used."""
+        return min(int(binary.stack(self.stack)["links_top"]), len(self.links) // layout.LINK.size)
 
     @property
     def pairs_there(self) -> int:
@@ -127,10 +133,12 @@ def take(name: str, *, bulk: bool = False) -> Snapshot:
         n_slots = min(tops["slots_top"] + 1, C["N_SLOTS"])
         low = read(0, layout.STACK_SLOTS + n_slots * layout.SLOT.size)
         high = read(layout.STACK_FLOWS, layout.STACK_ENDPOINTS - layout.STACK_FLOWS + n_endpoints * layout.ENDPOINT.size)
+        links = read(layout.STACK_LINKS, min(tops["links_top"], C["N_LINKS"]) * layout.LINK.size)
         arena = read_arena(0, layout.ARENA_PAIRS + n_pairs * layout.PAIR.size)
     shot = Snapshot(
         name, time.monotonic_ns(), memoryview(bytearray(low.ljust(layout.STACK_FLOWS, b"\0") + high)), memoryview(bytearray(arena))
     )
+    shot.links = memoryview(bytearray(links))
     if bulk:
         shot.bulk = _headers(shot)
     return shot

@@ -54,6 +54,7 @@ class Endpoint:
     """An endpoint record."""
 
     index: int
+    proto: str
     state: str
     local: str
     remote: str
@@ -171,6 +172,7 @@ def _holders(participants: list[Participant]) -> dict[int, list[dict[str, Any]]]
 def _endpoint(shot: Snapshot, ep: View, index: int, holders: list[dict[str, Any]]) -> Endpoint:
     return Endpoint(
         index=index,
+        proto="udp" if ep["family"] & C["FAMILY_DATAGRAM"] else "tcp",
         state=EP_STATES.get(ep["state"], str(ep["state"])),
         local=processes.printable(ep["laddr"], ep["lport"]),
         remote=processes.printable(ep["raddr"], ep["rport"]),
@@ -180,10 +182,22 @@ def _endpoint(shot: Snapshot, ep: View, index: int, holders: list[dict[str, Any]
         side=ep["side"],
         flags=[name for name, bit in EP_FLAGS.items() if ep["flags"] & bit],
         slot=ep["slot"] - 1,
-        tx=_path(shot, ep, sends=True),
+        tx=_links(shot, ep, index) if ep["family"] & C["FAMILY_DATAGRAM"] else _path(shot, ep, sends=True),
         rx=_path(shot, ep, sends=False),
         processes=holders,
     )
+
+
+def _links(shot: Snapshot, ep: View, index: int) -> Path:
+    """Where a datagram socket's datagrams go: by a ring, if a receiver that is reading has allowed it."""
+    for i in range(shot.links_top):
+        link = binary.link(shot.links, i)
+        allowed = link["word"] & (1 << C["LINK_STATE_BITS"]) - 1 == C["LINK_ALLOWED"]
+        if allowed and link["sender"] == index + 1 and 0 < link["pair"] <= shot.pairs_top and not ep["flags"] & C["EPF_KERNEL_ONLY"]:
+            d = binary.pair(shot.arena, link["pair"] - 1)["dir"][0]
+            if DirectionWord.decode(d["word"]).pushable:
+                return Path("local", "none", ep["tx_local"], ep["tx_kernel"], 0, 0)
+    return Path("kernel", reason(ep["why_tx"]) if ep["why_tx"] else "reader_asleep", ep["tx_local"], ep["tx_kernel"], 0, 0)
 
 
 def _path(shot: Snapshot, ep: View, *, sends: bool) -> Path:
@@ -252,6 +266,8 @@ def _memory(shot: Snapshot) -> dict[str, Any]:
         "pairs": C["N_PAIRS"],
         "endpoints_used": s["endpoints_used"],
         "endpoints": C["N_ENDPOINTS"],
+        "links_used": s["links_used"],
+        "links": C["N_LINKS"],
         "slots_top": s["slots_top"],
         "slots": C["N_SLOTS"],
         "bulk": "System V, huge pages" if a["bulk_kind"] == C["BULK_SYSV_HUGE"] else "POSIX",

@@ -85,7 +85,7 @@ def _of_process(stack: Stack, pid: int, preloaded: set[int], all_sockets: bool) 
 
 
 def _shown(record: Endpoint) -> str:
-    return f"tcp {record.local} {record.remote}"
+    return f"{record.proto} {record.local} {record.remote}"
 
 
 def describe(one: InetSocket) -> str:
@@ -101,6 +101,8 @@ def explain(stack: Stack, who: _Process, one: InetSocket, fds: list[int], table:
         return stack.missing
     if who.netns != processes.namespace("self", "net"):
         return "other_netns"
+    if one.proto.startswith("udp"):
+        return "standard_stream" if fds[0] <= _LAST_STANDARD_STREAM else "short_lived"
     if not one.proto.startswith("tcp") or one.state != ESTABLISHED:
         return "not_established"
     if fds[0] <= _LAST_STANDARD_STREAM:

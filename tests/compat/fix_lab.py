@@ -129,6 +129,13 @@ class Namespace:
         names, values = (line.split() for line in table.splitlines() if line.startswith("Tcp:"))
         return int(values[names.index("InSegs")])
 
+    def datagrams(self) -> int:
+        """UDP datagrams that this namespace has sent (OutDatagrams), those over IPv6 too."""
+        folder = Path(f"/proc/{self.holder.pid if self.own and self.holder else 'self'}/net")
+        names, values = (line.split() for line in (folder / "snmp").read_text().splitlines() if line.startswith("Udp:"))
+        six = dict(line.split() for line in (folder / "snmp6").read_text().splitlines())
+        return int(values[names.index("OutDatagrams")]) + int(six.get("Udp6OutDatagrams", 0))
+
     def close(self) -> None:
         """End the holder; the namespace goes with its last process."""
         if self.holder:
@@ -313,7 +320,7 @@ class Lab:
     def left(self) -> dict[str, int]:
         """What is in use: nothing, once all have exited."""
         memory = self.state().memory
-        return {name: memory[name] for name in ("units_used", "pairs_used", "endpoints_used") if memory[name]}
+        return {name: memory[name] for name in ("units_used", "pairs_used", "endpoints_used", "links_used") if memory[name]}
 
     def inspect(self, *options: str, stack: str = "") -> subprocess.CompletedProcess[str]:
         """`sharedstack inspect` on our stack."""

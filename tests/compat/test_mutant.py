@@ -47,6 +47,21 @@ def test_streams_notice(nothing: str) -> None:
 
 
 @pytest.mark.timeout(110)
+def test_datagrams_notice(nothing: str) -> None:
+    chosen = "boundaries or event_loop or test_order_under_fire or kernel_saw_little"
+    outcomes = play(nothing, str(HERE / "test_datagrams.py"), "-k", chosen)
+    failed = {name for name, outcome in outcomes.items() if outcome == "FAILED"}
+    assert failed >= {
+        "test_same_as_the_kernel[boundaries-eager]",
+        "test_same_as_the_kernel[event_loop-spinning]",
+        "test_order_under_fire[1-eager]",
+        "test_order_under_fire[2-default]",
+        "test_the_kernel_saw_little_of_it",
+    } - ({"test_the_kernel_saw_little_of_it"} if os.getuid() else set())
+    assert outcomes["test_order_under_fire[1-kernel]"] == "PASSED"
+
+
+@pytest.mark.timeout(110)
 def test_semantics_notice(nothing: str) -> None:
     chosen = "half_close or flags or unread_count or switching or messages or vfork_child or execute"
     outcomes = play(nothing, str(HERE / "test_semantics.py"), "-k", f"test_same_as_the_kernel and ({chosen})")

@@ -162,7 +162,7 @@ def test_not_inet(lab: Lab) -> None:
     one.do("a, b = socket.socketpair()")
     assert why(lab, one, "a") == ("not_inet", "not_inet")
     one.do("u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(('127.0.0.1', 0))")
-    assert set(why(lab, one, "u")) <= {"not_established", "not_inet"}
+    assert set(why(lab, one, "u")) == {"short_lived"}
 
 
 def test_not_established(lab: Lab) -> None:
@@ -365,6 +365,32 @@ def test_disabled(lab: Lab) -> None:
     t = Talk(lab.actor("eager", SHAREDSTACK_ENABLE="0"), lab.actor("eager"))
     t.turns(4)
     assert why(lab, t.server, "c") == ("disabled", "disabled")
+
+
+def two_sockets(actor: Actor) -> None:
+    """u and v, which exchange datagrams until each may push to the other."""
+    actor.do(
+        "u, v = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))\n"
+        "u.bind(('127.0.0.1', 0)); v.bind(('127.0.0.1', 0)); u.connect(v.getsockname()); v.connect(u.getsockname())\n"
+        "for _ in range(8): (u.send(b'x'), v.recv(9), v.send(b'x'), u.recv(9))"
+    )
+
+
+def test_not_linked(lab: Lab) -> None:
+    """A receiver outside the library confirms nothing."""
+    outside, one = lab.actor("kernel"), lab.actor("eager")
+    port = outside.do("v = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); v.bind(('127.0.0.1', 0)); v.getsockname()[1]")
+    one.do(f"u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nfor _ in range(9): u.sendto(b'x', ('127.0.0.1', {port}))")
+    assert why(lab, one, "u") == ("not_linked", "not_linked")
+    two_sockets(one)
+    assert why(lab, one, "u") == ("none", "none")
+
+
+def test_control_data(lab: Lab) -> None:
+    one = lab.actor("eager")
+    two_sockets(one)
+    assert one.do("u.send(b'ab', socket.MSG_MORE), u.send(b'c'), v.recv(9)") == (2, 1, b"abc")
+    assert why(lab, one, "u") == ("control_data", "control_data")
 
 
 def test_words_and_status(lab: Lab) -> None:

@@ -159,6 +159,41 @@ def build() -> Snapshot:
     return Snapshot(NAME, NOW, b.stack, b.arena, b.bulk)
 
 
+def with_datagrams() -> Snapshot:
+    """The same, and in the free places a datagram socket that sends to itself: endpoint 5, inbox 2, link 0."""
+    shot = build()
+    b = Builder()
+    b.stack, b.arena, b.bulk = shot.stack, shot.arena, shot.bulk
+    b.next_unit = 8
+    here, port = V4 + bytes([127, 0, 0, 1]), 5353
+    ep = b.endpoint(5, socket.AF_INET + C["FAMILY_DATAGRAM"], (here, port), (bytes(16), 0), 1)
+    inbox = binary.pair(b.arena, 2)
+    inbox["state"], inbox["gen"], inbox["made_ns"] = C["PAIR_LIVE"], 2, MADE + 2000
+    inbox["endpoint"], inbox["cookie"] = (0, 6), (0, ep["cookie"])
+    inbox["looks"], inbox["empty"], inbox["empty_ns"] = 40, 38, MADE + 9000
+    inbox["mark"], inbox["mark_ns"], inbox["mark_left"] = 39, MADE + 9500, 3
+    ep["pair"], ep["side"] = 3, 1
+    ring = inbox["dir"][0]
+    ring["tx_on"] = ring["rx_on"] = 1
+    ring["rcookie"] = ep["cookie"]
+    source = port << 32 | 0x0100007F
+    b.ring(ring, 512, [Record(0, source, C["REC_DATAGRAM"]), Record(30, source, C["REC_DATAGRAM"])], opener=1)
+    ring["wr_seen"] = 512
+    s, a = binary.stack(b.stack), binary.arena(b.arena)
+    s["endpoints_used"], a["pairs_used"], s["links_used"], s["links_top"] = 6, 3, 1, 1
+    links = memoryview(bytearray(layout.LINK.size))
+    link = binary.link(links, 0)
+    link["word"] = 4 << C["LINK_STATE_BITS"] | C["LINK_ALLOWED"]
+    link["sender"] = link["receiver"] = 6
+    link["pair"], link["pair_gen"], link["dport"], link["sport"] = 3, 2, port, port
+    link["wanted_ns"], link["allowed_ns"] = MADE + 8000, MADE + 9600
+    link["daddr"] = link["saddr"] = here
+    at = layout.STACK_LINK_BUCKETS + port % C["N_LINK_BUCKETS"] * 4
+    b.stack[at : at + 4] = (1).to_bytes(4, "little")
+    return Snapshot(NAME, NOW, b.stack, b.arena, b.bulk, links)
+
+
 def copy(shot: Snapshot) -> Snapshot:
     """A snapshot that can be changed without changing `shot`."""
-    return Snapshot(shot.name, shot.taken_ns, memoryview(bytearray(shot.stack)), memoryview(bytearray(shot.arena)), dict(shot.bulk))
+    parts = (memoryview(bytearray(part)) for part in (shot.stack, shot.arena))
+    return Snapshot(shot.name, shot.taken_ns, *parts, dict(shot.bulk), memoryview(bytearray(shot.links)))

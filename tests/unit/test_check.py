@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from unit.fix_stack import build, copy
+from unit.fix_stack import build, copy, with_datagrams
 
 from sharedstack.declare import binary, layout
 from sharedstack.declare.layout import CONSTANTS as C
@@ -29,9 +29,14 @@ NEIGHBOURS_AS_GOOD = {
         "endpoint.tx_local", "endpoint.rx_kernel", "endpoint.rx_lowers", "endpoint.rx_lifts", "endpoint.rx_local", "endpoint.rx_calls",
         "endpoint.pairings",
     },
-    "times: any that has passed will do": {"slot.start_ns", "endpoint.created_ns", "pair.made_ns", "direction.pub_ns"},
+    "times: any that has passed will do": {
+        "slot.start_ns", "endpoint.created_ns", "pair.made_ns", "direction.pub_ns", "pair.empty_ns", "pair.mark_ns",
+        "link.wanted_ns", "link.allowed_ns",
+    },
     "identity that only the kernel knows": {"slot.pid", "slot.robust", "slot.pidns", "slot.comm", "endpoint.inode", "stack.n_cpus"},
-    "stream positions that only the kernel knows": {"direction.ksent", "record.ksent"},
+    "stream positions that only the kernel knows": {
+        "direction.ksent", "record.ksent", "pair.looks", "pair.empty", "pair.mark", "pair.mark_left",
+    },
     "bytes of the head record, and padding up to the alignment": {"direction.rd", "record.len"},
     "hints, heuristics, informative": {
         "stack.endpoint_hint", "arena.pair_hint", "direction.wcpu", "direction.rcpu", "direction.wslot", "endpoint.why_tx",
@@ -68,6 +73,8 @@ def _places(shot: Snapshot) -> Iterator[Place]:
         yield Place(f"slot[{i}].bells[0]", layout.BELL, lambda s: s.stack, at + layout.SLOT.place("bells").offset)
     for i in _live(shot.endpoints_top, lambda i: binary.endpoint(shot.stack, i)["state"], C["EP_LIVE"], 6):
         yield Place(f"endpoint[{i}]", layout.ENDPOINT, lambda s: s.stack, layout.STACK_ENDPOINTS + i * layout.ENDPOINT.size)
+    for i in range(shot.links_top):
+        yield Place(f"link[{i}]", layout.LINK, lambda s: s.links, i * layout.LINK.size)
     for i in _live(shot.pairs_top, lambda i: binary.pair(shot.arena, i)["state"], C["PAIR_LIVE"], 3):
         at = layout.ARENA_PAIRS + i * layout.PAIR.size
         yield Place(f"pair[{i}]", layout.PAIR, lambda s: s.arena, at)
@@ -119,10 +126,11 @@ def _mutations(shot: Snapshot, mask: int) -> Iterator[tuple[str, str, Snapshot]]
 
 def test_a_sound_stack_is_clean() -> None:
     assert [str(f) for f in check(build())] == []
+    assert [str(f) for f in check(with_datagrams())] == []
 
 
 def test_flipping_any_field_is_seen() -> None:
-    shot = build()
+    shot = with_datagrams()
     missed: dict[str, list[str]] = {}
     fields = set()
     for field, where, mutant in _mutations(shot, -1):
@@ -135,7 +143,7 @@ def test_flipping_any_field_is_seen() -> None:
 
 
 def test_flipping_one_bit_is_seen_where_a_neighbour_is_wrong() -> None:
-    shot = build()
+    shot = with_datagrams()
     allowed = set().union(*NEIGHBOURS_AS_GOOD.values()) | EXCEPTIONS.keys()
     missed: dict[str, list[str]] = {}
     for field, where, mutant in _mutations(shot, 1):

@@ -90,8 +90,8 @@ static bool living_taker(struct shs_env *env, uint32_t handle, uint32_t except)
 static bool bury_take(struct shs_env *env, uint32_t handle, uint32_t dead, uint32_t me)
 {
     struct shs_pair *pair = shs_pair_at(env->arena, (handle - 1) / 2 + 1);
-    if (!pair || shs_load32(&pair->state) != SHS_PAIR_LIVE)
-        return true;
+    if (!pair || shs_load32(&pair->state) == SHS_PAIR_FREE)
+        return true; /* but a parked inbox is used again only without takers */
     struct shs_direction *dir = &pair->dir[(handle - 1) % 2];
     int r = shs_lock_try(env, &dir->rlock, me);
     if (r < 0)

@@ -21,7 +21,7 @@ static int get_info(int fd, struct tcp_info *info)
     return (int)shs_sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &len);
 }
 
-static bool take_address(const struct sockaddr_storage *sa, uint8_t addr[16], uint16_t *port)
+bool shs_take_address(const struct sockaddr_storage *sa, uint8_t addr[16], uint16_t *port)
 {
     if (sa->ss_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
@@ -46,13 +46,9 @@ static bool is_v4(const uint8_t addr[16])
     return !memcmp(addr, prefix, sizeof prefix);
 }
 
-int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor)
+/* Who it is, and whether it belongs here. */
+static int identity(struct shs_env *env, int fd, struct shs_anchor *anchor)
 {
-    struct tcp_info info;
-    if (get_info(fd, &info) != 0)
-        return SHS_REASON_NOT_INET;
-    if (info.tcpi_state != STATE_ESTABLISHED)
-        return SHS_REASON_NOT_ESTABLISHED;
     uint64_t netns = 0;
     socklen_t len = sizeof netns;
     if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &netns, &len) == 0 && netns != env->stack->netns)
@@ -64,17 +60,48 @@ int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor)
     if (shs_sys_stat(fd, "", &st) != 0)
         return SHS_REASON_NOT_INET;
     anchor->inode = st.ino;
+    return 0;
+}
+
+int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor)
+{
+    struct tcp_info info;
+    if (get_info(fd, &info) != 0)
+        return SHS_REASON_NOT_INET;
+    if (info.tcpi_state != STATE_ESTABLISHED)
+        return SHS_REASON_NOT_ESTABLISHED;
+    int why = identity(env, fd, anchor);
+    if (why)
+        return why;
     struct sockaddr_storage here = {0}, there = {0};
     socklen_t here_len = sizeof here, there_len = sizeof there;
     if (SHS_SYS(getsockname(fd, (struct sockaddr *)&here, &here_len)) != 0 ||
         SHS_SYS(getpeername(fd, (struct sockaddr *)&there, &there_len)) != 0)
         return SHS_REASON_NOT_ESTABLISHED;
     memset(&anchor->flow, 0, sizeof anchor->flow);
-    if (!take_address(&here, anchor->flow.laddr, &anchor->flow.lport) || !take_address(&there, anchor->flow.raddr, &anchor->flow.rport))
+    if (!shs_take_address(&here, anchor->flow.laddr, &anchor->flow.lport) ||
+        !shs_take_address(&there, anchor->flow.raddr, &anchor->flow.rport))
         return SHS_REASON_NOT_INET;
     /* a v4-mapped IPv6 socket speaks IPv4: it has to meet the AF_INET socket at its other end */
     anchor->flow.family = is_v4(anchor->flow.laddr) ? AF_INET : AF_INET6;
     return 0;
+}
+
+int shs_anchor_datagram(struct shs_env *env, int fd, struct shs_anchor *anchor)
+{
+    int why = identity(env, fd, anchor);
+    struct sockaddr_storage here = {0}, there = {0};
+    socklen_t here_len = sizeof here, there_len = sizeof there;
+    memset(&anchor->flow, 0, sizeof anchor->flow);
+    if (why)
+        return why;
+    if (SHS_SYS(getsockname(fd, (struct sockaddr *)&here, &here_len)) != 0 ||
+        !shs_take_address(&here, anchor->flow.laddr, &anchor->flow.lport))
+        return SHS_REASON_NOT_INET;
+    if (SHS_SYS(getpeername(fd, (struct sockaddr *)&there, &there_len)) == 0)
+        shs_take_address(&there, anchor->flow.raddr, &anchor->flow.rport);
+    anchor->flow.family = (uint16_t)((is_v4(anchor->flow.laddr) ? AF_INET : AF_INET6) + SHS_FAMILY_DATAGRAM);
+    return anchor->flow.lport ? 0 : SHS_REASON_NOT_ESTABLISHED;
 }
 
 /*

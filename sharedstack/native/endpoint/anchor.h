@@ -13,6 +13,11 @@ struct shs_anchor {
 
 /* Fill in the identity of an established TCP connection: 0, or the REASON_* (positive) why it cannot be lifted. */
 int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor);
+/* The same of a UDP socket, which has to be bound (REASON_NOT_ESTABLISHED else). */
+int shs_anchor_datagram(struct shs_env *env, int fd, struct shs_anchor *anchor);
+/* The address and port of an internet socket address; false: of another family. */
+struct sockaddr_storage;
+bool shs_take_address(const struct sockaddr_storage *sa, uint8_t addr[16], uint16_t *port);
 /* Stream bytes that the program gave to the kernel so far (SYN not counted): 0 or -EAGAIN where the counts do not agree. */
 int shs_anchor_sent(int fd, uint64_t *sent);
 /* Stream bytes that were taken from the kernel so far: 0 or -EAGAIN. */

@@ -4,9 +4,11 @@
  * with a new chunk, in its next read call; until then the kernel carries.
  */
 #include "endpoint/admin.h"
-#include "endpoint/end.h"
+#include "endpoint/dgram.h"
 #include "shm/lock.h"
 #include "shm/units.h"
+
+#define RENEW_NS 1000000000ull /* the kernel decides anew who may push to whom */
 
 /* Each pair at the last look, in the helper's own memory. */
 static struct {
@@ -75,11 +77,16 @@ int shs_native_cool(void *stack, void *arena, uint32_t patience)
     uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2, pairs = 0;
     int left = 0;
     shs_store32(&env.arena->cooling, 1);
-    for (uint32_t p = 1; p <= shs_load32(&env.arena->pairs_top) && p <= SHS_N_PAIRS; p++)
-        if (shs_load32(&shs_pair_at(env.arena, p)->state) == SHS_PAIR_LIVE) {
+    shs_links_doubt(&env, 0, RENEW_NS);
+    for (uint32_t p = 1; p <= shs_load32(&env.arena->pairs_top) && p <= SHS_N_PAIRS; p++) {
+        const uint32_t *state = &shs_pair_at(env.arena, p)->state;
+        if (shs_load32(state) == SHS_PAIR_LIVE) {
             left += look(&env, p, patience, me);
-            pairs += shs_load32(&shs_pair_at(env.arena, p)->state) == SHS_PAIR_LIVE;
+            pairs += shs_load32(state) == SHS_PAIR_LIVE;
+        } else if (shs_load32(state) == SHS_PAIR_PARKED) {
+            shs_inbox_sweep(&env, p, me);
         }
+    }
     if (left == 0) {
         shs_store32(&env.arena->cooling, 0);
         shs_fence();

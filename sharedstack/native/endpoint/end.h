@@ -110,11 +110,16 @@ struct shs_take {
 int shs_taker_enter(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, struct shs_take *take);
 /* The native call took n stream bytes (0: none). */
 void shs_taker_leave(struct shs_env *env, const struct shs_who *who, const struct shs_take *take, uint64_t n);
+/* The same, under rlock of a direction that is the end's own; false: the ring holds something. */
+bool shs_taker_enter_locked(struct shs_env *env, struct shs_direction *dir);
+void shs_taker_leave_locked(struct shs_env *env, struct shs_direction *dir, uint64_t n);
 /* Is the bell rung for whatever may come next: nothing is left in the kernel, and all who may send there do it under count? A death is
  * not rung for, or later, by the helper. */
 bool shs_end_rung_for(struct shs_env *env, const struct shs_end *end);
 /* Bytes waiting in the ring of the end, for SIOCINQ. */
 size_t shs_end_pending(struct shs_env *env, const struct shs_who *who, struct shs_end *end);
+/* Under rlock, in a read call: let the writer push from now on, if that may be. `dir`: what the end reads from. */
+void shs_ring_open(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir, struct shs_rx *how);
 /* Nothing is pushed to the reader of this end any more (STICKY), if it is still paired; true if its ring holds something. */
 bool shs_end_seal(struct shs_env *env, const struct shs_who *who, const struct shs_end *end);
 /*

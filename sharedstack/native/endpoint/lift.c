@@ -10,11 +10,12 @@
 
 #include "endpoint/anchor.h"
 #include "endpoint/bell.h"
+#include "endpoint/dgram.h"
 #include "shm/lock.h"
 #include "shm/sys.h"
 #include "shm/units.h"
 
-static bool lock_tables(struct shs_env *env, const struct shs_who *who)
+bool shs_tables_lock(struct shs_env *env, const struct shs_who *who)
 {
     uint32_t *locks[2] = {&env->stack->ctl, &env->arena->lock};
     for (int i = 0; i < 2; i++) {
@@ -40,7 +41,7 @@ static bool lock_tables(struct shs_env *env, const struct shs_who *who)
     return true;
 }
 
-static void unlock_tables(struct shs_env *env)
+void shs_tables_unlock(struct shs_env *env)
 {
     shs_unlock(&env->arena->lock);
     shs_unlock(&env->stack->ctl);
@@ -89,7 +90,7 @@ static void make_pair(struct shs_env *env, uint32_t first, uint32_t second)
 bool shs_pair_again(struct shs_env *env, const struct shs_who *who, uint32_t ep1)
 {
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
-    if (!ep || (shs_load32(&ep->flags) & NEVER_AGAIN) || !shs_load32(&env->stack->pair_ok) || !lock_tables(env, who))
+    if (!ep || (shs_load32(&ep->flags) & NEVER_AGAIN) || !shs_load32(&env->stack->pair_ok) || !shs_tables_lock(env, who))
         return false;
     if (shs_load32(&ep->state) == SHS_EP_LIVE && !ep->pair) {
         struct shs_flow flow;
@@ -103,16 +104,19 @@ bool shs_pair_again(struct shs_env *env, const struct shs_who *who, uint32_t ep1
                 shs_count(env, SHS_CTR_PAIRED_AGAIN, 1);
         }
     }
-    unlock_tables(env);
+    shs_tables_unlock(env);
     return shs_load32(&ep->pair);
 }
 
 void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t ep1)
 {
-    (void)who;
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
     if (!ep || shs_load32(&ep->state) == SHS_EP_FREE)
         return;
+    if (shs_is_datagram(ep)) {
+        shs_dgram_release(env, who, ep1);
+        return;
+    }
     struct shs_pair *pair = shs_pair_at(env->arena, ep->pair);
     if (pair && pair->state == SHS_PAIR_LIVE && ep->side < 2 && pair->endpoint[ep->side] == ep1) {
         /* nobody reads here any more: the other end's writer shall meet the kernel's answer */
@@ -130,7 +134,7 @@ static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, 
     int why = shs_anchor_identify(env, fd, &anchor);
     if (why)
         return -why;
-    if (!lock_tables(env, who))
+    if (!shs_tables_lock(env, who))
         return 0;
     uint32_t ep1 = shs_endpoint_find(env->stack, &anchor.flow, anchor.cookie), stale = 0;
     if (!ep1 && make) {
@@ -158,7 +162,7 @@ static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, 
         __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
         ep->holders++;
     }
-    unlock_tables(env);
+    shs_tables_unlock(env);
     if (!ep1)
         return make ? -SHS_REASON_EXHAUSTED : 0;
     return (int)ep1;
@@ -256,8 +260,9 @@ void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1,
     }
     if (shs_end_of(env, ep1, &end)) {
         bool unread = shs_end_seal(env, who, &end);
-        count_fin(env, who, &end);
-        if (unread) {
+        if (!shs_is_datagram(ep))
+            count_fin(env, who, &end);
+        if (unread && !shs_is_datagram(ep)) {
             /* close(2) with unread data resets the connection (RFC 1122, 4.2.2.13); the kernel cannot see ours */
             struct linger now = {1, 0};
             shs_sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
@@ -265,8 +270,8 @@ void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1,
         }
     }
     shs_store32(&ep->state, SHS_EP_CLOSED);
-    if (lock_tables(env, who)) {
+    if (shs_tables_lock(env, who)) {
         shs_endpoint_free(env, who, ep1);
-        unlock_tables(env);
+        shs_tables_unlock(env);
     }
 }

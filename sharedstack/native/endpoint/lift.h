@@ -18,5 +18,8 @@ bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end);
 /* The last descriptor of this process is closed. `sole`: no other process holds the anchor, so the end goes with it: unread ring bytes
  * turn the close into a reset. To be called before the kernel's close; frees the record where the tables' locks can be had. */
 void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole);
+/* Take `ctl` and the arena's lock, without waiting long; false: busy. */
+bool shs_tables_lock(struct shs_env *env, const struct shs_who *who);
+void shs_tables_unlock(struct shs_env *env);
 /* Under ctl: free the record and its half of the pair. */
 void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t ep1);

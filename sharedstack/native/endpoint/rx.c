@@ -36,8 +36,7 @@ static bool note_take(struct shs_env *env, uint32_t handle, bool enter)
     return false;
 }
 
-/* Under rlock. */
-static void leave(struct shs_env *env, struct shs_direction *dir, uint64_t n)
+void shs_taker_leave_locked(struct shs_env *env, struct shs_direction *dir, uint64_t n)
 {
     if (n)
         shs_add64(&dir->taken, n); /* before the word: whoever pushes afterwards is read with the new count */
@@ -45,8 +44,7 @@ static void leave(struct shs_env *env, struct shs_direction *dir, uint64_t n)
     note_take(env, dir_handle(env, dir), false);
 }
 
-/* Under rlock: false if the ring holds something. */
-static bool enter(struct shs_env *env, struct shs_direction *dir)
+bool shs_taker_enter_locked(struct shs_env *env, struct shs_direction *dir)
 {
     if (SHS_UNLIKELY(!note_take(env, dir_handle(env, dir), true))) {
         /* a taker that nobody could repair: this direction stays with the kernel */
@@ -56,7 +54,7 @@ static bool enter(struct shs_env *env, struct shs_direction *dir)
     uint64_t word = shs_add64(&dir->word, SHS_WORD_TAKER);
     if (shs_word_index(word) == shs_rd_index(shs_load64(&dir->rd)))
         return true;
-    leave(env, dir, 0);
+    shs_taker_leave_locked(env, dir, 0);
     return false;
 }
 
@@ -87,7 +85,7 @@ int shs_taker_enter(struct shs_env *env, const struct shs_who *who, const struct
     if (r < 0)
         return r;
     uint32_t on = shs_load32(&dir->rx_on);
-    r = on != SHS_ON && on != SHS_RECOUNT ? SHS_STALE : enter(env, dir);
+    r = on != SHS_ON && on != SHS_RECOUNT ? SHS_STALE : shs_taker_enter_locked(env, dir);
     if (r == 1)
         *take = (struct shs_take){dir, pair_gen(env, dir)};
     shs_unlock(&dir->rlock);
@@ -102,7 +100,7 @@ void shs_taker_leave(struct shs_env *env, const struct shs_who *who, const struc
     if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR))
         shs_dir_repair_reader(dir);
     if (SHS_LIKELY(pair_gen(env, dir) == take->gen))
-        leave(env, dir, n);
+        shs_taker_leave_locked(env, dir, n);
     if (r >= 0)
         shs_unlock(&dir->rlock);
 }
@@ -183,8 +181,7 @@ static bool first_chunk(struct shs_env *env, const struct shs_who *who, struct s
     return unit >= 0;
 }
 
-/* Under rlock, in a read call: let the writer push from now on. */
-static void open_ring(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir, struct shs_rx *how)
+void shs_ring_open(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir, struct shs_rx *how)
 {
     uint64_t word = shs_load64(&dir->word);
     if (word & SHS_WORD_OPEN) {
@@ -308,7 +305,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             if (shs_peek32(&dir->rcpu) != cpu) /* the writer's cache keeps that line */
                 shs_set32(&dir->rcpu, cpu);
             if (SHS_UNLIKELY(!(shs_peek64(&dir->word) & SHS_WORD_OPEN)))
-                open_ring(env, who, end, dir, how);
+                shs_ring_open(env, who, end, dir, how);
             break;
         }
         if (SHS_UNLIKELY(r == SHS_RING_BROKEN)) {
@@ -360,12 +357,12 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
                 break;
             }
         }
-        if (!enter(env, dir))
+        if (!shs_taker_enter_locked(env, dir))
             continue;
         r = kernel_take(end, cur, ~0ull, flags);
         if (SHS_UNLIKELY(stream_over(r)))
             __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
-        leave(env, dir, r > 0 && !peek ? (uint64_t)r : 0);
+        shs_taker_leave_locked(env, dir, r > 0 && !peek ? (uint64_t)r : 0);
         if (r > 0) {
             shs_set64(&end->ep->rx_kernel, shs_peek64(&end->ep->rx_kernel) + (uint64_t)r);
             shs_count(env, SHS_CTR_RX_KERNEL_BYTES, (uint64_t)r);
@@ -373,7 +370,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
         *how->looked_ns = now;
         /* also after bytes came: a program that reads once for each event never meets EAGAIN, and the records say what comes first */
         if (r == -EAGAIN || r > 0)
-            open_ring(env, who, end, dir, how);
+            shs_ring_open(env, who, end, dir, how);
         break;
     }
     shs_unlock(&dir->rlock);

@@ -11,6 +11,7 @@
  * (shs_activate) begins with the kernel's own counts, and with looking for those who are inside a native call.
  */
 #include "endpoint/admin.h"
+#include "endpoint/dgram.h"
 #include "endpoint/lift.h"
 #include "shm/lock.h"
 #include "shm/units.h"
@@ -31,6 +32,8 @@ static bool may_unpair(struct shs_env *env, const struct shs_pair *pair, uint32_
 {
     for (uint32_t side = 0; side < 2; side++) {
         struct shs_endpoint *ep = end_at(env, pair, pair1, side);
+        if (ep && shs_is_datagram(ep))
+            return false; /* an inbox: parked when its socket goes (inbox.c), never free */
         if (ep && ((shs_load32(&ep->flags) & (SHS_EPF_SHARED | SHS_EPF_PINNED)) || shs_load32(&ep->error)))
             return false;
     }

@@ -9,6 +9,7 @@
 
 #include "endpoint/fds.h"
 #include "intercepts.gen.h"
+#include "preload/dgram.h"
 #include "preload/gate.h"
 #include "preload/send.h"
 #include "shm/sys.h"
@@ -60,6 +61,8 @@ static ssize_t copy_file(struct shs_gate *g, int out, int in, off64_t *offset, s
 ssize_t shs_i_sendfile64(int out, int in, off64_t *offset, size_t count)
 {
     struct shs_gate g = shs_gate_enter(out, SHS_SEND);
+    if (g.dgram)
+        shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
     long r = g.ring ? copy_file(&g, out, in, offset, count) : shs_n_sendfile64(out, in, offset, count);
     shs_gate_leave(&g);
     return r;
@@ -69,6 +72,8 @@ ssize_t shs_i_sendfile(int out, int in, off_t *offset, size_t count)
 {
     struct shs_gate g = shs_gate_enter(out, SHS_SEND);
     off64_t wide = offset ? *offset : 0;
+    if (g.dgram)
+        shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
     long r = g.ring ? copy_file(&g, out, in, offset ? &wide : NULL, count) : shs_n_sendfile(out, in, offset, count);
     if (g.ring && offset)
         *offset = (off_t)wide;
@@ -154,10 +159,14 @@ ssize_t shs_i_splice(int in, off64_t *offin, int out, off64_t *offout, size_t le
         return shs_n_splice(in, offin, out, offout, len, flags);
     struct shs_gate g = shs_gate_enter(in, SHS_RECEIVE);
     bool from = g.ring;
+    if (g.dgram)
+        shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
     shs_gate_leave(&g);
     if (from)
         return is_pipe(out) ? splice_out(in, out, len, flags) : shs_n_splice(in, NULL, out, NULL, len, flags);
     g = shs_gate_enter(out, SHS_SEND);
+    if (g.dgram)
+        shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
     long r = g.ring && is_pipe(in) ? splice_in(&g, in, len, flags) : shs_n_splice(in, NULL, out, NULL, len, flags);
     shs_gate_leave(&g);
     return r;

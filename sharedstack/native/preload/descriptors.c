@@ -9,6 +9,7 @@
 #include "endpoint/fds.h"
 #include "endpoint/lift.h"
 #include "intercepts.gen.h"
+#include "preload/dgram.h"
 #include "preload/epoll.h"
 #include "preload/gate.h"
 #include "preload/own.h"
@@ -42,9 +43,13 @@ int shs_i_socket(int domain, int type, int protocol)
     int fd = shs_n_socket(domain, type, protocol);
     if (fd >= 0) {
         bool tcp = (domain == AF_INET || domain == AF_INET6) && (type & 15) == SOCK_STREAM && (protocol == 0 || protocol == IPPROTO_TCP);
-        now_is(fd, tcp ? SHS_FD_NEW : SHS_FD_KERNEL);
+        bool udp = (domain == AF_INET || domain == AF_INET6) && (type & 15) == SOCK_DGRAM && (protocol == 0 || protocol == IPPROTO_UDP);
+        now_is(fd, tcp ? SHS_FD_NEW : udp ? SHS_FD_TCP : SHS_FD_KERNEL);
+        struct shs_fd *f = udp ? shs_fd_look(fd) : NULL;
+        if (f)
+            f->udp = true;
         forked_meanwhile(fd, forks);
-        if (tcp)
+        if (tcp || udp)
             shs_guard_memory();
     }
     return fd;
@@ -80,10 +85,28 @@ int shs_i_accept4(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
     return accepted(fd, shs_n_accept4(fd, addr, addrlen, flags), forks);
 }
 
+/* A datagram socket receives otherwise from now on, and others with its port may too. */
+static int moved(struct shs_fd *f, int fd, int (*call)(int, const struct sockaddr *, socklen_t), const struct sockaddr *addr, socklen_t len)
+{
+    shs_dgram_moved(f, fd);
+    int r = call(fd, addr, len);
+    if (r == 0)
+        shs_dgram_port_changed(fd);
+    return r;
+}
+
+int shs_i_bind(int fd, const struct sockaddr *addr, socklen_t addrlen)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    return f && f->udp ? moved(f, fd, shs_n_bind, addr, addrlen) : shs_n_bind(fd, addr, addrlen);
+}
+
 int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
 {
-    int r = shs_n_connect(fd, addr, addrlen);
     struct shs_fd *f = shs_fd_look(fd);
+    if (f && f->udp)
+        return moved(f, fd, shs_n_connect, addr, addrlen);
+    int r = shs_n_connect(fd, addr, addrlen);
     if (f && f->state == SHS_FD_NEW && (r == 0 || r == -EINPROGRESS) && addr && addr->sa_family != AF_UNSPEC)
         __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_RELEASE);
     return r;
@@ -97,6 +120,8 @@ int shs_i_shutdown(int fd, int how)
         if (f && (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)) { /* never to be brought under count any more */
             uint32_t flags = (how != SHUT_RD ? SHS_EPF_WRSHUT : 0u) | (how != SHUT_WR ? SHS_EPF_RDSHUT : 0u);
             __atomic_fetch_or(&shs_endpoint_at(shs_proc.env.stack, f->ep1)->flags, flags, __ATOMIC_SEQ_CST);
+            if (f->udp && how != SHUT_WR)
+                shs_ring_close(shs_end_rx(&f->end));
         }
         return shs_n_shutdown(fd, how);
     }
@@ -165,8 +190,16 @@ int shs_fd_copied(int from, int to)
         }
         a->why = a->why ? a->why : a->state == SHS_FD_TCP ? SHS_REASON_FORKED : 0;
         b->why = a->why;
+        b->udp = a->udp;
         b->state = a->state;
         return to;
+    }
+    if (a->udp && a->state == SHS_FD_PAIRED) {
+        shs_dgram_lower(a, SHS_REASON_FORKED);
+        if (!(b->dgram = malloc(sizeof *b->dgram)))
+            return to;
+        *b->dgram = *a->dgram;
+        b->udp = true;
     }
     if (a->state == SHS_FD_REG || a->state == SHS_FD_PAIRED) {
         a->why = SHS_REASON_FORKED; /* what is not activated yet stays so */
@@ -241,6 +274,8 @@ int shs_i_fclose(FILE *stream)
 static void each_right(const struct msghdr *msg, void (*visit)(int))
 {
     struct msghdr copy = *msg; /* CMSG_NXTHDR takes no const */
+    if (!shs_readable(copy.msg_control, copy.msg_controllen))
+        return; /* the kernel refuses it */
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&copy); c; c = CMSG_NXTHDR(&copy, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;

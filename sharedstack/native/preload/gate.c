@@ -4,6 +4,7 @@
 
 #include "endpoint/lift.h"
 #include "preload/attach.h"
+#include "preload/dgram.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
 
@@ -43,6 +44,10 @@ static void register_fd(struct shs_fd *f, int fd)
     const struct shs_who *who = shs_who();
     if (!who)
         return;
+    if (f->udp) {
+        shs_dgram_begin(f, fd);
+        return;
+    }
     int r = shs_register(&shs_proc.env, who, fd);
     if (r < 0) {
         if (-r == SHS_REASON_EXHAUSTED)
@@ -164,7 +169,10 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
     }
     if (SHS_UNLIKELY(state == SHS_FD_REG) && !pair_up(g, fd))
         return;
-    g->ring = counted(g, fd, receive);
+    if (SHS_UNLIKELY(f->udp))
+        g->dgram = true;
+    else
+        g->ring = counted(g, fd, receive);
     if (SHS_UNLIKELY(shs_proc.env.nudge)) {
         shs_proc.env.nudge = false;
         shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);

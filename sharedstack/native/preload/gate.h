@@ -17,6 +17,7 @@ struct shs_gate {
     struct shs_fd *f; /* NULL: the kernel's, nothing to leave */
     const struct shs_who *who;
     bool ring;
+    bool dgram; /* a registered datagram socket */
     uint32_t outer; /* hazard of the call that a signal handler interrupted */
 };
 

@@ -13,7 +13,7 @@
 /* Is the call to be as readv or writev? With an offset, or flags that are not known, the kernel says what is wrong. */
 static bool plain(const struct shs_gate *g, int iovcnt, int64_t offset, int flags)
 {
-    return g->ring && offset == -1 && !(flags & ~KNOWN) && iovcnt >= 0 && iovcnt <= 1024;
+    return (g->ring || g->dgram) && offset == -1 && !(flags & ~KNOWN) && iovcnt >= 0 && iovcnt <= 1024;
 }
 
 static ssize_t read_plainly(int fd, const struct iovec *iov, int iovcnt, int flags)
@@ -79,8 +79,8 @@ int shs_i_vdprintf(int fd, const char *format, va_list args)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
     char *text = NULL;
-    int r = g.ring ? vasprintf(&text, format, args) : shs_n_vdprintf(fd, format, args);
-    r = g.ring ? write_text(fd, text, r) : r;
+    int r = g.ring || g.dgram ? vasprintf(&text, format, args) : shs_n_vdprintf(fd, format, args);
+    r = g.ring || g.dgram ? write_text(fd, text, r) : r;
     shs_gate_leave(&g);
     return r;
 }
@@ -91,8 +91,8 @@ int shs_i___vdprintf_chk(int fd, int check, const char *format, va_list args)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
     char *text = NULL;
-    int r = g.ring ? __vasprintf_chk(&text, check, format, args) : shs_n___vdprintf_chk(fd, check, format, args);
-    r = g.ring ? write_text(fd, text, r) : r;
+    int r = g.ring || g.dgram ? __vasprintf_chk(&text, check, format, args) : shs_n___vdprintf_chk(fd, check, format, args);
+    r = g.ring || g.dgram ? write_text(fd, text, r) : r;
     shs_gate_leave(&g);
     return r;
 }

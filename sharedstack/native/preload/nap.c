@@ -4,6 +4,8 @@
 
 bool shs_may_nap(const struct shs_fd *f, uint64_t deadline)
 {
+    if (f->udp)
+        return false; /* whoever sends a datagram by the kernel rings nobody */
     uint64_t most = shs_proc.env.opt.nap_ms * 1000000;
     return most && (!deadline || deadline > shs_now() + most) && shs_end_rung_for(&shs_proc.env, &f->end);
 }

@@ -10,14 +10,15 @@
 #include <stdarg.h>
 
 #include "intercepts.gen.h"
-#include "preload/gate.h"
+#include "preload/dgram.h"
 #include "ring/ring.h"
+#include "shm/probe.h"
 #include "shm/sys.h"
 
 static bool kernel_only(int level, int name, const void *value, socklen_t len)
 {
     int v = 0;
-    if (value && len >= sizeof v)
+    if (value && len >= sizeof v && shs_readable(value, sizeof v))
         memcpy(&v, value, sizeof v);
     if (level == SOL_SOCKET)
         switch (name) {
@@ -49,6 +50,83 @@ static bool kernel_only(int level, int name, const void *value, socklen_t len)
     return false;
 }
 
+/*
+ * Of a datagram socket: what adds control data to what is received, or changes who receives or what is sent, is the kernel's alone. These
+ * change neither; whatever is not known here stays with the kernel.
+ */
+static bool harmless_to_datagrams(int level, int name)
+{
+    if (level == IPPROTO_IP)
+        switch (name) {
+        case IP_TOS:
+        case IP_TTL:
+        case IP_MINTTL:
+        case IP_FREEBIND:
+        case IP_MTU_DISCOVER:
+        case IP_MULTICAST_IF:
+        case IP_MULTICAST_TTL:
+        case IP_MULTICAST_LOOP:
+        case IP_MULTICAST_ALL:
+        case IP_ADD_MEMBERSHIP:
+        case IP_DROP_MEMBERSHIP:
+        case IP_BIND_ADDRESS_NO_PORT:
+            return true;
+        default:
+            return false;
+        }
+    if (level == IPPROTO_IPV6)
+        switch (name) {
+        case IPV6_V6ONLY:
+        case IPV6_TCLASS:
+        case IPV6_UNICAST_HOPS:
+        case IPV6_MTU_DISCOVER:
+        case IPV6_MULTICAST_IF:
+        case IPV6_MULTICAST_HOPS:
+        case IPV6_MULTICAST_LOOP:
+        case IPV6_JOIN_GROUP:
+        case IPV6_LEAVE_GROUP:
+            return true;
+        default:
+            return false;
+        }
+    if (level != SOL_SOCKET)
+        return false;
+    switch (name) {
+    case SO_REUSEADDR:
+    case SO_REUSEPORT:
+    case SO_RCVBUF:
+    case SO_SNDBUF:
+    case SO_RCVBUFFORCE:
+    case SO_SNDBUFFORCE:
+    case SO_RCVTIMEO_OLD:
+    case SO_RCVTIMEO_NEW:
+    case SO_SNDTIMEO_OLD:
+    case SO_SNDTIMEO_NEW:
+    case SO_BROADCAST:
+    case SO_DONTROUTE:
+    case SO_KEEPALIVE:
+    case SO_LINGER:
+    case SO_PRIORITY:
+    case SO_NO_CHECK:
+    case SO_BUSY_POLL:
+    case SO_INCOMING_CPU:
+    case SO_DEBUG:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool datagrams_by_kernel(int level, int name, const void *value, socklen_t len)
+{
+    int v = 0;
+    if (harmless_to_datagrams(level, name))
+        return false;
+    if (value && len == sizeof v && shs_readable(value, sizeof v)) /* switched off, or set to what it is without being set */
+        memcpy(&v, value, sizeof v);
+    return v != 0 || len != sizeof v;
+}
+
 static void set_flag(struct shs_fd *f, uint32_t flag, bool on)
 {
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
@@ -63,7 +141,10 @@ int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t l
     struct shs_fd *f = shs_fd_look(fd);
     if (f && f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED) {
         bool registered = f->state >= SHS_FD_REG;
-        if (kernel_only(level, name, value, len)) {
+        if (f->udp) {
+            if (datagrams_by_kernel(level, name, value, len))
+                shs_dgram_lower(f, SHS_REASON_OPTION);
+        } else if (kernel_only(level, name, value, len)) {
             f->why = SHS_REASON_OPTION;
             if (registered) {
                 set_flag(f, SHS_EPF_KERNEL_ONLY, true);
@@ -110,6 +191,12 @@ int shs_i_ioctl(int fd, unsigned long request, void *arg)
         return r;
     if (request == FIONBIO)
         set_flag(f, SHS_EPF_NONBLOCK, *(int *)arg != 0);
+    if (request == SIOCINQ && f->udp) {
+        int next = shs_dgram_next_size(f);
+        if (next >= 0)
+            *(int *)arg = next;
+        return r;
+    }
     if (request == SIOCINQ && f->state == SHS_FD_PAIRED && shs_who()) /* FIONREAD */
         *(int *)arg += (int)shs_end_pending(&shs_proc.env, shs_who(), &f->end);
     return r;

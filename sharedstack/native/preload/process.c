@@ -9,6 +9,7 @@
 #include "endpoint/lift.h"
 #include "preload/attach.h"
 #include "preload/boundary.h"
+#include "preload/dgram.h"
 #include "preload/epoll.h"
 #include "preload/nested.h"
 #include "preload/restart.h"
@@ -187,9 +188,13 @@ static void child(void)
     n_late = self->listed && self->ended;
     /* its parent's sets: the parent goes on as before, and looks after its rings; here their members stay with the kernel */
     for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            if (shs_fd_chunk[c][i].state == SHS_FD_EPOLL && shs_fd_chunk[c][i].epoll)
-                shs_set_inherited(shs_fd_chunk[c][i].epoll);
+        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            if (f->state == SHS_FD_EPOLL && f->epoll)
+                shs_set_inherited(f->epoll);
+            if (f->dgram) /* another thread of the parent may have held it */
+                memset(&f->dgram->lock, 0, sizeof f->dgram->lock);
+        }
     mark_shared(); /* what other threads opened after prepare() */
     shs_proc.forks++;
     shs_fd_forked();
@@ -210,6 +215,8 @@ void shs_fd_shared(struct shs_fd *f)
     if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) {
         struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
         __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+        if (f->udp)
+            shs_dgram_lower(f, SHS_REASON_FORKED);
     }
 }
 
@@ -378,8 +385,10 @@ static void clear(struct shs_fd *f)
 {
     struct shs_end end = f->end;
     struct shs_fd fresh = {.end = end};
+    if (f->dgram && shs_proc.threads <= 1) /* another thread may be looking at it still: then it is lost */
+        free(f->dgram);
     __atomic_store_n(&f->state, SHS_FD_UNKNOWN, __ATOMIC_SEQ_CST);
-    if (!f->ep1 && !f->set && !f->known && !f->listed && !f->epoll) { /* a short connection: what was never used is as it was */
+    if (!f->ep1 && !f->set && !f->known && !f->listed && !f->epoll && !f->udp) { /* a short connection: what was never used is as it was */
         f->ops = f->why = 0;
         f->copied = false;
         return;

@@ -17,7 +17,7 @@ enum shs_fd_state {
     SHS_FD_UNKNOWN, /* not looked at yet */
     SHS_FD_KERNEL,  /* nothing to do with us */
     SHS_FD_NEW,     /* an internet stream socket, not connected by a call that we saw */
-    SHS_FD_TCP,     /* connected, not registered yet */
+    SHS_FD_TCP,     /* connected, or a datagram socket; not registered yet */
     SHS_FD_BUSY,    /* being registered by a thread */
     SHS_FD_REG,     /* registered, not paired yet */
     SHS_FD_PAIRED,
@@ -52,6 +52,8 @@ struct shs_fd {
     bool copied;      /* has copies (dup(2)), or is in several sets: whoever waits for one number does not see the other's */
     uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
     struct shs_set *epoll;
+    bool udp; /* a datagram socket: NEW and REG do not occur, PAIRED is recorded */
+    struct shs_dgram *dgram;
 };
 
 struct shs_thread {

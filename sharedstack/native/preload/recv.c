@@ -8,6 +8,7 @@
 
 #include "intercepts.gen.h"
 #include "preload/attach.h"
+#include "preload/dgram.h"
 #include "preload/gate.h"
 #include "preload/nap.h"
 #include "preload/restart.h"
@@ -57,8 +58,7 @@ static uint64_t receive_timeout(struct shs_fd *f)
     return shs_load32(&f->end.ep->flags) & SHS_EPF_RCVTIMEO ? shs_socket_timeout(f->end.fd, SO_RCVTIMEO) : 0;
 }
 
-/* Sleep on the socket and the bell, the ring staying open: 0 (look again), -EBUSY (another thread dozes there) or -errno. */
-static long doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_own *bell, uint64_t deadline)
+long shs_recv_doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_own *bell, uint64_t deadline)
 {
     struct shs_direction *dir = shs_end_rx(&f->end);
     long r = 0;
@@ -147,11 +147,11 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
         bell = shs_bell();
     long r = bell && f->gap.cheap ? shs_nap(f, who, bell) : -EBUSY;
     if (r == -EBUSY && bell)
-        r = doze(f, who, bell, deadline);
+        r = shs_recv_doze(f, who, bell, deadline);
     if (r == -ETIMEDOUT && shs_interrupted(mark, !deadline))
         r = -EINTR; /* at the very end of the nap */
     if (r == -ETIMEDOUT) /* nothing soon: now as those who wait long */
-        r = shs_proc.env.opt.eager ? doze(f, who, bell, deadline) : -EBUSY;
+        r = shs_proc.env.opt.eager ? shs_recv_doze(f, who, bell, deadline) : -EBUSY;
     if (r != -EBUSY) {
         if (r == -EINTR && !deadline && shs_restarts(mark))
             r = 0;
@@ -260,6 +260,8 @@ static long recv_msg(int fd, struct msghdr *msg, int flags)
         }
     } else if (g.ring) {
         r = shs_recv_special(&g, msg, flags);
+    } else if (g.dgram) {
+        r = shs_dgram_recvmsg(&g, fd, msg, flags);
     } else {
         r = shs_n_recvmsg(fd, msg, flags);
     }
@@ -280,7 +282,7 @@ static long recv_flat(int fd, void *buf, size_t len, int flags, struct sockaddr 
         struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
         r = shs_recv_special(&g, &msg, flags);
     } else {
-        r = shs_n_recvfrom(fd, buf, len, flags, addr, addrlen);
+        r = g.dgram ? shs_dgram_recvfrom(&g, fd, buf, len, flags, addr, addrlen) : shs_n_recvfrom(fd, buf, len, flags, addr, addrlen);
         shs_gate_leave(&g);
         return r;
     }
@@ -327,7 +329,11 @@ ssize_t shs_i_read(int fd, void *buf, size_t len)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
     struct iovec iov = {buf, len};
-    long r = SHS_UNLIKELY(g.ring) ? ring_recv(&g, &iov, 1, 0) : shs_n_read(fd, buf, len);
+    long r;
+    if (SHS_UNLIKELY(g.ring))
+        r = ring_recv(&g, &iov, 1, 0);
+    else
+        r = g.dgram && len ? shs_dgram_recvfrom(&g, fd, buf, len, 0, NULL, NULL) : shs_n_read(fd, buf, len);
     shs_gate_leave(&g);
     return r;
 }
@@ -340,7 +346,12 @@ ssize_t shs_i___read_chk(int fd, void *buf, size_t len, size_t room)
 ssize_t shs_i_readv(int fd, const struct iovec *iov, int iovcnt)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
-    long r = SHS_UNLIKELY(g.ring && shs_vector_good(iov, iovcnt)) ? ring_recv(&g, iov, iovcnt, 0) : shs_n_readv(fd, iov, iovcnt);
+    bool ours = (g.ring || g.dgram) && shs_vector_good(iov, iovcnt);
+    long r;
+    if (SHS_UNLIKELY(ours))
+        r = g.ring ? ring_recv(&g, iov, iovcnt, 0) : shs_dgram_readv(&g, fd, iov, iovcnt);
+    else
+        r = shs_n_readv(fd, iov, iovcnt);
     shs_gate_leave(&g);
     return r;
 }
@@ -374,6 +385,10 @@ int shs_i_recvmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags, st
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
     bool ring = g.ring;
+    if (g.dgram) {
+        shs_gate_leave(&g);
+        return shs_dgram_recvmmsg(fd, vec, vlen, flags, timeout);
+    }
     if (!ring) {
         int r = shs_n_recvmmsg(fd, vec, vlen, flags, timeout);
         shs_gate_leave(&g);

@@ -12,6 +12,8 @@ void shs_received_rights(struct msghdr *msg);
 void shs_sending_rights(const struct msghdr *msg);
 /* The socket may from now on be used by another process at once: what is not under count stays with the kernel. */
 void shs_fd_shared(struct shs_fd *f);
+/* Sleep on the socket and the bell, the ring staying open: 0 (look again), -EBUSY (another thread dozes there) or -errno. */
+long shs_recv_doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_own *bell, uint64_t deadline);
 long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags);
 /* Shut the ring: from now on the library cannot see all who wait for the descriptor. */
 void shs_ring_quit(struct shs_fd *f);

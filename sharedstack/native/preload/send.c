@@ -7,7 +7,7 @@
 #include <signal.h>
 
 #include "intercepts.gen.h"
-#include "preload/gate.h"
+#include "preload/dgram.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
@@ -151,7 +151,7 @@ static long send_msg(int fd, const struct msghdr *msg, int flags)
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
     long r;
     if (!g.ring) {
-        r = shs_n_sendmsg(fd, msg, flags);
+        r = g.dgram ? shs_dgram_sendmsg(&g, fd, msg, flags) : shs_n_sendmsg(fd, msg, flags);
     } else if (!shs_message_readable(msg)) {
         r = -EFAULT;
     } else if (msg->msg_controllen || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE))) {
@@ -172,7 +172,12 @@ ssize_t shs_i_write(int fd, const void *buf, size_t len)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
     struct iovec iov = {(void *)(uintptr_t)buf, len};
-    long r = SHS_UNLIKELY(g.ring) ? shs_ring_send(&g, &iov, 1, 0) : shs_n_write(fd, buf, len);
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    long r;
+    if (SHS_UNLIKELY(g.ring))
+        r = shs_ring_send(&g, &iov, 1, 0);
+    else
+        r = g.dgram ? shs_dgram_sendmsg(&g, fd, &msg, 0) : shs_n_write(fd, buf, len);
     shs_gate_leave(&g);
     return r;
 }
@@ -180,7 +185,15 @@ ssize_t shs_i_write(int fd, const void *buf, size_t len)
 ssize_t shs_i_writev(int fd, const struct iovec *iov, int iovcnt)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
-    long r = SHS_UNLIKELY(g.ring && shs_vector_good(iov, iovcnt)) ? shs_ring_send(&g, iov, iovcnt, 0) : shs_n_writev(fd, iov, iovcnt);
+    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)iovcnt};
+    long r;
+    bool ours = (g.ring || g.dgram) && shs_vector_good(iov, iovcnt);
+    if (SHS_UNLIKELY(ours && g.ring))
+        r = shs_ring_send(&g, iov, iovcnt, 0);
+    else if (SHS_UNLIKELY(ours && shs_dgram_room(iov, iovcnt)))
+        r = shs_dgram_sendmsg(&g, fd, &msg, 0);
+    else
+        r = shs_n_writev(fd, iov, iovcnt);
     shs_gate_leave(&g);
     return r;
 }
@@ -201,6 +214,9 @@ ssize_t shs_i_sendto(int fd, const void *buf, size_t len, int flags, const struc
         struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
         shs_gate_leave(&g);
         return send_msg(fd, &msg, flags);
+    } else if (g.dgram && (!addr || addrlen <= sizeof(struct sockaddr_storage))) { /* a longer name sendmsg(2) would cut */
+        struct msghdr msg = {.msg_name = (void *)(uintptr_t)addr, .msg_namelen = addr ? addrlen : 0, .msg_iov = &iov, .msg_iovlen = 1};
+        r = shs_dgram_sendmsg(&g, fd, &msg, flags);
     } else {
         r = shs_n_sendto(fd, buf, len, flags, addr, addrlen);
     }
@@ -218,9 +234,9 @@ ssize_t shs_i_sendmsg(int fd, const struct msghdr *msg, int flags)
 int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
-    bool ring = g.ring;
+    bool ring = g.ring || g.dgram;
     for (unsigned i = 0; !ring && i < vlen; i++)
-        if (vec[i].msg_hdr.msg_controllen)
+        if (shs_readable(&vec[i], sizeof vec[i]) && vec[i].msg_hdr.msg_controllen)
             shs_sending_rights(&vec[i].msg_hdr);
     if (!ring) {
         int r = shs_n_sendmmsg(fd, vec, vlen, flags);
@@ -231,6 +247,8 @@ int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
     unsigned n = 0;
     for (; n < vlen; n++) {
         long r = shs_i_sendmsg(fd, &vec[n].msg_hdr, flags);
+        if (r >= 0 && !shs_writable(&vec[n].msg_len, sizeof vec[n].msg_len))
+            r = -EFAULT;
         if (r < 0)
             return n ? (int)n : (int)r;
         vec[n].msg_len = (unsigned)r;

@@ -19,7 +19,7 @@ static inline bool shs_interrupted(struct shs_signal_mark since, bool restartabl
     return restartable ? now->breaking != since.breaking : now->all != since.all;
 }
 
-/* Called when the first socket of interest is met; before that nothing of the program is looked into. From then on a bad pointer of the program is EFAULT (shm/probe.h), whatever the program does about SIGSEGV and SIGBUS. */
+/* Called when the first TCP or UDP socket is met; before that nothing of the program is looked into. From then on a bad pointer of the program is EFAULT (shm/probe.h), whatever the program does about SIGSEGV and SIGBUS. */
 void shs_guard_memory(void);
 extern bool shs_guarding;
 /* A wait of ours ended with EINTR: would the kernel have gone on with the program's own call? */

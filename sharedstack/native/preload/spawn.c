@@ -18,7 +18,7 @@ static void hand_over(struct shs_fd *f)
     __atomic_fetch_or(&ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
     shs_set32(&ep->why_rx, SHS_REASON_OUTSIDE_HOLDER);
     shs_set32(&ep->why_tx, SHS_REASON_OUTSIDE_HOLDER);
-    if (f->state == SHS_FD_PAIRED)
+    if (f->state == SHS_FD_PAIRED && !f->udp)
         shs_ring_close(f->end.rx);
 }
 

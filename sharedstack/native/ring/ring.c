@@ -101,7 +101,9 @@ static uint64_t writer_chunk(struct shs_direction *dir, uint64_t index)
     return chunk;
 }
 
-long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur)
+/* kind REC_DATA: bytes of a stream, which may be cut; else a datagram, with `tag` in its record. */
+static inline __attribute__((always_inline)) long push(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur,
+                                                       uint32_t kind, uint64_t tag)
 {
     for (;;) {
         uint64_t word = shs_load64(&dir->word), index = shs_word_index(word);
@@ -123,13 +125,13 @@ long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cu
                 return SHS_RING_BROKEN;
             if (used + shs_record_size(len) + 16 > size) {
                 size_t room = size - (size_t)used;
-                if (len <= size / 2 || room < size / 4)
+                if (kind != SHS_REC_DATA || len <= size / 2 || room < size / 4)
                     return SHS_RING_FULL;
                 len = room - 16 - sizeof(struct shs_record);
             }
         }
         struct shs_record *rec = record_at(ring, chunk, index);
-        *rec = (struct shs_record){.len = (uint32_t)len, .kind = SHS_REC_DATA, .ksent = shs_peek64(&dir->ksent)};
+        *rec = (struct shs_record){.len = (uint32_t)len, .kind = kind, .ksent = kind == SHS_REC_DATA ? shs_peek64(&dir->ksent) : tag};
         struct shs_cursor after = *cur;
         if (SHS_UNLIKELY(!copy_ring(ring, size, (index - shs_chunk_base(chunk) + sizeof *rec) & (size - 1), &after, len, false)))
             return -EFAULT;
@@ -138,6 +140,16 @@ long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cu
             return (long)len;
         }
     }
+}
+
+long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur)
+{
+    return push(env, dir, cur, SHS_REC_DATA, 0);
+}
+
+long shs_ring_push_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint32_t kind, uint64_t tag)
+{
+    return push(env, dir, cur, kind, tag);
 }
 
 bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
@@ -261,6 +273,57 @@ long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cu
     if (!peek)
         shs_store64(&dir->rd, shs_rd_pack(index, off));
     return got ? got : SHS_RING_EMPTY;
+}
+
+long shs_ring_pull_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, bool peek, uint32_t me,
+                            struct shs_arrived *arrived)
+{
+    for (;;) {
+        uint64_t index = shs_rd_index(shs_peek64(&dir->rd)), end = shs_peek64(&dir->wr_seen), chunk = shs_peek64(&dir->rchunk);
+        /* the writer's cache line is asked for only when all that was seen of it is read */
+        if (shs_index_diff(end, index) <= 0) {
+            end = shs_word_index(shs_load64(&dir->word));
+            shs_set64(&dir->wr_seen, end);
+        }
+        int64_t ahead = shs_index_diff(end, index);
+        if (ahead == 0)
+            return SHS_RING_EMPTY;
+        if (SHS_UNLIKELY(shs_index_add(index, sizeof(struct shs_record)) == shs_chunk_base(chunk))) {
+            shs_store64(&dir->rd, shs_rd_pack(shs_chunk_base(chunk), 0)); /* a reader died between its two steps to this chunk */
+            continue;
+        }
+        if (SHS_UNLIKELY(far_from_base(chunk, index))) {
+            chunk = rebased(chunk, index);
+            shs_store64(&dir->rchunk, chunk);
+        }
+        uint8_t *ring = shs_chunk_valid(env->arena, chunk) ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
+        if (SHS_UNLIKELY(!ring || ahead < 0 || ahead > (int64_t)MOST_AHEAD || end % SHS_RECORD_ALIGN))
+            return SHS_RING_BROKEN;
+        size_t size = shs_chunk_bytes(chunk), prefix = 0;
+        struct shs_record rec = *record_at(ring, chunk, index);
+        if (SHS_UNLIKELY(rec.kind == SHS_REC_SWITCH)) {
+            if (!follow_switch(env, dir, chunk, rec.ksent, me))
+                return SHS_RING_BROKEN;
+            continue;
+        }
+        if (rec.kind == SHS_REC_DATAGRAM6)
+            prefix = sizeof arrived->addr;
+        if (SHS_UNLIKELY((rec.kind != SHS_REC_DATAGRAM && !prefix) || rec.len > size || rec.len < prefix ||
+                         (int64_t)shs_record_size(rec.len) > ahead))
+            return SHS_RING_BROKEN;
+        size_t at = (index - shs_chunk_base(chunk) + sizeof rec) & (size - 1);
+        struct iovec iov = {arrived->addr, prefix};
+        struct shs_cursor head = {&iov, 1, 0, prefix};
+        copy_ring(ring, size, at, &head, prefix, true);
+        arrived->kind = rec.kind;
+        arrived->tag = rec.ksent;
+        arrived->full = rec.len - prefix;
+        size_t n = arrived->full < cur->left ? arrived->full : cur->left;
+        bool good = copy_ring(ring, size, (at + prefix) & (size - 1), cur, n, true);
+        if (!peek)
+            shs_store64(&dir->rd, shs_rd_pack(shs_index_add(index, shs_record_size(rec.len)), 0));
+        return SHS_LIKELY(good) ? 0 : -EFAULT;
+    }
 }
 
 size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir)

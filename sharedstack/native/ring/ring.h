@@ -39,6 +39,19 @@ bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me);
  * SHS_RING_BEHIND with *need = kernel bytes to take first. `peek`: consume nothing. */
 long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, bool peek, uint32_t me,
                    uint64_t *need);
+/* Push a datagram, whole, as a record of `kind` (REC_DATAGRAM or REC_DATAGRAM6) and `tag`: its length, SHS_RING_* or -EFAULT. */
+long shs_ring_push_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint32_t kind, uint64_t tag);
+/* What the head record of a ring of datagrams says. */
+struct shs_arrived {
+    uint64_t tag;
+    size_t full; /* bytes of the datagram, of which there may have been room for fewer */
+    uint32_t kind;
+    uint8_t addr[16]; /* of REC_DATAGRAM6 */
+};
+/* Pull the datagram at the head, as much of it as there is room for: 0, -EFAULT (a bad pointer in cur; it is consumed all the same) or
+ * SHS_RING_*. `peek`: it stays. */
+long shs_ring_pull_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, bool peek, uint32_t me,
+                            struct shs_arrived *arrived);
 /* Bytes waiting in the ring, for SIOCINQ. Under rlock. */
 size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir);
 

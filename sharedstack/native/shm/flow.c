@@ -1,5 +1,7 @@
 #include "shm/flow.h"
 
+#include "shm/link.h"
+
 static uint32_t fnv(uint32_t h, const void *data, size_t len)
 {
     const uint8_t *p = data;
@@ -158,4 +160,5 @@ void shs_stack_rebuild(struct shs_stack *stack)
     }
     stack->endpoints_used = used;
     stack->endpoint_hint = 0;
+    shs_links_rebuild(stack);
 }

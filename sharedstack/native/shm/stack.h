@@ -43,6 +43,18 @@ static inline struct shs_endpoint *shs_endpoint_at(struct shs_stack *stack, uint
     return (struct shs_endpoint *)((uint8_t *)stack + SHS_STACK_ENDPOINTS) + (ep1 - 1);
 }
 
+static inline uint32_t *shs_link_bucket_at(struct shs_stack *stack, uint16_t port)
+{
+    return (uint32_t *)((uint8_t *)stack + SHS_STACK_LINK_BUCKETS) + port % SHS_N_LINK_BUCKETS;
+}
+
+static inline struct shs_link *shs_link_at(struct shs_stack *stack, uint32_t link1)
+{
+    if (SHS_UNLIKELY(link1 - 1 >= SHS_N_LINKS))
+        return NULL;
+    return (struct shs_link *)((uint8_t *)stack + SHS_STACK_LINKS) + (link1 - 1);
+}
+
 static inline struct shs_pair *shs_pair_at(struct shs_arena *arena, uint32_t pair1)
 {
     if (SHS_UNLIKELY(pair1 - 1 >= SHS_N_PAIRS))

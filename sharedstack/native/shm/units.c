@@ -145,7 +145,7 @@ void shs_arena_rebuild(struct shs_arena *arena)
         struct shs_pair *pair = shs_pair_at(arena, p);
         if (shs_load32(&pair->state) == SHS_PAIR_FREE)
             continue;
-        pairs++;
+        pairs += shs_load32(&pair->state) == SHS_PAIR_LIVE; /* a parked one may still have a chunk */
         for (int d = 0; d < 2; d++) {
             uint64_t chunks[2] = {shs_load64(&pair->dir[d].rchunk), shs_load64(&pair->dir[d].wchunk)};
             for (int c = 0; c < 2; c++) {

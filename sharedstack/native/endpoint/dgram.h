@@ -1,0 +1,89 @@
+/*
+ * Purpose: datagram sockets on the local path (docs/internals/datagrams.md): a receiver's ring, which many senders share, and the links
+ * that allow them to push to it. The kernel's socket stays open to everybody beside it.
+ * Who may call: a thread of a participant that holds the descriptor; each function takes the locks that it needs. None waits for a
+ * sender or receiver that was stopped: what cannot be done at once is left to the kernel.
+ * When the caller dies inside: wlock and rlock guard nothing but the ring, which repairs itself; permissions are one word each.
+ */
+#pragma once
+#include <netinet/in.h>
+
+#include "endpoint/end.h"
+#include "shm/link.h"
+
+/* A socket address of the internet families. */
+union shs_name {
+    struct sockaddr sa;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    struct sockaddr_storage any;
+};
+
+/* One receive: where to, and what came. */
+struct shs_dgram_io {
+    const struct iovec *iov;
+    size_t count;
+    int flags;         /* MSG_PEEK */
+    int domain;        /* of the socket: AF_INET or AF_INET6 */
+    bool orig_dst;     /* the socket is told to say which destination address a datagram had */
+    bool kernel_first; /* a datagram was peeked at in the kernel's queue: it is the next one */
+    bool by_ring;      /* how this one came */
+    long full;         /* bytes of the datagram */
+    union shs_name name;
+    socklen_t name_len;
+};
+
+/* What a sender knows of a link, and under which word it is true. */
+struct shs_way {
+    struct shs_endpoint *ep; /* the sender's */
+    struct shs_link *link;
+    struct shs_pair *pair;
+    uint64_t word;
+    uint32_t pair_gen;
+};
+
+static inline bool shs_is_datagram(const struct shs_endpoint *ep)
+{
+    return ep->family & SHS_FAMILY_DATAGRAM;
+}
+
+static inline bool shs_any_address(const uint8_t addr[16])
+{
+    static const uint8_t zero[16], v4[16] = {[10] = 0xff, [11] = 0xff};
+    return !memcmp(addr, zero, 16) || !memcmp(addr, v4, 16);
+}
+
+/* The pair whose dir[0] this is. */
+static inline struct shs_pair *shs_inbox_of(struct shs_direction *dir)
+{
+    return (struct shs_pair *)((uint8_t *)dir - offsetof(struct shs_pair, dir));
+}
+
+/* Take a lock without waiting for long: as shs_lock_try. */
+int shs_dgram_try_lock(struct shs_env *env, uint32_t *word, uint32_t me);
+/* Record a bound UDP socket, with a ring to receive by: endpoint plus one; 0 to try again later; or -REASON_*. */
+int shs_dgram_register(struct shs_env *env, const struct shs_who *who, int fd);
+/* Under ctl and the arena's lock: free the record, its ring and its links. */
+void shs_dgram_release(struct shs_env *env, const struct shs_who *who, uint32_t ep1);
+/* The helper's look at a parked inbox: somebody was inside when it was given up, and it kept its memory. */
+void shs_inbox_sweep(struct shs_env *env, uint32_t pair1, uint32_t me);
+/* Bring the receiving side under the library's eyes, as shs_activate does: 0 or -EAGAIN. */
+int shs_dgram_activate(struct shs_env *env, const struct shs_who *who, struct shs_end *end, shs_in_flight_fn *in_flight);
+
+/* Receive one datagram without waiting: 0, -EAGAIN (the ring is open if it may be), SHS_STALE (the record has gone) or -errno. */
+long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, uint32_t ep1, struct shs_dgram_io *io,
+                    struct shs_rx *how);
+/* Push one datagram: its length, or SHS_RING_* or -EFAULT, and then the kernel has to carry or refuse it. */
+long shs_dgram_push(struct shs_env *env, const struct shs_who *who, const struct shs_way *way, const struct iovec *iov, size_t count,
+                    size_t len, bool wait);
+
+/* Endpoint ep1 asks to push to `to`, a socket address: link plus one; 0: not now; -REASON_*: never. */
+int shs_link_want(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int domain, const struct shs_where *to);
+/* The kernel delivered a datagram from `from` to endpoint ep1, which was sent to `to` (NULL: not known): links that wait for it are allowed. */
+bool shs_link_meet(struct shs_env *env, const struct shs_who *who, uint32_t ep1, const struct shs_where *from, const struct shs_where *to);
+/* What a sender may do now by the link: fills in `way`; false: it has to go by the kernel. */
+bool shs_link_way(struct shs_env *env, uint32_t ep1, uint32_t link1, struct shs_way *way);
+/* Sockets with this local port may receive otherwise than before: the kernel decides anew. port 0: links older than `age_ns`. */
+void shs_links_doubt(struct shs_env *env, uint16_t port, uint64_t age_ns);
+/* The destination that a control message of `msg` names; false: none. */
+bool shs_original_destination(struct msghdr *msg, struct shs_where *to);

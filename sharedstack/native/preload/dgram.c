@@ -1,0 +1,127 @@
+/*
+ * A datagram socket of this process: recorded after lift_after calls, left to the kernel for good where an option or another holder asks
+ * for it, forgotten when it is bound or connected anew.
+ */
+#include "common.h"
+
+#include <stdlib.h>
+
+#include "endpoint/anchor.h"
+#include "endpoint/lift.h"
+#include "intercepts.gen.h"
+#include "preload/dgram.h"
+#include "preload/restart.h"
+#include "shm/lock.h"
+#include "shm/sys.h"
+
+/* An entry's own memory is kept while the descriptor lives: another thread may look at it. */
+static struct shs_dgram *memory_of(struct shs_fd *f)
+{
+    if (!f->dgram)
+        f->dgram = calloc(1, sizeof *f->dgram);
+    else
+        memset(f->dgram, 0, sizeof *f->dgram);
+    return f->dgram;
+}
+
+void shs_dgram_begin(struct shs_fd *f, int fd)
+{
+    const struct shs_who *who = shs_who();
+    struct shs_end end;
+    int domain = 0;
+    socklen_t len = sizeof domain;
+    if (!who || shs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) != 0 || !memory_of(f))
+        return;
+    int r = shs_dgram_register(&shs_proc.env, who, fd);
+    if (r <= 0) {
+        f->ops = 0;
+        if (r < 0 && -r != SHS_REASON_EXHAUSTED)
+            f->why = (uint32_t)-r;
+        if (r < 0)
+            shs_log("not lifted", fd, (uint32_t)-r);
+        return;
+    }
+    if (!shs_end_of(&shs_proc.env, (uint32_t)r, &end))
+        return;
+    f->ep1 = (uint32_t)r;
+    shs_ep_refs(f->ep1, 1);
+    end.fd = fd;
+    f->end = end;
+    f->dgram->domain = domain;
+    f->dgram->any_address = shs_any_address(end.ep->laddr);
+    uint32_t flags = 0;
+    struct timeval tv = {0};
+    len = sizeof tv;
+    if (shs_sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK)
+        flags |= SHS_EPF_NONBLOCK;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, &len) == 0 && (tv.tv_sec || tv.tv_usec))
+        flags |= SHS_EPF_RCVTIMEO;
+    __atomic_fetch_or(&end.ep->flags, flags, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&f->state, SHS_FD_PAIRED, __ATOMIC_RELEASE);
+}
+
+void shs_dgram_lower(struct shs_fd *f, uint32_t why)
+{
+    if (!f->why)
+        f->why = why;
+    if (f->state != SHS_FD_PAIRED)
+        return;
+    __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    shs_set32(&f->end.ep->why_rx, why);
+    shs_set32(&f->end.ep->why_tx, why);
+    shs_ring_close(shs_end_rx(&f->end));
+}
+
+bool shs_dgram_leave(struct shs_fd *f, int fd)
+{
+    const struct shs_who *who = shs_who();
+    if (f->state != SHS_FD_PAIRED || !who || shs_end_waiting(&f->end) || shs_in_flight(fd, -1))
+        return false;
+    if (!shs_tables_lock(&shs_proc.env, who))
+        return false;
+    __atomic_store_n(&f->state, SHS_FD_BUSY, __ATOMIC_SEQ_CST);
+    if (shs_ep_refs(f->ep1, -1) == 0)
+        shs_endpoint_free(&shs_proc.env, who, f->ep1);
+    shs_tables_unlock(&shs_proc.env);
+    f->ops = f->ep1 = 0;
+    f->looked_ns = 0;
+    __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_SEQ_CST);
+    return true;
+}
+
+void shs_dgram_moved(struct shs_fd *f, int fd)
+{
+    if (f->state != SHS_FD_PAIRED)
+        return;
+    const struct shs_who *who = shs_who();
+    if (who)
+        shs_end_seal(&shs_proc.env, who, &f->end);
+    else
+        shs_dgram_lower(f, SHS_REASON_EXHAUSTED);
+    f->dgram->leaving = true;
+    shs_dgram_leave(f, fd);
+}
+
+void shs_dgram_port_changed(int fd)
+{
+    union shs_name name;
+    socklen_t len = sizeof name;
+    struct shs_where here = {.port = 0};
+    if (shs_proc.attach != SHS_ATTACHED || !shs_load32(&shs_proc.env.stack->links_used))
+        return;
+    if (SHS_SYS(getsockname(fd, &name.sa, &len)) == 0 && shs_take_address(&name.any, here.addr, &here.port) && here.port)
+        shs_links_doubt(&shs_proc.env, here.port, 0);
+}
+
+int shs_dgram_next_size(struct shs_fd *f)
+{
+    const struct shs_who *who = shs_who();
+    struct shs_arrived arrived;
+    struct shs_cursor cur;
+    if (!who || f->dgram->peeked || shs_lock(&shs_proc.env, &f->end.rx->rlock, who->lock_word) < 0)
+        return -1;
+    shs_cursor_init(&cur, NULL, 0);
+    long r = shs_ring_pull_datagram(&shs_proc.env, f->end.rx, &cur, true, who->lock_word, &arrived);
+    shs_unlock(&f->end.rx->rlock);
+    return r == 0 ? (int)arrived.full : -1;
+}

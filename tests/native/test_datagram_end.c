@@ -1,0 +1,355 @@
+/*
+ * Links and inboxes with real sockets: who is allowed to push, and when; that the kernel's datagrams come before those pushed later; what
+ * becomes of a permission when either end goes, a port changes, or a sender dies inside.
+ */
+#include "endpoint/admin.h"
+#include "endpoint/dgram.h"
+#include "world.h"
+
+static struct world w;
+static struct shs_env env;
+static struct shs_who who;
+static uint64_t looked;
+
+struct sock {
+    int fd;
+    uint32_t ep1;
+    struct shs_end end;
+    struct shs_where at;
+};
+
+static bool nobody(int fd, int receive)
+{
+    return fd < 0 && receive;
+}
+
+static struct sock make(const char *address)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(strcmp(address, "any") ? INADDR_LOOPBACK : INADDR_ANY)};
+    socklen_t len = sizeof in;
+    struct sock s = {.fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+    CHECK(bind(s.fd, (struct sockaddr *)&in, len), ==, 0);
+    int r = shs_dgram_register(&env, &who, s.fd);
+    CHECK(r, >, 0);
+    s.ep1 = (uint32_t)r;
+    CHECK(shs_end_of(&env, s.ep1, &s.end), ==, true);
+    s.end.fd = s.fd;
+    CHECK(getsockname(s.fd, (struct sockaddr *)&in, &len), ==, 0);
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    s.at.addr[10] = s.at.addr[11] = 0xff;
+    memcpy(s.at.addr + 12, &in.sin_addr, 4);
+    s.at.port = ntohs(in.sin_port);
+    CHECK(shs_dgram_activate(&env, &who, &s.end, nobody), ==, 0);
+    return s;
+}
+
+static void drop(struct sock *s)
+{
+    CHECK(shs_tables_lock(&env, &who), ==, true);
+    shs_endpoint_free(&env, &who, s->ep1);
+    shs_tables_unlock(&env);
+    close(s->fd);
+}
+
+static void by_kernel(struct sock *from, struct sock *to, char what)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(to->at.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    CHECK(sendto(from->fd, &what, 1, 0, (struct sockaddr *)&in, sizeof in), ==, 1);
+}
+
+static long by_ring(struct sock *from, uint32_t link1, char what)
+{
+    struct iovec iov = {&what, 1};
+    struct shs_way way;
+    if (!shs_link_way(&env, from->ep1, link1, &way))
+        return SHS_RING_SHUT;
+    return shs_dgram_push(&env, &who, &way, &iov, 1, 1, false);
+}
+
+/* One receive; 0: nothing there. */
+static char take(struct sock *s, bool orig_dst)
+{
+    char what = 0;
+    struct iovec iov = {&what, 1};
+    struct shs_dgram_io io = {.iov = &iov, .count = 1, .domain = AF_INET, .orig_dst = orig_dst};
+    struct shs_rx how = {.looked_ns = &looked, .must_look = true};
+    long r = shs_dgram_recv(&env, &who, &s->end, s->ep1, &io, &how);
+    CHECK(r == 0 || r == -EAGAIN, ==, true);
+    return r == 0 ? what : 0;
+}
+
+static uint32_t want(struct sock *from, struct sock *to)
+{
+    int link1 = shs_link_want(&env, &who, from->ep1, AF_INET, &to->at);
+    CHECK(link1, >, 0);
+    CHECK(shs_link_want(&env, &who, from->ep1, AF_INET, &to->at), ==, link1); /* found again */
+    return (uint32_t)link1;
+}
+
+/* One old enough to be allowed. */
+static uint32_t allowed(struct sock *from, struct sock *to)
+{
+    uint32_t link1 = want(from, to);
+    CHECK(take(to, false), ==, 0);
+    by_kernel(from, to, 'a');
+    CHECK(take(to, false), ==, 'a');
+    CHECK(take(to, false), ==, 0);
+    CHECK(by_ring(from, link1, 'b'), ==, 1);
+    CHECK(take(to, false), ==, 'b');
+    return link1;
+}
+
+static void permission(void)
+{
+    struct sock a = make("one"), b = make("one"), c = make("one");
+    struct shs_pair *inbox = shs_inbox_of(b.end.rx);
+    by_kernel(&a, &b, '1');
+    uint32_t link1 = want(&a, &b);
+    CHECK(take(&b, false), ==, '1'); /* from before it was wanted: it proves nothing */
+    CHECK(by_ring(&a, link1, 'x'), ==, SHS_RING_SHUT);
+    CHECK(take(&b, false), ==, 0);
+    by_kernel(&c, &b, '2'); /* another sender's */
+    CHECK(take(&b, false), ==, '2');
+    CHECK(by_ring(&a, link1, 'x'), ==, SHS_RING_SHUT);
+    by_kernel(&a, &b, '3');
+    uint64_t seen = inbox->looks;
+    CHECK(take(&b, false), ==, '3');
+    CHECK(inbox->empty, >, seen); /* nothing was left: it may push */
+    CHECK(by_ring(&a, link1, '4'), ==, 1);
+    CHECK(by_ring(&a, link1, '5'), ==, 1);
+    by_kernel(&a, &b, '6');
+    seen = inbox->looks;
+    CHECK(take(&b, false), ==, '4');
+    CHECK(take(&b, false), ==, '5');
+    CHECK(inbox->empty, <=, seen); /* not before the kernel's queue was looked at */
+    CHECK(take(&b, false), ==, '6');
+    CHECK(take(&b, false), ==, 0);
+    CHECK(inbox->empty, >, seen);
+    shs_links_doubt(&env, b.at.port, 0);
+    CHECK(by_ring(&a, link1, '7'), ==, SHS_RING_SHUT);
+    by_kernel(&a, &b, '8');
+    CHECK(take(&b, false), ==, '8');
+    CHECK(take(&b, false), ==, 0);
+    by_kernel(&a, &b, '9');
+    CHECK(take(&b, false), ==, '9');
+    CHECK(by_ring(&a, link1, 'y'), ==, 1);
+    drop(&a);
+    CHECK(w.stack->links_used, ==, 0);
+    CHECK(take(&b, false), ==, 'y'); /* what was pushed outlives its sender */
+    drop(&b);
+    drop(&c);
+}
+
+/* Bound to all addresses: only where the kernel says to which one a datagram was sent. */
+static void any_address(void)
+{
+    struct sock a = make("one"), b = make("any");
+    uint32_t link1 = want(&a, &b);
+    int on = 1;
+    for (int i = 0; i < 3; i++) {
+        CHECK(take(&b, false), ==, 0);
+        by_kernel(&a, &b, '1');
+        CHECK(take(&b, false), ==, '1');
+        CHECK(by_ring(&a, link1, 'x'), ==, SHS_RING_SHUT);
+    }
+    CHECK(setsockopt(b.fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &on, sizeof on), ==, 0);
+    by_kernel(&a, &b, '2');
+    CHECK(take(&b, true), ==, '2');
+    CHECK(by_ring(&a, link1, '3'), ==, 1);
+    CHECK(take(&b, true), ==, '3');
+    drop(&b);
+    CHECK(by_ring(&a, link1, 'x'), ==, SHS_RING_SHUT);
+    drop(&a);
+}
+
+/* An inbox that is given up while a sender holds its lock, and used again. */
+static void parked(void)
+{
+    struct sock a = make("one"), b = make("one");
+    uint32_t link1 = allowed(&a, &b), pair1 = b.end.ep->pair;
+    struct shs_pair *inbox = shs_inbox_of(b.end.rx);
+    struct shs_way old;
+    CHECK(shs_link_way(&env, a.ep1, link1, &old), ==, true);
+    struct shs_env other;
+    world_join(&w, &other);
+    CHECK(shs_lock_try(&other, &inbox->dir[0].wlock, world_who(&other, 3).lock_word), ==, SHS_LOCKED);
+    CHECK(by_ring(&a, link1, 'x'), ==, SHS_RING_SHUT); /* held: by the kernel, without waiting */
+    drop(&b);
+    CHECK(inbox->state, ==, SHS_PAIR_PARKED);
+    CHECK(w.arena->units_used, >, 0);
+    world_check_arena(&w);
+    struct sock c = make("one");
+    CHECK(c.end.ep->pair, !=, pair1);
+    shs_native_cool(w.stack, w.arena, 1);
+    CHECK(w.arena->units_used, >, 0);
+    world_leave(&other); /* it dies with the lock */
+    shs_native_cool(w.stack, w.arena, 1);
+    CHECK(w.arena->units_used, ==, 0);
+    world_check_arena(&w);
+    struct sock d = make("one");
+    CHECK(d.end.ep->pair, ==, pair1);
+    CHECK(w.arena->units_used, ==, 0);
+    struct iovec iov = {"x", 1};
+    CHECK(shs_dgram_push(&env, &who, &old, &iov, 1, 1, false), ==, SHS_RING_SHUT); /* a late sender finds another generation */
+    allowed(&a, &d);
+    drop(&a);
+    drop(&c);
+    drop(&d);
+}
+
+static void dead_inside(void)
+{
+    struct sock a = make("one"), b = make("one");
+    uint32_t link1 = allowed(&a, &b);
+    struct shs_env other;
+    world_join(&w, &other);
+    CHECK(shs_lock_try(&other, &b.end.rx->wlock, world_who(&other, 3).lock_word), ==, SHS_LOCKED);
+    world_leave(&other);
+    CHECK(by_ring(&a, link1, '1'), ==, 1);
+    CHECK(take(&b, false), ==, '1');
+    drop(&b);
+    drop(&a);
+}
+
+/* Two senders of one source address: nobody can tell whose datagrams come. */
+static void two_of_a_kind(void)
+{
+    struct sock a = make("one"), b = make("one"), twin = make("one");
+    twin.end.ep->lport = a.end.ep->lport; /* as SO_REUSEPORT would have it */
+    uint32_t link1 = want(&a, &b), other = want(&twin, &b);
+    for (int i = 0; i < 3; i++) {
+        CHECK(take(&b, false), ==, 0);
+        by_kernel(&a, &b, '1');
+        CHECK(take(&b, false), ==, '1');
+    }
+    CHECK(by_ring(&a, link1, 'x'), ==, SHS_RING_SHUT);
+    CHECK(by_ring(&twin, other, 'x'), ==, SHS_RING_SHUT);
+    drop(&b);
+    drop(&a);
+    CHECK(shs_tables_lock(&env, &who), ==, true);
+    shs_stack_rebuild(w.stack); /* its bucket is another one now */
+    shs_tables_unlock(&env);
+    drop(&twin);
+}
+
+/* A pair that a connection had before: its indices go on, at the very end of their range here. */
+static void after_a_connection(void)
+{
+    uint64_t index = SHS_INDEX_MASK + 1 - 4096;
+    CHECK(shs_tables_lock(&env, &who), ==, true);
+    uint32_t pair1 = shs_pair_take(w.arena);
+    struct shs_pair *pair = shs_pair_at(w.arena, pair1);
+    shs_store64(&pair->dir[0].word, index);
+    shs_store32(&pair->state, SHS_PAIR_LIVE);
+    shs_pair_drop(w.arena, pair1);
+    shs_tables_unlock(&env);
+    struct sock a = make("one"), b = make("one");
+    CHECK(a.end.ep->pair, ==, pair1);
+    CHECK(shs_rd_index(pair->dir[0].rd), ==, index);
+    uint32_t link1 = allowed(&b, &a);
+    for (int i = 0; i < 300; i++) { /* beyond the end */
+        CHECK(by_ring(&b, link1, (char)('a' + i % 26)), ==, 1);
+        CHECK(take(&a, false), ==, 'a' + i % 26);
+    }
+    drop(&a);
+    drop(&b);
+}
+
+/* An idle inbox gives its memory back, and stays its socket's. */
+static void idle(void)
+{
+    struct sock a = make("one"), b = make("one");
+    uint32_t link1 = allowed(&a, &b), pair1 = b.end.ep->pair;
+    int left = 1;
+    for (int i = 0; i < 6; i++)
+        left = shs_native_cool(w.stack, w.arena, 1);
+    CHECK(left, ==, 0);
+    CHECK(w.arena->units_used, ==, 0);
+    CHECK(b.end.ep->pair, ==, pair1);
+    CHECK(shs_inbox_of(b.end.rx)->state, ==, SHS_PAIR_LIVE);
+    CHECK(by_ring(&a, link1, 'x'), ==, SHS_RING_SHUT);
+    by_kernel(&a, &b, '1');
+    CHECK(take(&b, false), ==, '1');
+    CHECK(take(&b, false), ==, 0);
+    CHECK(by_ring(&a, link1, '2'), ==, 1);
+    CHECK(take(&b, false), ==, '2');
+    drop(&a);
+    drop(&b);
+}
+
+/* A thread that was in a receive when another one closed the socket: the inbox has become another socket's. */
+static void late_receiver(void)
+{
+    struct sock a = make("one"), b = make("one"), late = b;
+    struct shs_take none;
+    drop(&b);
+    struct sock c = make("one");
+    CHECK(c.end.rx == late.end.rx, ==, true);
+    uint32_t link1 = allowed(&a, &c);
+    CHECK(by_ring(&a, link1, 'x'), ==, 1);
+    char what;
+    struct iovec iov = {&what, 1};
+    struct shs_dgram_io io = {.iov = &iov, .count = 1, .domain = AF_INET};
+    struct shs_rx how = {.looked_ns = &looked, .must_look = true};
+    CHECK(shs_dgram_recv(&env, &who, &late.end, late.ep1, &io, &how), ==, SHS_STALE);
+    CHECK(shs_taker_enter(&env, &who, &late.end, &none), ==, SHS_STALE);
+    CHECK(shs_dgram_activate(&env, &who, &late.end, nobody), ==, -EAGAIN);
+    CHECK(shs_end_waiting(&late.end), ==, false);
+    CHECK(take(&c, false), ==, 'x');
+    drop(&c);
+    drop(&a);
+}
+
+/* A participant dies asleep in the kernel; its inbox is parked before it is buried, and used again afterwards. */
+static void dead_taker(void)
+{
+    struct sock b = make("one");
+    struct shs_direction *dir = b.end.rx;
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct shs_env other;
+        struct shs_take take;
+        check_child(20);
+        world_join(&w, &other);
+        struct shs_who me = world_who(&other, 1);
+        CHECK(shs_taker_enter(&other, &me, &b.end, &take), ==, 1);
+        _exit((int)other.slot1);
+    }
+    CHECK(waitpid(pid, &status, 0), ==, pid);
+    drop(&b);
+    struct sock c = make("one");
+    CHECK(c.end.rx != dir, ==, true); /* nobody knows how long the taker is going to count */
+    CHECK(shs_native_reap(w.stack, w.arena, (uint32_t)WEXITSTATUS(status) - 1), ==, 0);
+    CHECK(shs_word_takers(shs_load64(&dir->word)), ==, 0);
+    struct sock d = make("one");
+    CHECK(d.end.rx == dir, ==, true);
+    drop(&d);
+    drop(&c);
+}
+
+int main(int argc, char **argv)
+{
+    check_begin(argc, argv, 30);
+    world_make(&w, SHS_N_UNITS);
+    world_join(&w, &env);
+    who = world_who(&env, 1);
+    w.stack->helper = env.slot1;
+    after_a_connection();
+    permission();
+    any_address();
+    parked();
+    dead_inside();
+    two_of_a_kind();
+    idle();
+    late_receiver();
+    dead_taker();
+    CHECK(w.stack->endpoints_used, ==, 0);
+    CHECK(w.stack->links_used, ==, 0);
+    CHECK(w.arena->pairs_used, ==, 0);
+    CHECK(w.arena->units_used, ==, 0);
+    world_check_arena(&w);
+    world_leave(&env);
+    world_drop(&w);
+    return 0;
+}
