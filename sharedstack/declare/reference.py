@@ -14,6 +14,7 @@ from pathlib import Path
 from . import layout
 from .counters import COUNTERS
 from .intercepts import INTERCEPTS, SPECIAL, Intercept
+from .kernel_options import CALL_FLAGS, IPPROTO_TCP, KERNEL_OPTIONS
 from .locks import LOCKS
 from .messages import ERROR_CODES, MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
 from .model import Line, Placed, Struct
@@ -33,6 +34,8 @@ AREAS: dict[str, str] = {
     "signal": "handlers run through one of the library's, so that its waits know of interruptions; the program is told of its own",
     "epoll": "the kernel's set is the set; members with open rings are reported beside it",
 }
+
+_WHEN = {"ALWAYS": "always", "NONZERO": "unless 0", "ABOVE_ONE": "above 1", "NOT_NEGATIVE": "unless negative"}
 
 # Functions of which there is more to say than of their area.
 DOES: dict[str, str] = {
@@ -57,8 +60,7 @@ DOES: dict[str, str] = {
     "dup3": "as close, then dup",
     "fdopen": "the connection stays with the kernel from then on: stdio reads and writes inside libc",
     "fclose": "as close",
-    "setsockopt": "options that only the kernel can honour lower the connection for good: SO_RCVLOWAT above 1, filters, time stamps,"
-    " SO_PEEK_OFF, SO_ZEROCOPY, SO_OOBINLINE, SO_MARK, TCP_ULP, TCP_REPAIR, TCP_MD5SIG, TCP_INQ",
+    "setsockopt": "options that only the kernel can honour lower the connection for good: see [reasons](reasons.md#options)",
     "fcntl": "O_NONBLOCK is noted; F_DUPFD and F_DUPFD_CLOEXEC as dup",
     "fcntl64": "as fcntl",
     "ioctl": "FIONBIO is noted; to FIONREAD (SIOCINQ) the bytes in the ring are added",
@@ -171,11 +173,17 @@ def counters() -> str:
 def reasons() -> str:
     """The page of reasons."""
     rows = [(str(i), f"`{r.name}`", r.text, r.advice) for i, r in enumerate(REASONS)]
+    levels = {IPPROTO_TCP: "IPPROTO_TCP"}
+    option_rows = [(levels.get(o.level, "SOL_SOCKET"), f"`{o.name}`", str(o.number), _WHEN[o.when]) for o in KERNEL_OPTIONS]
     return (
         HEAD + "# Reasons\n\nWhy a direction of a connection is on the kernel's path. Each end notes its own reason for what it sends and"
         " for what it"
         " receives (`why_tx`, `why_rx` of the endpoint); `sharedstack inspect --why` shows them, and finds out from outside what a socket"
-        " without a record has to say.\n\n" + table(("code", "name", "meaning", "what to do"), rows)
+        " without a record has to say.\n\n"
+        + table(("code", "name", "meaning", "what to do"), rows)
+        + "\n## Options\n\nThe options of the reason `option`, which `inspect --why` names (`opt_level`, `opt_name` of the endpoint). They"
+        f" reach the kernel as always; the connection stays with it from then on. Flags of a call do the same: {', '.join(CALL_FLAGS)}, and"
+        " any that the library does not know.\n\n" + table(("level", "option", "number", "lowers"), option_rows)
     )
 
 
