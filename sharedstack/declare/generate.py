@@ -12,6 +12,7 @@ from pathlib import Path
 from . import layout
 from .counters import COUNTERS
 from .intercepts import FORWARDED, INTERCEPTS, Intercept
+from .kernel_options import KERNEL_OPTIONS, WHEN
 from .messages import MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
 from .model import Struct, c_type
 from .names import BELL_PREFIX, DEFAULT_STACK, MAX_STACK_NAME, SHM_PREFIX
@@ -76,6 +77,14 @@ def names_header() -> str:
     out.append("#define SHS_OPTION_LIST(X) \\\n" + rows.replace(", \\\n", " \\\n"))
     profile_rows = [f'    X("{profile}", {name}, {value}ull)' for profile, values in PROFILES.items() for name, value in values.items()]
     out.append("#define SHS_PROFILE_LIST(X) \\\n" + " \\\n".join(profile_rows))
+    out += [
+        "/* Which values of an option lower a connection. */",
+        "enum {",
+        *(f"    SHS_WHEN_{w} = {i}," for i, w in enumerate(WHEN)),
+        "};",
+    ]
+    option_rows = [f"    {{{o.level}, {o.number}, SHS_WHEN_{o.when}}}, /* {o.name} */" for o in KERNEL_OPTIONS]
+    out.append("/* level, number, when */\n#define SHS_KERNEL_OPTIONS \\\n" + " \\\n".join(option_rows))
     out.append(f"#define SHS_PROTOCOL_VERSION {PROTOCOL_VERSION}\n#define SHS_MAX_MESSAGE {MAX_MESSAGE}")
     out += [f'#define SHS_MSG_{m.name.upper()} "{m.name}"' for m in MESSAGES]
     out.append(f'#define SHS_SHM_PREFIX "{SHM_PREFIX}"\n#define SHS_BELL_PREFIX "{BELL_PREFIX}"')

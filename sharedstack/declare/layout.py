@@ -12,6 +12,7 @@ zero is "none"; primary fields change by one release store at a time; derived fi
 from __future__ import annotations
 
 from .counters import COUNTERS
+from .kernel_options import OF_CALL
 from .model import Field, Line, Struct, layout_hash
 from .options import OPTIONS
 
@@ -71,6 +72,8 @@ CONSTANTS: dict[str, int] = {
     "EPF_UNPAIRED": 512,  # registered, no pair for now: the next calls of either end pair it
     # added to the family of a datagram socket's record: no connection has the same flow
     "FAMILY_DATAGRAM": 256,
+    # opt_level of an endpoint whose opt_name is a flag of send(2) or recv(2)
+    "OPTION_OF_CALL": OF_CALL,
     # pair states
     "PAIR_FREE": 0,
     "PAIR_LIVE": 1,
@@ -168,6 +171,8 @@ ENDPOINT = Struct(
         Field("error", "u32", "errno of the connection's end that a look consumed and no receive has reported yet", lock="rlock"),
         Field("why_tx", "u32", "REASON_*: why the sending direction is not on the local path", owner="a holder"),
         Field("why_rx", "u32", "REASON_*: why the receiving direction is not on the local path", owner="a holder"),
+        Field("opt_level", "u32", "level of the option that made it the kernel's, OPTION_OF_CALL; 0: none did", owner="a holder"),
+        Field("opt_name", "u32", "its number, as in setsockopt(2), or the flags of the call", owner="a holder"),
         Line("the writer", "sending"),
         Field("tx_local", "u64", "bytes sent by ring", unit="bytes", lock="wlock"),
         Field("tx_kernel", "u64", "bytes sent by the kernel since the record exists", unit="bytes", lock="wlock"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from . import layout
 from .counters import COUNTERS
 from .intercepts import INTERCEPTS, SPECIAL, Intercept
+from .kernel_options import CALL_FLAGS, IPPROTO_TCP, KERNEL_OPTIONS
 from .locks import LOCKS
 from .messages import ERROR_CODES, MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
 from .model import Line, Placed, Struct
@@ -34,15 +35,24 @@ AREAS: dict[str, str] = {
     "epoll": "the kernel's set is the set; members with open rings are reported beside it",
 }
 
+_WHEN = {"ALWAYS": "always", "NONZERO": "unless 0", "ABOVE_ONE": "above 1", "NOT_NEGATIVE": "unless negative"}
+
 # Functions of which there is more to say than of their area.
 DOES: dict[str, str] = {
     "recvmmsg": "lifted: one message after the other, as recvmsg; its time-out is then not looked at",
     "sendmsg": "without control data as send; with control data, or flags other than MSG_DONTWAIT, MSG_NOSIGNAL and MSG_MORE, by"
     " the kernel, counted; descriptors that are passed are marked as shared",
     "sendmmsg": "lifted: one message after the other, as sendmsg",
-    "sendfile": "to a lifted socket: by the kernel, counted",
-    "sendfile64": "to a lifted socket: by the kernel, counted",
-    "splice": "out of a lifted socket: through a buffer of the library; into one: by the kernel, counted",
+    "sendfile": "to a lifted socket: read into a buffer of the library, and as send; what was not sent stays in the file",
+    "sendfile64": "as sendfile",
+    "splice": "out of a lifted socket, or into one: through a buffer of the library; what could not be passed on stays where it was",
+    "preadv2": "with offset -1 as readv, and RWF_NOWAIT as MSG_DONTWAIT; else the kernel says what is wrong",
+    "preadv64v2": "as preadv2",
+    "pwritev2": "with offset -1 as writev, and RWF_NOWAIT as MSG_DONTWAIT; else the kernel says what is wrong",
+    "pwritev64v2": "as pwritev2",
+    "posix_spawn": "lifted sockets that the child gets, by their close-on-exec flags and the file actions, are lowered for good first",
+    "posix_spawnp": "as posix_spawn",
+    "posix_spawn_file_actions_adddup2": "noted: the child will get that one",
     "recvmsg": "as recv; descriptors that are received are looked at anew",
     "socket": "a TCP socket is noted as new; it is a candidate once it is connected",
     "accept": "a connection of a listener that this program made is a candidate",
@@ -57,8 +67,7 @@ DOES: dict[str, str] = {
     "dup3": "as close, then dup",
     "fdopen": "the connection stays with the kernel from then on: stdio reads and writes inside libc",
     "fclose": "as close",
-    "setsockopt": "options that only the kernel can honour lower the connection for good: SO_RCVLOWAT above 1, filters, time stamps,"
-    " SO_PEEK_OFF, SO_ZEROCOPY, SO_OOBINLINE, SO_MARK, TCP_ULP, TCP_REPAIR, TCP_MD5SIG, TCP_INQ",
+    "setsockopt": "options that only the kernel can honour lower the connection for good: see [reasons](reasons.md#options)",
     "fcntl": "O_NONBLOCK is noted; F_DUPFD and F_DUPFD_CLOEXEC as dup",
     "fcntl64": "as fcntl",
     "ioctl": "FIONBIO is noted; to FIONREAD (SIOCINQ) the bytes in the ring are added",
@@ -171,11 +180,17 @@ def counters() -> str:
 def reasons() -> str:
     """The page of reasons."""
     rows = [(str(i), f"`{r.name}`", r.text, r.advice) for i, r in enumerate(REASONS)]
+    levels = {IPPROTO_TCP: "IPPROTO_TCP"}
+    option_rows = [(levels.get(o.level, "SOL_SOCKET"), f"`{o.name}`", str(o.number), _WHEN[o.when]) for o in KERNEL_OPTIONS]
     return (
         HEAD + "# Reasons\n\nWhy a direction of a connection is on the kernel's path. Each end notes its own reason for what it sends and"
         " for what it"
         " receives (`why_tx`, `why_rx` of the endpoint); `sharedstack inspect --why` shows them, and finds out from outside what a socket"
-        " without a record has to say.\n\n" + table(("code", "name", "meaning", "what to do"), rows)
+        " without a record has to say.\n\n"
+        + table(("code", "name", "meaning", "what to do"), rows)
+        + "\n## Options\n\nThe options of the reason `option`, which `inspect --why` names (`opt_level`, `opt_name` of the endpoint). They"
+        f" reach the kernel as always; the connection stays with it from then on. Flags of a call do the same: {', '.join(CALL_FLAGS)}, and"
+        " any that the library does not know.\n\n" + table(("level", "option", "number", "lowers"), option_rows)
     )
 
 

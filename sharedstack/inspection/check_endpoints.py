@@ -6,6 +6,7 @@ import socket
 
 from ..declare import binary
 from ..declare.binary import View
+from ..declare.kernel_options import known
 from ..declare.layout import CONSTANTS as C
 from ..declare.reasons import REASONS
 from .check_stack import COUNT_MAX, GEN_MAX
@@ -65,6 +66,8 @@ def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
     found.within(at, ep, "created_ns", binary.stack(shot.stack)["made_ns"], shot.taken_ns)
     found.within(at, ep, "why_tx", 0, len(REASONS) - 1)
     found.within(at, ep, "why_rx", 0, len(REASONS) - 1)
+    option = ep["opt_level"], ep["opt_name"]
+    found.expect(known(*option), f"{at}.opt_name", option, "0, 0, a declared option, or flags of a call")
     for field in _STATISTICS:
         found.expect(ep[field] < COUNT_MAX, f"{at}.{field}", ep[field], "a plausible count, below 2^60")
     if not ep["family"] & DATAGRAM:

@@ -73,7 +73,9 @@ def _endpoints(console: Console, state: State) -> None:
 
 
 def _way(path: Path) -> str:
-    return path.path if path.path == "local" else f"{path.path}: {path.why}"
+    if path.path == "local":
+        return path.path
+    return f"{path.path}: {path.why} {path.option}".rstrip()
 
 
 def _bytes(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from ..declare import binary
 from ..declare.binary import View
 from ..declare.counters import COUNTERS
+from ..declare.kernel_options import shown
 from ..declare.layout import CONSTANTS as C
 from ..declare.options import OPTIONS
 from ..declare.reasons import REASONS
@@ -18,6 +19,7 @@ from .words import UNIT, Chunk, DirectionWord, LockWord, ReadIndex, ahead
 STACK_STATES = {C["STACK_READY"]: "ready", C["STACK_DRAINING"]: "draining", C["STACK_RETIRED"]: "retired"}
 SLOT_STATES = {C["SLOT_CLAIMED"]: "claimed", C["SLOT_LIVE"]: "live", C["SLOT_DEAD"]: "dead"}
 EP_STATES = {C["EP_LIVE"]: "live", C["EP_CLOSED"]: "closed"}
+_OPTION = next(i for i, r in enumerate(REASONS) if r.name == "option")
 EP_FLAGS = {k[4:].lower(): v for k, v in C.items() if k.startswith("EPF_")}
 
 
@@ -39,7 +41,10 @@ class Participant:
 
 @dataclass(frozen=True)
 class Path:
-    """One direction as an endpoint sees it; `why` is a reason's name, "none" on the local path."""
+    """One direction as an endpoint sees it.
+
+    `why` is a reason's name, "none" on the local path; `option` names the option where the reason is one, and is empty else.
+    """
 
     path: str
     why: str
@@ -47,6 +52,7 @@ class Path:
     kernel_bytes: int
     waiting: int
     ring: int
+    option: str = ""
 
 
 @dataclass(frozen=True)
@@ -214,16 +220,23 @@ def _path(shot: Snapshot, ep: View, *, sends: bool) -> Path:
     refused = writer is not None and writer["flags"] & (C["EPF_KERNEL_ONLY"] | C["EPF_WRSHUT"])
     if d["tx_on"] and d["rx_on"] and word.pushable and not refused:
         return Path("local", "none", local_bytes, kernel_bytes, waiting, ring)
-    return Path("kernel", _why(shot, pair, ep, why, sends), local_bytes, kernel_bytes, waiting, ring)
+    why, option = _why(shot, pair, ep, why, sends)
+    return Path("kernel", reason(why) if why else "reader_asleep", local_bytes, kernel_bytes, waiting, ring, option)
 
 
-def _why(shot: Snapshot, pair: View, ep: View, why: int, sends: bool) -> str:
-    """The end's own reason, else the other end's for the same direction, else that the reader sleeps."""
+def _why(shot: Snapshot, pair: View, ep: View, why: int, sends: bool) -> tuple[int, str]:
+    """The end's own reason, else the other end's for the same direction; 0: the reader sleeps. And the option, if it is one."""
+    option = _option(ep)
     other = pair["endpoint"][1 - ep["side"]]
-    if not why and 0 < other <= shot.endpoints_top:
+    if not why and not option and 0 < other <= shot.endpoints_top:
         mate = binary.endpoint(shot.stack, other - 1)
-        why = mate["why_rx"] if sends else mate["why_tx"]
-    return reason(why) if why else "reader_asleep"
+        why, option = mate["why_rx"] if sends else mate["why_tx"], _option(mate)
+    return (_OPTION if option else why), option
+
+
+def _option(ep: View) -> str:
+    """What made a connection the kernel's, in both directions, if it was an option."""
+    return shown(ep["opt_level"], ep["opt_name"]) if ep["flags"] & C["EPF_KERNEL_ONLY"] else ""
 
 
 def _locks(shot: Snapshot, participants: list[Participant]) -> list[HeldLock]:

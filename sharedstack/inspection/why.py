@@ -19,7 +19,10 @@ _LAST_STANDARD_STREAM = 2
 
 @dataclass(frozen=True)
 class Line:
-    """One socket of one process; `tx` and `rx` are reasons' names, "none" on the local path."""
+    """One socket of one process; `tx` and `rx` are reasons' names, "none" on the local path.
+
+    `option` names the option where one of them is `option`, and is empty else.
+    """
 
     pid: int
     comm: str
@@ -27,6 +30,7 @@ class Line:
     socket: str
     tx: str
     rx: str
+    option: str = ""
 
     @property
     def text(self) -> str:
@@ -34,7 +38,8 @@ class Line:
         parts = []
         for name in dict.fromkeys((self.tx, self.rx)):
             r = _BY_NAME.get(name)
-            parts.append(name if r is None else f"{r.text} ({r.advice})" if r.advice else r.text)
+            text = name if r is None else f"{r.text} ({r.advice})" if r.advice else r.text
+            parts.append(f"{text}: {self.option}" if self.option and name == "option" else text)
         return "; ".join(parts)
 
 
@@ -75,7 +80,9 @@ def _of_process(stack: Stack, pid: int, preloaded: set[int], all_sockets: bool) 
         record, one = records.get(inode), table.get(inode)
         blank = Line(pid, who.comm, fds, "", "", "")
         if record:
-            found.append(replace(blank, socket=_shown(record), tx=record.tx.why, rx=record.rx.why))
+            found.append(
+                replace(blank, socket=_shown(record), tx=record.tx.why, rx=record.rx.why, option=record.tx.option or record.rx.option)
+            )
         elif one:
             why = explain(stack, who, one, fds, table, preloaded)
             found.append(replace(blank, socket=describe(one), tx=why, rx=why))

@@ -141,13 +141,59 @@ def test_other_netns(lab: Lab) -> None:
         other.close()
 
 
-@pytest.mark.parametrize("option", ["socket.SO_RCVLOWAT, 2", "socket.SO_OOBINLINE, 1"])
-def test_option(lab: Lab, option: str) -> None:
+def named(lab: Lab, actor: Actor, name: str) -> str:
+    """The option that `--why` names for a socket; it is in the words too."""
+    fd = actor.do(f"{name}.fileno()")
+    (line,) = [line for line in lab.why(actor.pid) if fd in line["fds"]]
+    assert line["text"].endswith(f": {line['option']}") == bool(line["option"])
+    option: str = line["option"]
+    return option
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("SO_RCVLOWAT", "socket.SOL_SOCKET, socket.SO_RCVLOWAT, 2"),
+        ("SO_OOBINLINE", "socket.SOL_SOCKET, socket.SO_OOBINLINE, 1"),
+        ("SO_TIMESTAMP", "socket.SOL_SOCKET, 29, 1"),
+        ("TCP_REPAIR", "socket.IPPROTO_TCP, 19, 1"),
+    ],
+)
+def test_option(lab: Lab, name: str, setting: str) -> None:
+    """Both ends name the option that one of them has set; TCP_REPAIR is not for everybody, and lowers all the same."""
     t = talk(lab)
-    t.server.do(f"c.setsockopt(socket.SOL_SOCKET, {option})")
+    t.server.do(f"try: c.setsockopt({setting})\nexcept PermissionError: pass")
+    if name == "TCP_REPAIR":
+        t.server.do("try: c.setsockopt(socket.IPPROTO_TCP, 19, 0)\nexcept PermissionError: pass")
+    t.turns(2)
+    for actor, end in ((t.server, "c"), (t.client, "s")):
+        assert why(lab, actor, end) == ("option", "option")
+        assert named(lab, actor, end) == name
+
+
+def test_option_that_was_set_before_the_connection_was_used(lab: Lab) -> None:
+    t = Talk(lab.actor("eager"), lab.actor("eager"))
+    t.server.do("l.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 2)")  # what it accepts inherits it
+    port = t.server.do("l.getsockname()[1]")
+    t.client.do(f"s = socket.create_connection(('127.0.0.1', {port}))")
+    t.server.do("c, _ = l.accept()")
+    t.turns(4)
+    assert why(lab, t.server, "c") == ("option", "option")
+    assert named(lab, t.server, "c") == named(lab, t.client, "s") == "SO_RCVLOWAT"
+
+
+def test_option_of_a_call(lab: Lab) -> None:
+    t = talk(lab)
+    t.client.do("give()")
+    assert len(t.server.do("c.recv(200, socket.MSG_TRUNC)")) == 200
     t.turns(2)
     assert why(lab, t.server, "c") == ("option", "option")
-    assert why(lab, t.client, "s") == ("option", "option")
+    assert named(lab, t.server, "c") == named(lab, t.client, "s") == "MSG_TRUNC"
+
+
+def test_no_option_is_named_for_another_reason(lab: Lab) -> None:
+    t = talk(lab)
+    assert named(lab, t.server, "c") == ""
 
 
 def test_outside_holder(lab: Lab) -> None:

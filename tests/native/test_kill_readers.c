@@ -3,23 +3,16 @@
  * milliseconds after it began; the test goes on alone (before the reap or after it), then the next child comes. No byte comes twice,
  * none out of its place, and none is missing but what the killed had in their hands.
  */
-#include "repair.h"
-#include "unit.h"
+#include "kill.h"
 
 #define CAP (64u << 20)
 #define MOST 20000 /* bytes that a reader may have in its hands */
-#define KILLS 10   /* for each connection */
-#define RUN_NS 5500000000ull
 
-static struct world world;
-static struct shs_env envs[4], *env[2] = {&envs[0], &envs[1]};
-static struct link l;
 static struct seen *seen;
 static struct {
     uint64_t sent;
-    uint32_t stop, slot1;
+    uint32_t stop;
 } *told;
-static uint64_t kills, leaked, connections;
 
 static void writer(void)
 {
@@ -71,15 +64,16 @@ static long receive(struct dozer *d, struct rng *r, bool may_wait)
     return n;
 }
 
-static void victim(void)
+static void victim(uint32_t number)
 {
+    (void)number;
     struct rng r = rng_of(1000 + kills);
     struct dozer d;
     struct shs_env mine;
     check_child(60);
     world_join(&world, &mine);
     dozer_make(&d, &mine, &l.end[1], 1, false);
-    shs_store32(&told->slot1, mine.slot1);
+    shs_store32(victim_slot1, mine.slot1);
     while (receive(&d, &r, true) != 0)
         ;
     for (;;)
@@ -87,8 +81,9 @@ static void victim(void)
 }
 
 /* The survivor reads for some time, as it can. */
-static void read_on(struct dozer *d, struct rng *r, uint64_t us)
+static void read_on(void *survivor, struct rng *r, uint64_t us)
 {
+    struct dozer *d = survivor;
     uint64_t until = shs_now() + us * 1000;
     while (shs_now() < until)
         if (receive(d, r, false) == -EAGAIN)
@@ -98,32 +93,16 @@ static void read_on(struct dozer *d, struct rng *r, uint64_t us)
 static void connection(struct rng *r)
 {
     struct dozer d;
+    struct kill_roles roles = {.victim = victim, .work_on = read_on, .survivor = &d};
     *told = (typeof(*told)){0};
     memset(seen->map, 0, CAP);
     seen->bytes = seen->vague = 0;
-    link_make(&l, env, AF_INET, false);
-    connections++;
     dozer_make(&d, env[1], &l.end[1], 2, false);
     pid_t pid = fork();
     if (pid == 0)
         writer();
-    uint64_t killed = 0;
-    for (; killed < KILLS; killed++, kills++) {
-        shs_store32(&told->slot1, 0);
-        pid_t reader = fork();
-        if (reader == 0)
-            victim();
-        while (!shs_load32(&told->slot1))
-            usleep(50);
-        read_on(&d, r, below(r, 8000));
-        kill(reader, SIGKILL);
-        int end;
-        CHECK(waitpid(reader, &end, 0), ==, reader);
-        CHECK(end, ==, SIGKILL); /* and not by a failed check of its own */
-        read_on(&d, r, below(r, 3) * 500);
-        reap(&world, told->slot1);
-        read_on(&d, r, below(r, 3) * 500);
-    }
+    for (uint32_t i = 1; i <= KILLS; i++)
+        kill_one(&roles, i, r);
     shs_store32(&told->stop, 1);
     uint64_t limit = shs_now() + 10000000000ull;
     long n;
@@ -134,37 +113,22 @@ static void connection(struct rng *r)
         else
             CHECK(n, >, 0);
     }
-    int status;
-    CHECK(waitpid(pid, &status, 0), ==, pid);
-    CHECK(status, ==, 0);
+    kill_wait(pid);
     CHECK(seen->bytes, <=, told->sent);
-    CHECK(told->sent - seen->bytes, <=, killed * MOST);
-    CHECK(seen_missing(seen, told->sent), <=, killed * MOST + seen->vague);
+    CHECK(told->sent - seen->bytes, <=, KILLS * MOST);
+    CHECK(seen_missing(seen, told->sent), <=, KILLS * MOST + seen->vague);
     CHECK(seen_missing(seen, CAP), ==, seen_missing(seen, told->sent) + CAP - told->sent);
-    leaked += leaked_units(&world);
     shs_bell_drop(&d.bell, false);
-    link_drop(&l, env);
-    CHECK(world.arena->units_used, ==, 0);
-    CHECK(world.stack->endpoints_used, ==, 0);
+}
+
+static void make(void)
+{
+    told = world_map(4096);
+    seen = world_map(sizeof *seen);
+    seen->map = world_map(CAP);
 }
 
 int main(int argc, char **argv)
 {
-    check_begin(argc, argv, 100);
-    world_make(&world, SHS_N_UNITS);
-    for (int i = 0; i < 3; i++)
-        world_join(&world, &envs[i]);
-    world.stack->helper = envs[2].slot1;
-    told = world_map(4096);
-    seen = world_map(sizeof *seen);
-    seen->map = world_map(CAP);
-    struct rng r = rng_of(1);
-    uint64_t until = shs_now() + RUN_NS;
-    while (shs_now() < until)
-        connection(&r);
-    fprintf(stderr, "%llu readers killed on %llu connections, %llu units leaked, %llu lock repairs\n", (unsigned long long)kills,
-            (unsigned long long)connections, (unsigned long long)leaked,
-            (unsigned long long)(shs_slot_at(world.stack, env[1]->slot1 - 1)->counters[SHS_CTR_LOCK_REPAIRS]));
-    CHECK(leaked, ==, 0);
-    return 0;
+    return kill_run(argc, argv, "readers", env[1], make, connection);
 }

@@ -3,21 +3,13 @@
  * child that is killed a few milliseconds after it began. Of each writer comes what it sent, in order, from the beginning; of a killed
  * one up to what it was just sending, cut anywhere. Nobody waits for ever.
  */
-#include "repair.h"
-#include "unit.h"
+#include "kill.h"
 
 #define MOST 40000
-#define KILLS 10
-#define RUN_NS 5500000000ull
 
-static struct world world;
-static struct shs_env envs[4], *env[2] = {&envs[0], &envs[1]};
-static struct link l;
 static struct {
     uint64_t sent[KILLS + 1], came[KILLS + 1], cuts[KILLS + 1], cuts_came[KILLS + 1]; /* bytes, by writer; the test itself is 0 */
-    uint32_t slot1;
 } *told;
-static uint64_t kills, leaked, connections;
 
 static void reader(void)
 {
@@ -76,51 +68,34 @@ static void victim(uint32_t writer)
     struct shs_env mine;
     check_child(60);
     world_join(&world, &mine);
-    shs_store32(&told->slot1, mine.slot1);
+    shs_store32(victim_slot1, mine.slot1);
     for (;;) {
         send_words(&mine, writer, &r);
         dither(&r);
     }
 }
 
-static void write_on(struct rng *r, uint64_t us)
+static void write_on(void *survivor, struct rng *r, uint64_t us)
 {
     uint64_t until = shs_now() + us * 1000;
     while (shs_now() < until) {
-        send_words(env[0], 0, r);
+        send_words(survivor, 0, r);
         dither(r);
     }
 }
 
 static void connection(struct rng *r)
 {
+    struct kill_roles roles = {.victim = victim, .work_on = write_on, .survivor = env[0]};
     memset(told, 0, sizeof *told);
-    link_make(&l, env, AF_INET, false);
-    connections++;
     pid_t pid = fork();
     if (pid == 0)
         reader();
-    for (uint32_t w = 1; w <= KILLS; w++, kills++) {
-        shs_store32(&told->slot1, 0);
-        pid_t child = fork();
-        if (child == 0)
-            victim(w);
-        while (!shs_load32(&told->slot1))
-            usleep(50);
-        write_on(r, below(r, 8000));
-        kill(child, SIGKILL);
-        int end;
-        CHECK(waitpid(child, &end, 0), ==, child);
-        CHECK(end, ==, SIGKILL); /* and not by a failed check of its own */
-        write_on(r, below(r, 3) * 500);
-        reap(&world, told->slot1);
-        write_on(r, below(r, 3) * 500);
-    }
+    for (uint32_t w = 1; w <= KILLS; w++)
+        kill_one(&roles, w, r);
     struct shs_who who = world_who(env[0], 1);
     CHECK(shs_end_shutdown(env[0], &who, &l.end[0], SHUT_WR), ==, 0);
-    int status;
-    CHECK(waitpid(pid, &status, 0), ==, pid);
-    CHECK(status, ==, 0);
+    kill_wait(pid);
     CHECK(told->came[0], ==, told->sent[0]);
     CHECK(told->cuts_came[0], ==, told->cuts[0]);
     for (int w = 1; w <= KILLS; w++) {
@@ -129,27 +104,14 @@ static void connection(struct rng *r)
         CHECK(told->cuts_came[w], >=, told->cuts[w]);
         CHECK(told->cuts_came[w], <=, told->cuts[w] + 1);
     }
-    leaked += leaked_units(&world);
-    link_drop(&l, env);
-    CHECK(world.arena->units_used, ==, 0);
-    CHECK(world.stack->endpoints_used, ==, 0);
+}
+
+static void make(void)
+{
+    told = world_map(4096);
 }
 
 int main(int argc, char **argv)
 {
-    check_begin(argc, argv, 100);
-    world_make(&world, SHS_N_UNITS);
-    for (int i = 0; i < 3; i++)
-        world_join(&world, &envs[i]);
-    world.stack->helper = envs[2].slot1;
-    told = world_map(4096);
-    struct rng r = rng_of(1);
-    uint64_t until = shs_now() + RUN_NS;
-    while (shs_now() < until)
-        connection(&r);
-    fprintf(stderr, "%llu writers killed on %llu connections, %llu units leaked, %llu lock repairs\n", (unsigned long long)kills,
-            (unsigned long long)connections, (unsigned long long)leaked,
-            (unsigned long long)(shs_slot_at(world.stack, env[0]->slot1 - 1)->counters[SHS_CTR_LOCK_REPAIRS]));
-    CHECK(leaked, ==, 0);
-    return 0;
+    return kill_run(argc, argv, "writers", env[0], make, connection);
 }

@@ -6,8 +6,10 @@ that neither the C library nor the helper need be there.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import resource
 import signal
 import socket
 import statistics
@@ -25,6 +27,7 @@ from sharedstack.declare.names import control_socket
 STACK = f"r{os.getpid()}"[:16]
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = 0.060
+PR_CAPBSET_DROP, CAP_SYS_NICE = 24, 1 << 23
 
 # argv: library ("" for none), helper's command line as JSON, then the arguments of `sharedstack`
 SEAM = """
@@ -56,7 +59,7 @@ json.dump({
     "fds": sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:5], "cpus": sorted(os.sched_getaffinity(0)),
     "stdin": os.readlink("/proc/self/fd/0"), "preload": os.environ.get("LD_PRELOAD"), "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
     "mask": [int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, [])], "usr1": signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL,
-    "spin": os.environ.get("SHAREDSTACK_SPIN_US"),
+    "spin": os.environ.get("SHAREDSTACK_SPIN_US"), "nice": os.getpriority(os.PRIO_PROCESS, 0),
 }, open(os.environ["REPORT"], "w"))
 os.write(ready, b"ready\\n"); os.close(ready)
 signal.alarm(20); signal.pause()
@@ -230,6 +233,35 @@ def test_the_helper_that_is_started_inherits_nothing(library: str, tmp_path: Pat
         assert (again.returncode, again.stderr) == (0, "")
     finally:
         os.kill(said["pid"], signal.SIGKILL)
+
+
+def _may_lower_niceness() -> bool:
+    """Does a child of ours have CAP_SYS_NICE, or a limit that lets it?"""
+    status = Path("/proc/self/status").read_text()
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff"))
+    return bool(effective & CAP_SYS_NICE) or resource.getrlimit(resource.RLIMIT_NICE)[1] >= 20
+
+
+@pytest.mark.parametrize("privileged", [True, False])
+def test_the_helper_is_not_nice_where_that_is_allowed(library: str, tmp_path: Path, privileged: bool) -> None:
+    """Under `nice -n 5`: back to 0 with the privilege, else as nice as who started it, without a word."""
+    if privileged and not _may_lower_niceness():
+        pytest.skip("allowed: lowering the niceness needs CAP_SYS_NICE")
+    report, stack = tmp_path / "report", f"n{os.getpid()}"[:16]
+
+    def prepare() -> None:
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        if not privileged:
+            resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
+            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_SYS_NICE.bit_length() - 1, 0, 0, 0)
+
+    env = {"REPORT": str(report)}
+    helper = [sys.executable, "-P", "-c", HELPER]
+    done = sharedstack("run", "--stack", stack, "--require", "nice", library=library, helper=helper, env=env, preexec_fn=prepare)
+    said = json.loads(report.read_text())
+    os.kill(said["pid"], signal.SIGKILL)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "5\n", "")
+    assert said["nice"] == (0 if privileged else 5)
 
 
 def test_a_helper_that_lost_the_race_is_no_failure(library: str, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharedstack.declare import binary, generate, layout
+from sharedstack.declare import binary, generate, kernel_options, layout
 from sharedstack.declare.counters import COUNTERS
 from sharedstack.declare.intercepts import FORWARDED, INTERCEPTS
+from sharedstack.declare.kernel_options import CALL_FLAGS, KERNEL_OPTIONS
 from sharedstack.declare.layout import CONSTANTS, STRUCTS
 from sharedstack.declare.locks import LOCKS
 from sharedstack.declare.messages import ERROR_CODES, MESSAGES
@@ -280,6 +281,18 @@ def test_generated_headers_compile(flag: str, generated: Path) -> None:
     done = _compiles(
         flag, generated, code + "\nstatic const char *const names[] = {SHS_REASON_NAMES};\nint main(void) { return !names[0]; }\n"
     )
+    assert done.returncode == 0, done.stderr
+
+
+def test_numbers_of_kernel_options_are_those_of_the_headers(generated: Path) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc")
+    numbers = {o.name: o.number for o in KERNEL_OPTIONS} | CALL_FLAGS
+    code = "#include <sys/socket.h>\n#include <netinet/in.h>\n#include <linux/tcp.h>\n" + "".join(
+        f'#ifdef {name}\n_Static_assert({name} == {number}, "{name}");\n#endif\n' for name, number in numbers.items()
+    )
+    code += "".join(f'_Static_assert({name} == {kernel_options.__dict__[name]}, "");\n' for name in ("SOL_SOCKET", "IPPROTO_TCP"))
+    done = _compiles("-m64", generated, code + "int main(void) { return 0; }\n")
     assert done.returncode == 0, done.stderr
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from unit import confine
 
 from sharedstack.demo import report, workload
 from sharedstack.demo.rounds import Bytes, Results, Sample
@@ -40,9 +41,13 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("options", [[], ["--own"]], ids=["redis", "own"])
 def test_demo_in_a_user_namespace_with_little_shared_memory(tmp_path, options):
     need_namespaces()
+    demo_in(namespace(*DEMO, "--quick", *options), tmp_path, options)
+
+
+def demo_in(command: list[str], tmp_path: Path, options: list[str]) -> None:
+    """Run the demo: it is accelerated, and nothing of it is left."""
     if not options and workload.choose(own=False) is not workload.REDIS:
         pytest.skip("redis-server and redis-benchmark are not installed")
-    command = namespace(*DEMO, "--quick", *options)
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200, env=environment(tmp_path), cwd="/"
     )
@@ -51,6 +56,38 @@ def test_demo_in_a_user_namespace_with_little_shared_memory(tmp_path, options):
     assert "\x1b" not in done.stdout
     assert done.stdout.splitlines()[-1].strip() == "left:"
     assert list(tmp_path.iterdir()) == []
+
+
+CONFINE = [sys.executable, str(Path(__file__).with_name("confine.py"))]
+X86_64 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="allowed: the filter has the numbers of x86-64")
+
+# what confinement must be, seen from within
+PROBE = """
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    return 0 if libc.syscall(*map(ctypes.c_long, arguments)) >= 0 else ctypes.get_errno()
+refused = {name: call(number, 0, 0, 0, 0, 0) for name, number in NUMBERS.items()}
+print({name for name, error in refused.items() if error != errno.EPERM} or "refused", call(324, 0, 0), end=" ")
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")))
+"""
+
+
+@X86_64
+def test_confinement_is_as_in_docker():
+    need_namespaces()
+    wanted = {name: confine.DENIED[name] for name in ("keyctl", "bpf", "mount", "ptrace", "io_uring_setup", "userfaultfd", "kcmp")}
+    probe = PROBE.replace("NUMBERS", repr(wanted))
+    done = subprocess.run(namespace(*CONFINE, sys.executable, "-c", probe), capture_output=True, text=True, timeout=30)
+    assert done.stdout.splitlines()[0].split() == ["refused", "0", "0" * 16], done.stdout + done.stderr
+
+
+@X86_64
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("options", [[], ["--own"]], ids=["redis", "own"])
+def test_demo_under_dockers_filter_and_without_capabilities(tmp_path, options):
+    need_namespaces()
+    demo_in(namespace(*CONFINE, *DEMO, "--quick", *options), tmp_path, options)
 
 
 def children_of(pid: int) -> list[int]:

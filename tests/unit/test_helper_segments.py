@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,9 @@ from sharedstack.declare.layout import CONSTANTS
 from sharedstack.declare.options import OPTIONS
 from sharedstack_helper import bulk
 
-pytest_plugins = ["unit.fix_helper"]
+pytest_plugins = ["unit.fix_helper", "unit.fix_huge"]
 
 MIB = 1 << 20
-HUGE = Path("/proc/sys/vm/nr_hugepages")
 
 
 @pytest.mark.parametrize(
@@ -187,32 +186,12 @@ def test_small_shared_memory(stopped: Daemon, size: str, units: int) -> None:
     assert stopped.end()[0] == 0
 
 
-@pytest.fixture
-def huge_pages() -> Iterator[None]:
-    """16 huge pages of 2 MiB, given back afterwards."""
-    if os.getuid() != 0 or not os.access(HUGE, os.W_OK):
-        pytest.skip("needs root, to reserve huge pages")
-    before = HUGE.read_text()
-    HUGE.write_text(str(int(before) + 16))
-    try:
-        if int(HUGE.read_text()) < int(before) + 16:
-            pytest.skip("the kernel has no 16 huge pages to reserve")
-        yield
-    finally:
-        HUGE.write_text(before)
-
-
-def free_huge_pages() -> int:
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("HugePages_Free"))
-    return int(line.split()[1])
-
-
-def test_huge_pages_are_used_kept_and_given_back(huge_pages: None, stopped: Daemon) -> None:
-    free = free_huge_pages()
+def test_huge_pages_are_used_kept_and_given_back(huge_pages: Callable[[], int], stopped: Daemon) -> None:
+    free = huge_pages()
     stopped.start()
     reply, fds = stopped.attach()
     assert len(fds) == 2 and reply["bulk_id"] >= 0
-    assert not stopped.path("bulk").exists() and free_huge_pages() == free - 16
+    assert not stopped.path("bulk").exists() and huge_pages() == free - 16
     arena = binary.arena(stopped.map("arena"))
     assert (arena["bulk_kind"], arena["bulk_id"], arena["n_units"]) == (CONSTANTS["BULK_SYSV_HUGE"], reply["bulk_id"], 2048)
     memory = sysv_ipc.attach(reply["bulk_id"])
@@ -228,12 +207,12 @@ def test_huge_pages_are_used_kept_and_given_back(huge_pages: None, stopped: Daem
     memory.detach()
     stopped.start()
     other = stopped.attach()[0]["bulk_id"]
-    assert other not in (-1, reply["bulk_id"]) and free_huge_pages() == free - 16
+    assert other not in (-1, reply["bulk_id"]) and huge_pages() == free - 16
 
     memory = sysv_ipc.attach(other)
     assert stopped.end()[0] == 0
     assert memory.read(5) == bytes(5)  # still there for who has it
     memory.detach()
-    assert free_huge_pages() == free
+    assert huge_pages() == free
     with pytest.raises(ValueError):
         sysv_ipc.attach(other)

@@ -140,3 +140,42 @@ def test_ci_fails_on_skips_that_are_not_allowed(tmp_path, reason, ci, status):
     done = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path), cwd=tmp_path, CI=ci)
     assert done.returncode == status, done.stdout
     assert ("test_it.py::test_not: no such device" in done.stdout) == (status == 1)
+
+
+USER = """
+from pathlib import Path
+from sharedstack.paths import library
+from sharedstack_helper.main import main
+where: Path = library()
+status: int = main([])
+wrong: str = main([])
+"""
+
+
+@pytest.mark.timeout(240)
+def test_an_editable_install_is_seen_by_the_type_checker_from_elsewhere(tmp_path):
+    """What `pip install -e .` installs, in an environment of its own: mypy knows the types of both packages."""
+    if not importlib.util.find_spec("mypy") or not importlib.util.find_spec("mesonpy"):
+        pytest.skip("needs mypy and meson-python (make lint installs them)")
+    build = f"import backend; print(backend.build_editable({str(tmp_path)!r}, {{'build-dir': {str(tmp_path / 'build')!r}}}))"
+    tools = {"PYTHONPATH": str(ROOT / "scripts"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    made = subprocess.run([sys.executable, "-c", build], cwd=ROOT, env={**os.environ, **tools}, capture_output=True, text=True, timeout=200)
+    assert made.returncode == 0, made.stdout + made.stderr
+    wheel = tmp_path / made.stdout.splitlines()[-1]
+    python = tmp_path / "env" / "bin" / "python"
+    for step in (
+        ["-m", "venv", "--without-pip", str(tmp_path / "env")],
+        ["-m", "pip", "--python", str(python), "install", "--no-deps", str(wheel)],
+    ):
+        done = run(sys.executable, *step, PIP_NO_INDEX="1", PIP_DISABLE_PIP_VERSION_CHECK="1")
+        assert done.returncode == 0, done.stdout + done.stderr
+    program = tmp_path / "user.py"
+    program.write_text(USER)
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(python), "--cache-dir", str(tmp_path / "cache")]
+    checked = run(*command, str(program), cwd=tmp_path)
+    errors = [line for line in checked.stdout.splitlines() if ": error:" in line]
+    assert len(errors) == 1, checked.stdout
+    assert errors[0].startswith("user.py:7: error: Incompatible types in assignment")
+    assert run(str(python), "-c", "import sharedstack; print(sharedstack.__file__)", PATH=tools["PATH"]).stdout.strip() == str(
+        ROOT / "sharedstack" / "__init__.py"
+    )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from sharedstack.cli.app import app
 from sharedstack.declare import reference
 from sharedstack.declare.counters import COUNTERS
 from sharedstack.declare.intercepts import INTERCEPTS
@@ -25,6 +29,31 @@ def test_page_is_current(name: str) -> None:
 
 def test_no_other_page_is_there() -> None:
     assert {p.name for p in FOLDER.iterdir()} == set(reference.PAGES)
+
+
+def test_each_command_has_a_page_that_the_index_links() -> None:
+    commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback} | {"sharedstack-helper"}
+    assert {p.stem for p in (ROOT / "docs" / "commands").iterdir()} == commands
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    for command in commands:
+        assert f"[{command}](commands/{command}.md)" in index
+        page = (ROOT / "docs" / "commands" / f"{command}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {'' if command == 'sharedstack-helper' else 'sharedstack '}{command}\n")
+        assert "\n## Exit status\n" in page
+
+
+@pytest.mark.parametrize("page", ["options", "sharedstack-helper"])
+def test_pages_name_every_option_of_their_command(page: str) -> None:
+    """And no other: what the help says is what the page says."""
+    command = (
+        [sys.executable, "-m", "sharedstack_helper"]
+        if page == "sharedstack-helper"
+        else [sys.executable, "-m", "sharedstack.cli.main", page]
+    )
+    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True, timeout=30)
+    text = (ROOT / "docs" / "commands" / f"{page}.md").read_text(encoding="utf-8")
+    rows = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `-"))
+    assert set(re.findall(r"--[a-z-]+", rows)) == set(re.findall(r"--[a-z-]+", done.stdout))
 
 
 def test_tables_have_as_many_cells_as_their_head() -> None:

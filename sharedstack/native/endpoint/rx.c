@@ -150,6 +150,8 @@ bool shs_may_open(struct shs_env *env, const struct shs_end *end)
     uint32_t why = SHS_REASON_NONE;
     if (!shs_load32(&env->stack->pair_ok))
         why = SHS_REASON_DRAINING;
+    else if ((flags & SHS_EPF_KERNEL_ONLY) && shs_peek32(&end->ep->opt_level))
+        why = SHS_REASON_OPTION;
     else if (flags & SHS_EPF_KERNEL_ONLY)
         why = shs_peek32(&end->ep->why_rx) ? shs_peek32(&end->ep->why_rx) : SHS_REASON_OPTION;
     else if (flags & SHS_EPF_RDSHUT)

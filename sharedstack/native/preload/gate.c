@@ -72,7 +72,7 @@ static void register_fd(struct shs_fd *f, int fd)
         flags |= SHS_EPF_RCVTIMEO;
     len = sizeof low;
     if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, &len) == 0 && low > 1)
-        flags |= SHS_EPF_KERNEL_ONLY;
+        shs_lowered_by(ep, SOL_SOCKET, SO_RCVLOWAT);
     __atomic_fetch_or(&ep->flags, flags, __ATOMIC_SEQ_CST);
     __atomic_store_n(&f->state, SHS_FD_REG, __ATOMIC_RELEASE);
 }

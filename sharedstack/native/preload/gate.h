@@ -40,5 +40,16 @@ static inline void shs_gate_leave(struct shs_gate *g)
         __atomic_store_n(&shs_self.hazard, g->outer, __ATOMIC_RELEASE);
 }
 
+/*
+ * The connection is the kernel's for good because of an option, or (level SHS_OPTION_OF_CALL) flags of a call. The flag is set last:
+ * whoever sees it finds out what did it.
+ */
+static inline void shs_lowered_by(struct shs_endpoint *ep, uint32_t level, uint32_t name)
+{
+    shs_set32(&ep->opt_level, level);
+    shs_set32(&ep->opt_name, name);
+    __atomic_fetch_or(&ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+}
+
 /* The endpoint of fd if it is paired (whatever is under count); false: the kernel's alone. */
 bool shs_gate_paired(int fd, struct shs_fd **f);

@@ -5,8 +5,6 @@
 #include "common.h"
 
 #include <linux/sockios.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdarg.h>
 
 #include "intercepts.gen.h"
@@ -17,36 +15,24 @@
 
 static bool kernel_only(int level, int name, const void *value, socklen_t len)
 {
+    static const struct {
+        int level, name, when;
+    } options[] = {SHS_KERNEL_OPTIONS};
     int v = 0;
     if (value && len >= sizeof v && shs_readable(value, sizeof v))
         memcpy(&v, value, sizeof v);
-    if (level == SOL_SOCKET)
-        switch (name) {
-        case SO_RCVLOWAT:
-            return v > 1;
-        case SO_ATTACH_FILTER:
-        case SO_ATTACH_BPF:
-        case SO_TIMESTAMP:
-        case SO_TIMESTAMPNS:
-        case SO_TIMESTAMPING:
-        case SO_PEEK_OFF:
-        case SO_ZEROCOPY:
-        case SO_OOBINLINE:
-        case SO_MARK:
-            return v != 0 || name == SO_ATTACH_FILTER;
-        default:
-            return false;
-        }
-    if (level == IPPROTO_TCP)
-        switch (name) {
-        case TCP_ULP:
-        case TCP_REPAIR:
-        case TCP_MD5SIG:
-        case 36 /* TCP_INQ */:
-            return true;
-        default:
-            return false;
-        }
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (options[i].level == level && options[i].name == name)
+            switch (options[i].when) {
+            case SHS_WHEN_NONZERO:
+                return v != 0;
+            case SHS_WHEN_ABOVE_ONE:
+                return v > 1;
+            case SHS_WHEN_NOT_NEGATIVE:
+                return v >= 0;
+            default:
+                return true;
+            }
     return false;
 }
 
@@ -147,8 +133,8 @@ int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t l
         } else if (kernel_only(level, name, value, len)) {
             f->why = SHS_REASON_OPTION;
             if (registered) {
-                set_flag(f, SHS_EPF_KERNEL_ONLY, true);
                 struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
+                shs_lowered_by(ep, (uint32_t)level, (uint32_t)name);
                 shs_set32(&ep->why_rx, SHS_REASON_OPTION);
                 shs_set32(&ep->why_tx, SHS_REASON_OPTION);
                 if (f->state == SHS_FD_PAIRED)

@@ -137,8 +137,12 @@ static long counted_send(struct shs_gate *g, const struct msghdr *whole, int fla
  */
 static long lowered_send(struct shs_gate *g, const struct msghdr *msg, int flags)
 {
-    __atomic_fetch_or(&g->f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
-    shs_set32(&g->f->end.ep->why_tx, flags & MSG_OOB ? SHS_REASON_URGENT : SHS_REASON_OPTION);
+    struct shs_endpoint *ep = g->f->end.ep;
+    shs_set32(&ep->why_tx, flags & MSG_OOB ? SHS_REASON_URGENT : SHS_REASON_OPTION);
+    if (flags & MSG_OOB)
+        __atomic_fetch_or(&ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    else
+        shs_lowered_by(ep, SHS_OPTION_OF_CALL, MSG_ZEROCOPY);
     struct msghdr none = {0};
     struct native_send n = {.fd = g->f->end.fd, .msg = &none, .flags = 0};
     /* by wlock: whoever was about to publish a record has done so, or sees the flag */

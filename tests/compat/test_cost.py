@@ -1,0 +1,37 @@
+"""What preloading costs a program that opens no internet socket: its start and its end."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+
+from compat.fix_lab import Builder, Lab
+
+pytest_plugins = ["compat.fix_paths"]
+
+PAIRS = 40
+BUDGET = 0.0005
+
+
+def seconds(program: str, environ: dict[str, str]) -> float:
+    """From spawn to the end; without Python's own work, which is as long as what is measured."""
+    began = time.perf_counter()
+    pid = os.posix_spawn(program, [program], environ)
+    _, status = os.waitpid(pid, 0)
+    took = time.perf_counter() - began
+    assert status == 0
+    return took
+
+
+def test_a_program_without_internet_sockets_pays_half_a_millisecond_at_most(lab: Lab, build: Builder) -> None:
+    """Interleaved pairs with a helper up, the faster half of each side: what else runs on the machine is not the library's doing."""
+    program = build("nothing")
+    plain = lab.environ("kernel")
+    preloaded = plain | {"LD_PRELOAD": lab.library, "SHAREDSTACK_STACK": lab.stack}
+    pairs = [(seconds(program, plain), seconds(program, preloaded)) for _ in range(PAIRS)]
+    fast = [sorted(side)[: PAIRS // 2] for side in zip(*pairs, strict=True)]
+    cost = statistics.median(fast[1]) - statistics.median(fast[0])
+    print(f"preloading costs {cost * 1e6:.0f} us")
+    assert cost <= BUDGET
+    assert len(lab.state().participants) == 1, "it must not have attached: there is the helper alone"
