@@ -17,7 +17,7 @@ from compat.fix_lab import EAGER_SHARE, PROGRAMS, Builder, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-SUITES = ("semantics", "pointers", "processes", "threads", "sets", "copying", "sending", "numbers", "forking")
+SUITES = ("semantics", "ends", "waits", "signals", "pointers", "processes", "threads", "sets", "copying", "sending", "numbers", "forking")
 
 # by design; a scene of its own tally
 MOSTLY_KERNEL = {

@@ -199,6 +199,18 @@ static inline int with_child(void (*act)(int fd), pid_t *child)
     return fd;
 }
 
+static inline void handle(int sig, void (*handler)(int), int flags)
+{
+    struct sigaction act = {.sa_handler = handler, .sa_flags = flags};
+    sigaction(sig, &act, NULL);
+}
+
+static inline void receive_timeout(int fd, int milliseconds)
+{
+    struct timeval tv = {milliseconds / 1000, milliseconds % 1000 * 1000};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+}
+
 static inline int play(const struct scene *scenes, size_t n, int argc, char **argv)
 {
     for (size_t i = 0; i < n; i++) {
