@@ -131,7 +131,8 @@ class Demo:
 
     def _look(self, case: Case, port: int, results: Results) -> None:
         """Inspect the stack while a client of the case is at work; the client is then stopped."""
-        command = [*self.prefix["shared"], *self.workload.client(port, case, self._size("shared", case, port) * 20)]
+        # more than it can do in the time, also where the run that found the size fell into a slow moment
+        command = [*self.prefix["shared"], *self.workload.client(port, case, self._size("shared", case, port) * 200)]
         with Child(command, self.folder / "client.log") as client:
             time.sleep(min(1.0, self.seconds))
             results.by_path[case] = _bytes(self._inspect("--format", "json"), port)

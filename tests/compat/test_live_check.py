@@ -75,7 +75,8 @@ def test_flipping_any_field_of_a_live_stack_is_seen(lab: Lab) -> None:
         made[field] += 1
         if not check(mutant):
             missed.setdefault(field, []).append(where)
-    assert made.keys() >= FIELDS
+    # links belong to datagram sockets, of which there are none here: test_check has them
+    assert made.keys() >= {f for f in FIELDS if not f.startswith("link.")}
     caught = made.total() - sum(map(len, missed.values()))
     print(f"flips seen: {caught} of {made.total()} ({caught / made.total():.1%}); fields {len(made) - len(missed)} of {len(made)}")
     print(f"not seen: {missed}")
