@@ -298,6 +298,18 @@ class Lab:
         self.actors.append(Actor(self.start(argv, mode, env=env, stdin=subprocess.PIPE, stderr=None)))
         return self.actors[-1]
 
+    def connected(self, mode: str) -> tuple[Actor, Actor]:
+        """Server (its end is `c`) and client (`s`), whose connection has carried a few messages each way."""
+        server, client = self.actor(mode), self.actor(mode)
+        port = server.do("l = socket.create_server(('127.0.0.1', 0)); l.getsockname()[1]")
+        client.do(f"s = socket.create_connection(('127.0.0.1', {port}))")
+        server.do("c, _ = l.accept()")
+        for _ in range(4):
+            client.do("s.sendall(b'1')")
+            server.do("c.recv(1); c.sendall(b'2')")
+            client.do("s.recv(1)")
+        return server, client
+
     def tally(self, mode: str, apart: str = "") -> Tally:
         return tallies.setdefault((f"{self.suite}, {apart}" if apart else self.suite, mode), Tally())
 

@@ -26,14 +26,7 @@ def test_rings_in_huge_pages(huge_pages: Callable[[], int], namespace: Namespace
         by_ring = share(lab, build)
         print(f"{by_ring:.1%} of the bytes by rings in huge pages")
         assert by_ring > EAGER_SHARE
-        server, client = lab.actor("eager"), lab.actor("eager")
-        port = server.do("l = socket.create_server(('127.0.0.1', 0)); l.getsockname()[1]")
-        client.do(f"s = socket.create_connection(('127.0.0.1', {port}))")
-        server.do("c, _ = l.accept()")
-        for _ in range(4):
-            client.do("s.sendall(b'1')")
-            server.do("c.recv(1); c.sendall(b'2')")
-            client.do("s.recv(1)")
+        server, client = lab.connected("eager")
         for actor in (server, client):
             maps = actor.do("open('/proc/self/maps').read()")
             assert any("SYSV" in line or "hugetlb" in line for line in maps.splitlines()), "it has not attached the huge pages"

@@ -32,14 +32,7 @@ WITHIN = 5.0
 @pytest.fixture
 def pair(own_lab: Lab) -> Iterator[tuple[Actor, Actor]]:
     """A connection by ring between two processes, the first of the stack."""
-    server, client = own_lab.actor("eager"), own_lab.actor("eager")
-    port = server.do("l = socket.create_server(('127.0.0.1', 0)); l.getsockname()[1]")
-    client.do(f"s = socket.create_connection(('127.0.0.1', {port}))")
-    server.do("c, _ = l.accept()")
-    for _ in range(4):
-        client.do("s.sendall(b'1')")
-        server.do("c.recv(1); c.sendall(b'2')")
-        client.do("s.recv(1)")
+    server, client = own_lab.connected("eager")
     yield server, client
     for actor in (server, client):
         os.kill(actor.pid, signal.SIGCONT)

@@ -16,8 +16,6 @@
 #include "shm/sys.h"
 #include "shm/units.h"
 
-#define MAX_IOV 64
-
 static uint32_t dir_handle(const struct shs_env *env, const struct shs_direction *dir)
 {
     size_t at = (size_t)((const uint8_t *)dir - (const uint8_t *)env->arena) - SHS_ARENA_PAIRS;
@@ -227,18 +225,10 @@ void shs_ring_open(struct shs_env *env, const struct shs_who *who, struct shs_en
 /* recvmsg(2) of at most `limit` bytes into cur, without waiting. */
 static long kernel_take(struct shs_end *end, struct shs_cursor *cur, uint64_t limit, int flags)
 {
-    struct iovec iov[MAX_IOV];
-    int n = 0;
-    size_t room = cur->left < limit ? cur->left : (size_t)limit, off = cur->off;
-    for (int i = 0; i < cur->count && n < MAX_IOV && room; i++, off = 0) {
-        size_t here = cur->iov[i].iov_len - off;
-        if (!here)
-            continue;
-        iov[n].iov_base = (uint8_t *)cur->iov[i].iov_base + off;
-        iov[n].iov_len = here < room ? here : room;
-        room -= iov[n++].iov_len;
-    }
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
+    struct iovec iov[SHS_CURSOR_PIECES];
+    size_t n;
+    shs_cursor_rest(cur, iov, cur->left < limit ? cur->left : (size_t)limit, &n);
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     long r = shs_sys_recvmsg(end->fd, &msg, (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
     if (r > 0)
         shs_cursor_advance(cur, (size_t)r);

@@ -91,17 +91,9 @@ static bool wait_for_room(struct shs_env *env, const struct shs_who *who, struct
 
 static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_direction *dir, struct shs_cursor *cur, int flags)
 {
-    struct iovec iov[64];
-    int n = 0;
-    size_t off = cur->off, want = 0;
-    for (int i = 0; i < cur->count && n < 64; i++, off = 0) {
-        if (cur->iov[i].iov_len == off)
-            continue;
-        iov[n].iov_base = (uint8_t *)cur->iov[i].iov_base + off;
-        iov[n].iov_len = cur->iov[i].iov_len - off;
-        want += iov[n++].iov_len;
-    }
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
+    struct iovec iov[SHS_CURSOR_PIECES];
+    size_t n, want = shs_cursor_rest(cur, iov, ~(size_t)0, &n);
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     /* SIGPIPE is raised by the caller, when no lock is held */
     long r = shs_sys_sendmsg(end->fd, &msg, flags | MSG_NOSIGNAL | (want < cur->left ? MSG_MORE : 0));
     if (r > 0) {

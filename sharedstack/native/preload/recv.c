@@ -90,11 +90,9 @@ static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct s
         return 0;
     shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
     shs_set32(&f->end.ep->why_rx, SHS_REASON_READER_ASLEEP);
-    struct iovec iov[64];
-    size_t n = 0, off = cur->off;
-    for (int i = 0; i < cur->count && n < 64; i++, off = 0)
-        if (cur->iov[i].iov_len > off)
-            iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
+    struct iovec iov[SHS_CURSOR_PIECES];
+    size_t n;
+    shs_cursor_rest(cur, iov, cur->left, &n);
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     long r = shs_n_recvmsg(f->end.fd, &msg, flags & ~MSG_WAITALL);
     shs_taker_leave(&shs_proc.env, who, &take, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);
@@ -175,11 +173,9 @@ static void let_it_gather(void)
 
 static long recv_natively(struct shs_fd *f, struct shs_cursor *cur, int flags)
 {
-    struct iovec iov[64];
-    size_t n = 0, off = cur->off;
-    for (int i = 0; i < cur->count && n < 64; i++, off = 0)
-        if (cur->iov[i].iov_len > off)
-            iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
+    struct iovec iov[SHS_CURSOR_PIECES];
+    size_t n;
+    shs_cursor_rest(cur, iov, cur->left, &n);
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     long r = shs_n_recvmsg(f->end.fd, &msg, flags);
     if (r > 0)

@@ -33,20 +33,12 @@ static long wait_writable(int fd, uint64_t *deadline)
     }
 }
 
-/* What is left of the program's buffers, as far as `room` places go: places used. */
-static size_t rest_of(const struct shs_cursor *cur, struct iovec *iov, size_t room)
-{
-    size_t n = 0, off = cur->off;
-    for (int i = 0; i < cur->count && n < room; i++, off = 0)
-        if (cur->iov[i].iov_len > off)
-            iov[n++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, cur->iov[i].iov_len - off};
-    return n;
-}
-
 static long send_natively(struct shs_fd *f, struct shs_cursor *cur, int flags)
 {
-    struct iovec iov[64];
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = rest_of(cur, iov, sizeof iov / sizeof *iov)};
+    struct iovec iov[SHS_CURSOR_PIECES];
+    size_t n;
+    shs_cursor_rest(cur, iov, cur->left, &n);
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     long r = shs_n_sendmsg(f->end.fd, &msg, flags);
     if (r > 0)
         shs_cursor_advance(cur, (size_t)r);
@@ -110,7 +102,7 @@ static long counted_send(struct shs_gate *g, const struct msghdr *whole, int fla
 {
     struct msghdr msg = *whole;
     struct native_send n = {.fd = g->f->end.fd, .msg = &msg, .flags = flags};
-    struct iovec iov[64];
+    struct iovec iov[SHS_CURSOR_PIECES];
     struct shs_cursor cur;
     uint64_t deadline = 0;
     long sent = 0, r;
@@ -126,7 +118,9 @@ static long counted_send(struct shs_gate *g, const struct msghdr *whole, int fla
         if (r < 0 && (r = wait_writable(n.fd, &deadline)) < 0)
             break;
         msg.msg_iov = iov;
-        msg.msg_iovlen = rest_of(&cur, iov, sizeof iov / sizeof *iov);
+        size_t pieces;
+        shs_cursor_rest(&cur, iov, cur.left, &pieces);
+        msg.msg_iovlen = pieces;
     }
     return sent ? sent : r;
 }

@@ -40,6 +40,21 @@ void shs_cursor_advance(struct shs_cursor *cur, size_t n)
     }
 }
 
+size_t shs_cursor_rest(const struct shs_cursor *cur, struct iovec iov[SHS_CURSOR_PIECES], size_t limit, size_t *n)
+{
+    size_t bytes = 0, off = cur->off;
+    *n = 0;
+    for (int i = 0; i < cur->count && *n < SHS_CURSOR_PIECES && bytes < limit; i++, off = 0) {
+        size_t here = cur->iov[i].iov_len - off;
+        if (!here)
+            continue;
+        here = here < limit - bytes ? here : limit - bytes;
+        iov[(*n)++] = (struct iovec){(uint8_t *)cur->iov[i].iov_base + off, here};
+        bytes += here;
+    }
+    return bytes;
+}
+
 /* Copy len bytes between a ring position and the program's buffers, either of which may be in pieces. false: a bad pointer. */
 static bool copy_ring(uint8_t *ring, size_t size, size_t at, struct shs_cursor *cur, size_t len, bool out)
 {

@@ -29,6 +29,9 @@ enum {
 
 void shs_cursor_init(struct shs_cursor *cur, const struct iovec *iov, int count);
 void shs_cursor_advance(struct shs_cursor *cur, size_t n);
+#define SHS_CURSOR_PIECES 64
+/* What is left, as an array for a system call: at most `limit` bytes in SHS_CURSOR_PIECES pieces, none empty. Returns bytes; *n: pieces. */
+size_t shs_cursor_rest(const struct shs_cursor *cur, struct iovec iov[SHS_CURSOR_PIECES], size_t limit, size_t *n);
 
 /* Push what fits of cur (all of it, or, when it is large, a good part): bytes pushed and cur advanced, or SHS_RING_*,
  * or -EFAULT: a bad pointer in cur. */
