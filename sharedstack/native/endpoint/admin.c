@@ -165,11 +165,17 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
     return 0;
 }
 
-int shs_native_lower_all(void *stack, void *arena_at)
+int shs_native_lower_all(void *stack_at, void *arena_at)
 {
-    (void)stack;
     struct shs_arena *arena = arena_at;
+    struct shs_stack *stack = stack_at;
     int shut = 0;
+    /* whoever looks for a peer finds that nothing is paired any more */
+    for (uint32_t ep1 = 1; ep1 <= shs_load32(&stack->endpoints_top) && ep1 <= SHS_N_ENDPOINTS; ep1++) {
+        struct shs_endpoint *ep = shs_endpoint_at(stack, ep1);
+        if (shs_load32(&ep->state) == SHS_EP_LIVE && !shs_load32(&ep->pair))
+            __atomic_fetch_or(&ep->flags, SHS_EPF_UNPAIRED, __ATOMIC_SEQ_CST);
+    }
     for (uint32_t p = 1; p <= arena->pairs_top && p <= SHS_N_PAIRS; p++) {
         struct shs_pair *pair = shs_pair_at(arena, p);
         for (int d = 0; d < 2 && shs_load32(&pair->state) == SHS_PAIR_LIVE; d++)

@@ -37,7 +37,12 @@ int shs_bell_make(struct shs_env *env, uint32_t tag, struct shs_bell_own *own)
     struct sockaddr_un sun;
     socklen_t len = bell_address(&sun, name);
     int fd = shs_fd_high((int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
+    uint64_t netns = env->stack->netns;
+    socklen_t netns_len = sizeof netns;
     long r = fd < 0 ? fd : SHS_SYS(syscall(SYS_bind, fd, &sun, len));
+    /* a thread that went to another network namespace: nobody would find its bell */
+    if (r == 0 && shs_sys_getsockopt(fd, SOL_SOCKET, 71 /* SO_NETNS_COOKIE */, &netns, &netns_len) == 0 && netns != env->stack->netns)
+        r = -ENONET;
     if (r < 0) {
         if (fd >= 0)
             shs_fd_drop(fd);

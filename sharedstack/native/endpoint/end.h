@@ -104,6 +104,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
 struct shs_take {
     struct shs_direction *dir; /* NULL: not counted */
     uint32_t gen;              /* of the pair */
+    uint32_t epoch;            /* of the process's stack */
 };
 
 /* Count as a taker before a native wait or take: 1 counted; 0 the ring holds something (then nothing is counted); SHS_STALE; -EDEADLK. */

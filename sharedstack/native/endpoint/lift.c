@@ -81,15 +81,23 @@ static void make_pair(struct shs_env *env, uint32_t first, uint32_t second)
     shs_store32(&b->pair, pair1);
     shs_count(env, SHS_CTR_PAIRED, 1);
     shs_fence();
-    env->nudge |= !shs_load32(&env->arena->cooling);
+    env->nudge |= shs_load32(&env->arena->cooling) ? 0 : SHS_NUDGE_COOL;
 }
 
 /* What makes a pair useless, or what an end could not be brought under count again with. */
 #define NEVER_AGAIN (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_RDSHUT | SHS_EPF_WRSHUT | SHS_EPF_SEALED | SHS_EPF_PINNED)
 
+/* Its process may also have left the stack, and kept the socket. */
+static bool may_pair(const struct shs_endpoint *ep)
+{
+    return ep->slot && !(shs_load32(&ep->flags) & NEVER_AGAIN);
+}
+
 bool shs_pair_again(struct shs_env *env, const struct shs_who *who, uint32_t ep1)
 {
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
+    if (!shs_load32(&env->stack->pair_ok))
+        env->nudge |= SHS_NUDGE_OVER;
     if (!ep || (shs_load32(&ep->flags) & NEVER_AGAIN) || !shs_load32(&env->stack->pair_ok) || !shs_tables_lock(env, who))
         return false;
     if (shs_load32(&ep->state) == SHS_EP_LIVE && !ep->pair) {
@@ -97,7 +105,7 @@ bool shs_pair_again(struct shs_env *env, const struct shs_who *who, uint32_t ep1
         uint32_t stale;
         shs_flow_of(ep, &flow);
         uint32_t mate = shs_endpoint_mate(env->stack, &flow, ep->cookie, &stale);
-        if (mate && !(shs_load32(&shs_endpoint_at(env->stack, mate)->flags) & NEVER_AGAIN)) {
+        if (mate && may_pair(shs_endpoint_at(env->stack, mate))) {
             bool again = ep->pairings;
             make_pair(env, mate, ep1);
             if (again && ep->pair)
@@ -152,15 +160,19 @@ static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, 
             ep->why_tx = ep->why_rx = SHS_REASON_PEER_UNKNOWN;
             shs_store32(&ep->state, SHS_EP_LIVE);
             shs_count(env, SHS_CTR_REGISTERED, 1);
-            if (mate)
+            if (mate && shs_endpoint_at(env->stack, mate)->slot)
                 make_pair(env, mate, ep1);
         } else {
             shs_count(env, SHS_CTR_EXHAUSTED, 1);
         }
     } else if (ep1) {
         struct shs_endpoint *ep = (struct shs_endpoint *)((uint8_t *)env->stack + SHS_STACK_ENDPOINTS) + (ep1 - 1);
-        __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
-        ep->holders++;
+        if (make && !ep->slot && !(shs_load32(&ep->flags) & SHS_EPF_SHARED)) {
+            ep->slot = env->slot1; /* its only holder left, and is here again */
+        } else {
+            __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+            ep->holders++;
+        }
     }
     shs_tables_unlock(env);
     if (!ep1)
@@ -215,7 +227,7 @@ int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end 
     if (shs_load32(on) == SHS_OFF) {
         uint64_t at = 0;
         __atomic_store_n(on, SHS_ACTIVATING, __ATOMIC_SEQ_CST);
-        if ((shs_load32(&end->ep->flags) & SHS_EPF_SHARED) || in_flight(end->fd, receive)) {
+        if ((shs_load32(&end->ep->flags) & SHS_EPF_SHARED) || !shs_load32(&end->ep->slot) || in_flight(end->fd, receive)) {
             shs_count(env, SHS_CTR_IN_FLIGHT, 1);
             r = -EAGAIN;
         } else if ((receive ? shs_anchor_taken(end->fd, &at) : shs_anchor_sent(end->fd, &at)) != 0) {
@@ -274,4 +286,42 @@ void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1,
         shs_endpoint_free(env, who, ep1);
         shs_tables_unlock(env);
     }
+}
+
+static void lock_repaired(struct shs_env *env, const struct shs_who *who, uint32_t *lock, struct shs_direction *dir)
+{
+    if (shs_lock(env, lock, who->lock_word) != SHS_LOCK_REPAIR)
+        return;
+    if (lock == &dir->rlock)
+        shs_dir_repair_reader(dir);
+    else
+        shs_dir_repair_writer(dir);
+}
+
+bool shs_end_leave(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, bool force)
+{
+    struct shs_direction *rx = shs_end_rx(end), *tx = shs_end_tx(end);
+    bool shared = shs_load32(&end->ep->flags) & SHS_EPF_SHARED, empty = true;
+    if (!shared)
+        shs_store32(&end->ep->slot, 0); /* nobody brings it under count any more */
+    lock_repaired(env, who, &rx->rlock, rx);
+    if (shs_end_reads(end, rx)) {
+        shs_ring_close(rx);
+        empty = !shs_ring_waiting(rx);
+        if (force && !shared)
+            shs_store64(&rx->rd, shs_rd_pack(shs_word_index(shs_load64(&rx->word)), 0));
+        if (!shared && (empty || force))
+            shs_store32(&rx->rx_on, SHS_OFF);
+    }
+    shs_unlock(&rx->rlock);
+    if (shared || (!empty && !force))
+        return shared || empty;
+    lock_repaired(env, who, &tx->wlock, tx);
+    if (shs_end_writes(end, tx)) {
+        shs_store32(&tx->tx_on, SHS_OFF);
+        if (shs_load32(&tx->bell))
+            shs_bell_ring(env, tx, shs_load32(&tx->bell)); /* it naps no more: it waits where the kernel's bytes will come */
+    }
+    shs_unlock(&tx->wlock);
+    return true;
 }

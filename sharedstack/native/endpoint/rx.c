@@ -58,7 +58,8 @@ bool shs_taker_enter_locked(struct shs_env *env, struct shs_direction *dir)
 
 static uint32_t pair_gen(struct shs_env *env, const struct shs_direction *dir)
 {
-    return shs_load32(&shs_pair_at(env->arena, (dir_handle(env, dir) - 1) / 2 + 1)->gen);
+    const struct shs_pair *pair = shs_pair_at(env->arena, (dir_handle(env, dir) - 1) / 2 + 1);
+    return pair ? shs_load32(&pair->gen) : 0; /* none: it was of a stack that this process has left */
 }
 
 /* Take rlock of what the end read from when it was last looked up: 0, or SHS_STALE (not locked), or -EDEADLK. */
@@ -85,7 +86,7 @@ int shs_taker_enter(struct shs_env *env, const struct shs_who *who, const struct
     uint32_t on = shs_load32(&dir->rx_on);
     r = on != SHS_ON && on != SHS_RECOUNT ? SHS_STALE : shs_taker_enter_locked(env, dir);
     if (r == 1)
-        *take = (struct shs_take){dir, pair_gen(env, dir)};
+        *take = (struct shs_take){dir, pair_gen(env, dir), env->epoch};
     shs_unlock(&dir->rlock);
     return r;
 }
@@ -94,6 +95,8 @@ int shs_taker_enter(struct shs_env *env, const struct shs_who *who, const struct
 void shs_taker_leave(struct shs_env *env, const struct shs_who *who, const struct shs_take *take, uint64_t n)
 {
     struct shs_direction *dir = take->dir;
+    if (SHS_UNLIKELY(take->epoch != env->epoch))
+        return;
     int r = shs_lock(env, &dir->rlock, who->lock_word);
     if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR))
         shs_dir_repair_reader(dir);
@@ -147,7 +150,7 @@ bool shs_may_open(struct shs_env *env, const struct shs_end *end)
     uint32_t flags = shs_load32(&end->ep->flags);
     uint32_t why = SHS_REASON_NONE;
     if (!shs_load32(&env->stack->pair_ok))
-        why = SHS_REASON_DRAINING;
+        why = SHS_REASON_DRAINING, env->nudge |= SHS_NUDGE_OVER;
     else if ((flags & SHS_EPF_KERNEL_ONLY) && shs_peek32(&end->ep->opt_level))
         why = SHS_REASON_OPTION;
     else if (flags & SHS_EPF_KERNEL_ONLY)
@@ -173,7 +176,7 @@ static bool first_chunk(struct shs_env *env, const struct shs_who *who, struct s
         shs_store64(&dir->rchunk, chunk);
         shs_store64(&dir->wchunk, chunk);
         shs_fence();
-        env->nudge |= !shs_load32(&env->arena->cooling);
+        env->nudge |= shs_load32(&env->arena->cooling) ? 0 : SHS_NUDGE_COOL;
     } else {
         shs_count(env, SHS_CTR_EXHAUSTED, 1);
     }

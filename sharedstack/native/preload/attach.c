@@ -173,6 +173,9 @@ static int use(struct shs_env *env, struct found *found)
     if (!map_bulk(env, found) || shs_load32(&env->stack->state) != SHS_STACK_READY)
         return SHS_REASON_NO_HELPER;
     env->bell_fd = shs_fd_high((int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
+    uint64_t netns; /* this thread's: bells are found by name there, and setns(2) may have moved it since it made its socket */
+    if (env->bell_fd >= 0 && netns_cookie(env->bell_fd, &netns) == 0 && netns != env->stack->netns)
+        return SHS_REASON_OTHER_NETNS;
     int slot = env->bell_fd < 0 ? -EMFILE : shs_slot_claim(env->stack, (uint32_t)getpid(), 0);
     if (slot < 0)
         return SHS_REASON_EXHAUSTED;
@@ -207,9 +210,6 @@ int shs_attach_segments(struct shs_env *env, const char *stack_name, int fd)
         env->stack = NULL;
         env->arena = NULL;
         env->bulk_fd = env->bell_fd = -1;
-    } else {
-        /* the helper knows the process from its credentials; which slot it took, it learns here */
-        shs_nudge(stack_name, env->slot1 - 1);
     }
     return why;
 }

@@ -1,5 +1,5 @@
 /*
- * Purpose: map the stack of this user: lent by the helper, or found by name where no helper answers. Called once, by shs_attach.
+ * Purpose: map the stack of this user: lent by the helper, or found by name where no helper answers. Called by member.c, under its lock.
  * Nothing here outlives a failure: every descriptor is closed, every mapping undone.
  */
 #pragma once

@@ -7,12 +7,18 @@
 
 #define SHS_EXPORT __attribute__((visibility("default")))
 
-/* Straight to libc: in a vfork child (its memory is the parent's), and with the library switched off. */
+/* Straight to libc: in a vfork child (its memory is the parent's), with the library switched off, and confined with nothing kept. */
 static inline bool shs_plain(void)
 {
     if (SHS_UNLIKELY(!shs_proc.resolved))
         shs_start();
     return shs_self.vfork || shs_proc.off;
+}
+
+/* Handlers of signals are ours for good where they were once: a confined program is still told of its own. */
+static inline bool shs_plain_signal(void)
+{
+    return shs_plain() && !(shs_proc.quiet && !shs_self.vfork);
 }
 
 static inline ssize_t shs_errno(ssize_t r)

@@ -158,7 +158,7 @@ ssize_t shs_i_splice(int in, off64_t *offin, int out, off64_t *offout, size_t le
     if (offin || offout) /* neither a pipe nor a socket has one */
         return shs_n_splice(in, offin, out, offout, len, flags);
     struct shs_gate g = shs_gate_enter(in, SHS_RECEIVE);
-    bool from = g.ring;
+    bool from = g.ring || g.kept;
     if (g.dgram)
         shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
     shs_gate_leave(&g);

@@ -12,6 +12,7 @@
 #include "preload/dgram.h"
 #include "preload/epoll.h"
 #include "preload/gate.h"
+#include "preload/kept.h"
 #include "preload/own.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
@@ -62,7 +63,7 @@ static int accepted(int listener, int fd, uint32_t forks)
         return fd;
     struct shs_fd *l = shs_fd_look(listener);
     bool tcp = l && l->state == SHS_FD_NEW;
-    if (!tcp && (!l || l->state != SHS_FD_KERNEL)) {
+    if (!tcp && !shs_proc.quiet && (!l || l->state != SHS_FD_KERNEL)) {
         /* a listener that we did not see being made: nobody else has its new connection, whatever it is */
         int proto = 0;
         socklen_t len = sizeof proto;
@@ -119,7 +120,7 @@ int shs_i_shutdown(int fd, int how)
     if (r == SHS_STALE) {
         if (f && (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)) { /* never to be brought under count any more */
             uint32_t flags = (how != SHUT_RD ? SHS_EPF_WRSHUT : 0u) | (how != SHUT_WR ? SHS_EPF_RDSHUT : 0u);
-            __atomic_fetch_or(&shs_endpoint_at(shs_proc.env.stack, f->ep1)->flags, flags, __ATOMIC_SEQ_CST);
+            __atomic_fetch_or(&shs_fd_record(f)->flags, flags, __ATOMIC_SEQ_CST);
             if (f->udp && how != SHUT_WR)
                 shs_ring_close(shs_end_rx(&f->end));
         }
@@ -191,6 +192,7 @@ int shs_fd_copied(int from, int to)
         a->why = a->why ? a->why : a->state == SHS_FD_TCP ? SHS_REASON_FORKED : 0;
         b->why = a->why;
         b->udp = a->udp;
+        shs_kept_copied(a, b);
         b->state = a->state;
         return to;
     }
@@ -204,7 +206,7 @@ int shs_fd_copied(int from, int to)
     if (a->state == SHS_FD_REG || a->state == SHS_FD_PAIRED) {
         a->why = SHS_REASON_FORKED; /* what is not activated yet stays so */
         a->copied = b->copied = true;
-        __atomic_fetch_or(&shs_endpoint_at(shs_proc.env.stack, a->ep1)->flags, SHS_EPF_PINNED, __ATOMIC_SEQ_CST);
+        __atomic_fetch_or(&shs_fd_record(a)->flags, SHS_EPF_PINNED, __ATOMIC_SEQ_CST);
         shs_ring_quit(a);
         b->why = a->why;
         b->ep1 = a->ep1;
@@ -225,7 +227,7 @@ int shs_i_dup(int fd)
 /* `to` is about to be replaced by a copy of fd. */
 static int replacing(int fd, int to)
 {
-    if (fd == to || shs_sys_fcntl(fd, F_GETFD, 0) < 0)
+    if (fd == to || shs_proc.quiet || shs_sys_fcntl(fd, F_GETFD, 0) < 0)
         return 0;
     int r = shs_make_way(to);
     if (r == 0)

@@ -84,8 +84,8 @@ static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_dgr
         f->dgram->peeked = (io->flags & MSG_PEEK) && !io->by_ring;
     if (SHS_UNLIKELY(r == -EFAULT) && !(io->flags & MSG_PEEK))
         f->dgram->peeked = false; /* it is lost, as it is without us */
-    if (SHS_UNLIKELY(shs_proc.env.nudge)) {
-        shs_proc.env.nudge = false;
+    if (SHS_UNLIKELY(shs_proc.env.nudge & SHS_NUDGE_COOL)) {
+        shs_proc.env.nudge &= ~(uint32_t)SHS_NUDGE_COOL;
         shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
     }
     return r;

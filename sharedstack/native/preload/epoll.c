@@ -9,6 +9,7 @@
 
 #include "intercepts.gen.h"
 #include "preload/gate.h"
+#include "preload/kept.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
 #include "shm/probe.h"
@@ -22,7 +23,7 @@ static bool any_ready(struct shs_set *set, int epfd)
     for (uint32_t i = 0, n = set->n_opened; i < n; i++)
         if (shs_member_ready(set, shs_fd_look(set->opened[i]), epfd))
             return true;
-    return set->urgent;
+    return set->urgent || (SHS_UNLIKELY(shs_proc.kept) && shs_kept_any(epfd));
 }
 
 /* Report ready members; *came: when the first of them was published, if its writer said so. */
@@ -60,7 +61,7 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
         set->opened[i] = set->opened[--set->n_opened];
     }
     shs_set_unlock(set);
-    return n;
+    return SHS_UNLIKELY(shs_proc.kept) ? shs_kept_events(epfd, events, n, max) : n;
 }
 
 /* The kernel's report on a member of which it does not know the latest: what of it does the program want? */
@@ -277,6 +278,11 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t time
         return -EFAULT;
     if (!set || max <= 0 || nowhere)
         return wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
+    if (SHS_UNLIKELY(shs_proc.kept)) {
+        int n = shs_kept_events(epfd, events, 0, max);
+        if (n)
+            return add_kernel(set, epfd, events, n, max);
+    }
     uint64_t deadline = timeout_ns > 0 ? shs_now() + (uint64_t)timeout_ns : 0;
     do {
         int r = wait_alone(set, epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
@@ -297,20 +303,39 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t time
     return wait_set(set, epfd, events, max, deadline, mask);
 }
 
+/* Confined: kept bytes, and the program's own call for the rest. Events by the ring and the kernel for one member stay two. */
+static int confined(int epfd, struct epoll_event *events, int max)
+{
+    return max > 0 && shs_writable(events, sizeof *events) ? shs_kept_events(epfd, events, 0, max) : 0;
+}
+
+static int with_kept(int n, int more)
+{
+    return n ? n + (more > 0 ? more : 0) : more;
+}
+
 int shs_i_epoll_wait(int epfd, struct epoll_event *events, int max, int timeout)
 {
+    if (SHS_UNLIKELY(shs_proc.quiet)) {
+        int n = confined(epfd, events, max);
+        return n == max && n ? n : with_kept(n, shs_n_epoll_wait(epfd, events + n, max - n, n ? 0 : timeout));
+    }
     return epoll_any(epfd, events, max, timeout < 0 ? -1 : (int64_t)timeout * 1000000, NULL);
 }
 
 int shs_i_epoll_pwait(int epfd, struct epoll_event *events, int max, int timeout, const sigset_t *sigmask)
 {
+    if (SHS_UNLIKELY(shs_proc.quiet)) {
+        int n = confined(epfd, events, max);
+        return n == max && n ? n : with_kept(n, shs_n_epoll_pwait(epfd, events + n, max - n, n ? 0 : timeout, sigmask));
+    }
     return epoll_any(epfd, events, max, timeout < 0 ? -1 : (int64_t)timeout * 1000000, sigmask);
 }
 
 int shs_i_epoll_pwait2(int epfd, struct epoll_event *events, int max, const struct timespec *timeout, const sigset_t *sigmask)
 {
     struct shs_fd *f = shs_fd_look(epfd);
-    bool plain = !f || f->state != SHS_FD_EPOLL || !f->epoll ||
+    bool plain = !f || shs_proc.quiet || f->state != SHS_FD_EPOLL || !f->epoll ||
                  (timeout && (timeout->tv_sec < 0 || timeout->tv_sec > 1000000000 || timeout->tv_nsec < 0));
     if (plain && !shs_real.epoll_pwait2)
         return -ENOSYS;

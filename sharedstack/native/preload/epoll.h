@@ -39,6 +39,8 @@ void shs_set_lock(struct shs_set *set);
 void shs_set_unlock(struct shs_set *set);
 /* From now on somebody may wait on the set whom we do not see: rings of members stay shut, the kernel knows everything. */
 void shs_set_shared(struct shs_set *set, int epfd);
+/* The process leaves its stack: no member has a ring any more, and the kernel knows everything. */
+void shs_set_leave(struct shs_set *set, int epfd);
 /* In a forked child: the parent's set. */
 void shs_set_inherited(struct shs_set *set);
 /* The epoll descriptor is closed. */

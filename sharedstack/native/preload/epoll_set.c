@@ -8,6 +8,7 @@
 
 #include "intercepts.gen.h"
 #include "preload/gate.h"
+#include "preload/kept.h"
 #include "preload/restart.h"
 #include "shm/sys.h"
 
@@ -107,6 +108,22 @@ void shs_set_shared(struct shs_set *set, int epfd)
     set->shared = true;
     shs_set_shut(set);
     shs_set_flush(set, epfd);
+    shs_set_unlock(set);
+}
+
+void shs_set_leave(struct shs_set *set, int epfd)
+{
+    shs_set_lock(set);
+    shs_set_flush(set, epfd);
+    for (uint32_t i = 0; i < set->n_opened; i++) {
+        struct shs_fd *f = shs_fd_look(set->opened[i]);
+        if (f && f->listed == (uint32_t)epfd + 1)
+            f->listed = 0;
+    }
+    set->n_opened = 0;
+    set->urgent = true;
+    if (set->sleepers && shs_proc.kept)
+        shs_set_call(set, epfd);
     shs_set_unlock(set);
 }
 
@@ -384,6 +401,8 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     if (!known)
         return change_unknown(f, epfd, op, fd, event);
     struct shs_set *set = e->epoll;
+    if (SHS_UNLIKELY(f->kept != NULL))
+        f->kept->told = false; /* ADD and MOD report anew what is there */
     shs_set_lock(set);
     int r = note_change(set, f, epfd, op, fd, event) ? 0 : change_now(set, f, epfd, op, fd, event);
     shs_set_unlock(set);

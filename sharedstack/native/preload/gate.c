@@ -5,6 +5,8 @@
 #include "endpoint/lift.h"
 #include "preload/attach.h"
 #include "preload/dgram.h"
+#include "preload/kept.h"
+#include "preload/member.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
 
@@ -19,7 +21,8 @@ static void classify(struct shs_fd *f, int fd)
         shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 && proto == IPPROTO_TCP) {
         /* somebody else may use it at the same time, uncounted: only what is registered already is taken up */
         f->why = fd <= 2 ? SHS_REASON_STANDARD_STREAM : SHS_REASON_FORKED;
-        const struct shs_who *who = fd > 2 && shs_attach(fd) ? shs_who() : NULL;
+        bool joining = fd > 2 && shs_attach(fd) && shs_join_try();
+        const struct shs_who *who = joining ? shs_who() : NULL;
         int ep1 = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
         state = SHS_FD_TCP;
         shs_guard_memory();
@@ -30,20 +33,22 @@ static void classify(struct shs_fd *f, int fd)
             state = SHS_FD_REG;
             f->why = 0;
         }
+        __atomic_store_n(&f->state, state, __ATOMIC_RELEASE);
+        if (joining)
+            shs_join_unlock();
     }
     __atomic_store_n(&f->state, state, __ATOMIC_RELEASE);
 }
 
-static void register_fd(struct shs_fd *f, int fd)
+/* Under the join lock. */
+static void register_joined(struct shs_fd *f, int fd)
 {
-    if (!shs_attach(fd)) {
-        if (shs_proc.attach == SHS_ATTACH_FAILED)
-            f->ops = 0; /* again after as many calls: a helper may be started meanwhile */
-        return;
-    }
     const struct shs_who *who = shs_who();
+    uint32_t epoch = shs_proc.env.epoch;
     if (!who)
         return;
+    if (!shs_load32(&shs_proc.env.stack->pair_ok))
+        shs_proc.env.nudge |= SHS_NUDGE_OVER;
     if (f->udp) {
         shs_dgram_begin(f, fd);
         return;
@@ -56,7 +61,7 @@ static void register_fd(struct shs_fd *f, int fd)
             f->why = (uint32_t)-r;
         shs_log("not lifted", fd, (uint32_t)-r);
     }
-    if (r <= 0)
+    if (r <= 0 || shs_proc.env.epoch != epoch) /* a signal handler became somebody else meanwhile */
         return;
     f->ep1 = (uint32_t)r;
     shs_ep_refs(f->ep1, 1);
@@ -77,9 +82,20 @@ static void register_fd(struct shs_fd *f, int fd)
     __atomic_store_n(&f->state, SHS_FD_REG, __ATOMIC_RELEASE);
 }
 
+static void register_fd(struct shs_fd *f, int fd)
+{
+    if (!shs_attach(fd)) {
+        if (shs_proc.attach == SHS_ATTACH_FAILED)
+            f->ops = 0; /* again after as many calls: a helper may be started meanwhile */
+    } else if (shs_join_try()) {
+        register_joined(f, fd);
+        shs_join_unlock();
+    }
+}
+
 /* Does a registered end have a pair? It may have been given back while the connection was idle: then it gets one after as many calls as the
  * first time. Without locks: other threads may do the same, and what they note of it is checked where it is used. */
-static bool pair_up(struct shs_gate *g, int fd)
+static bool pair_joined(struct shs_gate *g, int fd)
 {
     struct shs_fd *f = g->f;
     struct shs_env *env = &shs_proc.env;
@@ -101,6 +117,15 @@ static bool pair_up(struct shs_gate *g, int fd)
     f->drained = 0;
     shs_cas32(&f->state, SHS_FD_REG, SHS_FD_PAIRED);
     return true;
+}
+
+static bool pair_up(struct shs_gate *g, int fd)
+{
+    if (!shs_join_try())
+        return false;
+    bool r = (g->f->state == SHS_FD_REG || g->f->state == SHS_FD_PAIRED) && pair_joined(g, fd);
+    shs_join_unlock();
+    return r;
 }
 
 /* Is the direction under count, or can it be brought there now? If not, the call may go natively: its hazard is seen. */
@@ -138,6 +163,12 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
     struct shs_thread *t = &shs_self;
     if (!f)
         return;
+    if (SHS_UNLIKELY(shs_proc.quiet)) { /* what is kept is memory; all else is one call of libc's */
+        g->kept = receive && shs_kept_waiting(f);
+        g->f = g->kept ? f : NULL;
+        g->outer = t->hazard;
+        return;
+    }
     if (f->state == SHS_FD_UNKNOWN)
         classify(f, fd);
     if (f->state == SHS_FD_KERNEL || f->state == SHS_FD_EPOLL || (!t->listed && !shs_list_thread()))
@@ -148,6 +179,10 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
     __atomic_store_n(&t->hazard, ((uint32_t)fd << 1 | (uint32_t)receive) + 1, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     uint32_t state = __atomic_load_n(&f->state, __ATOMIC_ACQUIRE);
+    if (SHS_UNLIKELY(shs_kept_waiting(f))) {
+        g->kept = receive;
+        return;
+    }
     if (SHS_UNLIKELY(state == SHS_FD_TCP && !f->why && ++f->ops >= (shs_proc.env.opt.eager ? 1 : shs_proc.env.opt.lift_after))) {
         if (shs_cas32(&f->state, SHS_FD_TCP, SHS_FD_BUSY)) {
             register_fd(f, fd);
@@ -160,10 +195,15 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
     g->who = shs_who();
     if (SHS_UNLIKELY(!g->who)) { /* no slot: bytes that nobody counts must meet no ring */
         struct shs_end end;
-        if (shs_proc.attach == SHS_ATTACHED && shs_end_of(&shs_proc.env, f->ep1, &end)) {
+        if (shs_proc.attach == SHS_ATTACHED && shs_join_try()) {
+            if (!shs_end_of(&shs_proc.env, f->ep1, &end)) {
+                shs_join_unlock();
+                return;
+            }
             /* without a slot there is no lock; whoever opens the ring looks at the flag again afterwards */
             __atomic_fetch_or(&end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
             shs_ring_close(end.rx);
+            shs_join_unlock();
         }
         return;
     }
@@ -173,10 +213,20 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
         g->dgram = true;
     else
         g->ring = counted(g, fd, receive);
-    if (SHS_UNLIKELY(shs_proc.env.nudge)) {
-        shs_proc.env.nudge = false;
-        shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
+    if (SHS_UNLIKELY(shs_proc.env.nudge) && shs_nudged(fd)) { /* another stack: nothing of what was found holds */
+        shs_gate_leave(g);
+        *g = (struct shs_gate){0};
+        shs_gate_slow(g, fd, receive);
     }
+}
+
+bool shs_nudged(int fd)
+{
+    uint32_t what = shs_proc.env.nudge;
+    shs_proc.env.nudge = 0;
+    if (what & SHS_NUDGE_COOL)
+        shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
+    return (what & SHS_NUDGE_OVER) && shs_move(fd);
 }
 
 bool shs_gate_paired(int fd, struct shs_fd **out)

@@ -18,6 +18,7 @@ struct shs_gate {
     const struct shs_who *who;
     bool ring;
     bool dgram; /* a registered datagram socket */
+    bool kept;  /* bytes that were in a ring once come before the kernel's (kept.h) */
     uint32_t outer; /* hazard of the call that a signal handler interrupted */
 };
 
@@ -50,6 +51,9 @@ static inline void shs_lowered_by(struct shs_endpoint *ep, uint32_t level, uint3
     shs_set32(&ep->opt_name, name);
     __atomic_fetch_or(&ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
 }
+
+/* Something is to be done for the stack (env.nudge); true: the process has another one now. In no lock. */
+bool shs_nudged(int fd);
 
 /* The endpoint of fd if it is paired (whatever is under count); false: the kernel's alone. */
 bool shs_gate_paired(int fd, struct shs_fd **f);

@@ -13,7 +13,7 @@
 /* Is the call to be as readv or writev? With an offset, or flags that are not known, the kernel says what is wrong. */
 static bool plain(const struct shs_gate *g, int iovcnt, int64_t offset, int flags)
 {
-    return (g->ring || g->dgram) && offset == -1 && !(flags & ~KNOWN) && iovcnt >= 0 && iovcnt <= 1024;
+    return (g->ring || g->dgram || g->kept) && offset == -1 && !(flags & ~KNOWN) && iovcnt >= 0 && iovcnt <= 1024;
 }
 
 static ssize_t read_plainly(int fd, const struct iovec *iov, int iovcnt, int flags)

@@ -9,6 +9,7 @@
 
 #include "intercepts.gen.h"
 #include "preload/dgram.h"
+#include "preload/kept.h"
 #include "ring/ring.h"
 #include "shm/probe.h"
 #include "shm/sys.h"
@@ -115,7 +116,7 @@ static bool datagrams_by_kernel(int level, int name, const void *value, socklen_
 
 static void set_flag(struct shs_fd *f, uint32_t flag, bool on)
 {
-    struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
+    struct shs_endpoint *ep = shs_fd_record(f);
     if (on)
         __atomic_fetch_or(&ep->flags, flag, __ATOMIC_SEQ_CST);
     else
@@ -133,7 +134,7 @@ int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t l
         } else if (kernel_only(level, name, value, len)) {
             f->why = SHS_REASON_OPTION;
             if (registered) {
-                struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
+                struct shs_endpoint *ep = shs_fd_record(f);
                 shs_lowered_by(ep, (uint32_t)level, (uint32_t)name);
                 shs_set32(&ep->why_rx, SHS_REASON_OPTION);
                 shs_set32(&ep->why_tx, SHS_REASON_OPTION);
@@ -173,6 +174,8 @@ int shs_i_ioctl(int fd, unsigned long request, void *arg)
 {
     int r = shs_n_ioctl(fd, request, arg);
     struct shs_fd *f;
+    if (r >= 0 && request == SIOCINQ && (f = shs_fd_look(fd)) && f->kept)
+        *(int *)arg += (int)shs_kept_pending(f);
     if (r < 0 || !(f = shs_fd_look(fd)) || f->state < SHS_FD_REG || f->state > SHS_FD_PAIRED)
         return r;
     if (request == FIONBIO)

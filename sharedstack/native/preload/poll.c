@@ -9,6 +9,7 @@
 #include "intercepts.gen.h"
 #include "preload/epoll.h"
 #include "preload/gate.h"
+#include "preload/kept.h"
 #include "preload/nap.h"
 #include "preload/poll.h"
 #include "preload/restart.h"
@@ -43,7 +44,7 @@ static bool any_ready(const struct waiting *w)
         if (f && shs_end_waiting(&f->end))
             return true;
     }
-    return false;
+    return SHS_UNLIKELY(shs_proc.kept) && shs_kept_polled(w->fds, w->n);
 }
 
 /* Fill in revents from the rings, on top of what is there (kernel: it was asked just now): how many are ready. */
@@ -63,7 +64,7 @@ static int merge(struct waiting *w, bool kernel)
         }
         ready += w->fds[i].revents != 0;
     }
-    return ready;
+    return SHS_UNLIKELY(shs_proc.kept) ? shs_kept_poll(w->fds, w->n) : ready;
 }
 
 static int look(struct waiting *w, bool due)
@@ -235,7 +236,7 @@ static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers)
 int shs_poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, bool *native)
 {
     bool writers = false;
-    *native = !shs_guarding || !shs_readable(fds, n * sizeof *fds) || !has_ring(fds, n, &writers) ||
+    *native = !shs_guarding || shs_proc.quiet || !shs_readable(fds, n * sizeof *fds) || !has_ring(fds, n, &writers) ||
               (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999));
     if (*native)
         return 0;
@@ -264,6 +265,10 @@ int shs_i_poll(struct pollfd *fds, nfds_t n, int timeout)
 {
     struct timespec ts = {timeout / 1000, timeout % 1000 * 1000000L};
     bool native;
+    if (SHS_UNLIKELY(shs_proc.kept) && shs_kept_polled(fds, n)) {
+        int ready = shs_n_poll(fds, n, 0);
+        return ready < 0 ? ready : shs_kept_poll(fds, n);
+    }
     int r = shs_poll_any(fds, n, timeout < 0 ? NULL : &ts, NULL, &native);
     if (!native)
         return r;
@@ -284,6 +289,11 @@ int shs_i___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
 int shs_i_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *sigmask)
 {
     bool native;
+    struct timespec zero = {0, 0};
+    if (SHS_UNLIKELY(shs_proc.kept) && shs_kept_polled(fds, n)) {
+        int ready = shs_n_ppoll(fds, n, &zero, sigmask);
+        return ready < 0 ? ready : shs_kept_poll(fds, n);
+    }
     int r = shs_poll_any(fds, n, timeout, sigmask, &native);
     if (!native)
         return r;

@@ -11,6 +11,8 @@
 #include "preload/boundary.h"
 #include "preload/dgram.h"
 #include "preload/epoll.h"
+#include "preload/kept.h"
+#include "preload/member.h"
 #include "preload/nested.h"
 #include "preload/restart.h"
 #include "shm/slot.h"
@@ -30,7 +32,6 @@ static struct shs_thread late;
 static pid_t late_tid[MAX_THREADS];
 static uint32_t n_late;
 static struct shs_nested threads_lock;
-static uint32_t attach_busy, slot_busy;
 static uint16_t ep_refs[SHS_N_ENDPOINTS];
 
 #if defined(__x86_64__)
@@ -128,6 +129,8 @@ static void thread_ends(void *arg)
             shs_proc.unwitnessed = true;
         }
     }
+    if (!shs_proc.quiet)
+        shs_bell_drop(&t->bell, true); /* of a stack that was left since */
     t->listed = t->witness = false;
     t->slot1 = 0; /* the tag in `who` may be another thread's from now on */
     t->ended = true;
@@ -198,7 +201,7 @@ static void child(void)
     mark_shared(); /* what other threads opened after prepare() */
     shs_proc.forks++;
     shs_fd_forked();
-    attach_busy = slot_busy = 0;
+    shs_member_forked();
     self->polled = NULL;
     shs_proc.threads = self->listed;
     self->slot1 = 0;
@@ -213,8 +216,7 @@ void shs_fd_shared(struct shs_fd *f)
     if ((f->state == SHS_FD_NEW || f->state == SHS_FD_TCP || f->state == SHS_FD_BUSY) && !f->why)
         f->why = SHS_REASON_FORKED;
     if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) {
-        struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
-        __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+        __atomic_fetch_or(&shs_fd_record(f)->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
         if (f->udp)
             shs_dgram_lower(f, SHS_REASON_FORKED);
     }
@@ -226,6 +228,7 @@ void shs_fd_shared(struct shs_fd *f)
  */
 static void prepare(void)
 {
+    shs_join_lock(); /* nobody is half-way into a stack, or out of it */
     shs_add32(&shs_proc.forks, 1);
     mark_shared();
 }
@@ -234,68 +237,7 @@ static void parent(void)
 {
     shs_add32(&shs_proc.forks, 1);
     mark_shared();
-}
-
-bool shs_attach(int fd)
-{
-    uint32_t state = shs_load32(&shs_proc.attach);
-    if (state == SHS_ATTACHED)
-        return true;
-    if (shs_self.ended) /* nobody to witness that the process lives */
-        return false;
-    uint64_t now = shs_now();
-    if (shs_proc.off || (state == SHS_ATTACH_FAILED && now < shs_proc.retry_ns) || !shs_cas32(&attach_busy, 0, 1))
-        return false;
-    shs_proc.attach_why = (uint32_t)shs_attach_segments(&shs_proc.env, shs_proc.stack_name, fd);
-    if (shs_proc.attach_why == SHS_REASON_NONE) {
-        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
-        shs_self.slot1 = 0;
-        shs_self.witness = true;
-        shs_store32(&shs_proc.attach, SHS_ATTACHED);
-    } else {
-        shs_proc.retry_ns = now + 1000000000ull;
-        shs_store32(&shs_proc.attach, SHS_ATTACH_FAILED);
-        shs_log("not attached", fd, shs_proc.attach_why);
-    }
-    shs_store32(&attach_busy, 0);
-    return shs_proc.attach_why == SHS_REASON_NONE;
-}
-
-/* A forked child's first need: a slot of its own, which the helper is told of. */
-static void take_child_slot(void)
-{
-    if (!shs_cas32(&slot_busy, 0, 1))
-        return;
-    if (shs_proc.forked) {
-        int slot = shs_slot_claim(shs_proc.env.stack, (uint32_t)getpid(), 0);
-        if (slot >= 0) {
-            shs_self.witness = true;
-            shs_proc.env.slot1 = (uint32_t)slot + 1;
-            shs_nudge(shs_proc.stack_name, (uint32_t)slot);
-            shs_count(&shs_proc.env, SHS_CTR_FORK_SLOTS, 1);
-            shs_proc.forked = 0;
-        }
-    }
-    shs_store32(&slot_busy, 0);
-}
-
-const struct shs_who *shs_who(void)
-{
-    struct shs_thread *t = &shs_self;
-    if (SHS_LIKELY(t->slot1 && t->slot1 == shs_proc.env.slot1 && !shs_proc.unwitnessed))
-        return &t->who;
-    if (shs_proc.forked)
-        take_child_slot();
-    if (!shs_proc.env.slot1 || (!t->listed && !shs_list_thread()))
-        return NULL;
-    struct shs_slot *slot = shs_slot_at(shs_proc.env.stack, shs_proc.env.slot1 - 1);
-    if (!t->witness && !t->ended && (shs_load32(&slot->flags) & SHS_SLOT_UNWITNESSED) && shs_slot_enrol(slot) == 0) {
-        t->witness = true;
-        shs_proc.unwitnessed = false;
-    }
-    t->slot1 = shs_proc.env.slot1;
-    t->who.lock_word = t->slot1 << SHS_LOCK_SLOT_SHIFT | t->who.tag << 1;
-    return &t->who;
+    shs_join_unlock();
 }
 
 struct shs_bell_own *shs_bell(void)
@@ -303,8 +245,11 @@ struct shs_bell_own *shs_bell(void)
     struct shs_thread *t = &shs_self;
     if (t->ended) /* nobody would take it back */
         return NULL;
+    if (t->bell.handle && t->bell_epoch != shs_proc.env.epoch)
+        shs_bell_drop(&t->bell, true);
     if (!t->bell.handle && shs_bell_make(&shs_proc.env, t->who.tag, &t->bell) != 0)
         return NULL;
+    t->bell_epoch = shs_proc.env.epoch;
     return &t->bell;
 }
 
@@ -320,6 +265,15 @@ bool shs_bell_moved(int from, int to)
     }
     unlock_threads();
     return found;
+}
+
+void shs_each_thread(void (*visit)(struct shs_thread *t))
+{
+    lock_threads();
+    for (uint32_t tag = 1; tag < MAX_THREADS; tag++)
+        if (threads[tag] && threads[tag] != &late)
+            visit(threads[tag]);
+    unlock_threads();
 }
 
 static bool inside(const struct shs_thread *t, int fd, int receive)
@@ -373,6 +327,11 @@ struct shs_fd *shs_fd_make(int fd)
     return shs_fd_look(fd);
 }
 
+void shs_ep_refs_none(void)
+{
+    memset(ep_refs, 0, sizeof ep_refs);
+}
+
 int shs_ep_refs(uint32_t ep1, int n)
 {
     if (ep1 - 1 >= SHS_N_ENDPOINTS)
@@ -388,6 +347,8 @@ static void clear(struct shs_fd *f)
     if (f->dgram && shs_proc.threads <= 1) /* another thread may be looking at it still: then it is lost */
         free(f->dgram);
     __atomic_store_n(&f->state, SHS_FD_UNKNOWN, __ATOMIC_SEQ_CST);
+    if (f->kept)
+        shs_kept_drop(f);
     if (!f->ep1 && !f->set && !f->known && !f->listed && !f->epoll && !f->udp) { /* a short connection: what was never used is as it was */
         f->ops = f->why = 0;
         f->copied = false;
@@ -403,6 +364,22 @@ void shs_fd_reset(int fd)
         clear(f);
 }
 
+static void give_up(struct shs_fd *f, int fd)
+{
+    uint32_t ep1 = f->ep1;
+    __atomic_store_n(&f->state, SHS_FD_KERNEL, __ATOMIC_SEQ_CST);
+    bool busy = shs_proc.threads > 1 && shs_in_flight(fd, -1);
+    const struct shs_who *who = shs_who();
+    bool last = shs_ep_refs(ep1, -1) == 0;
+    struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
+    /* with another thread still inside, or other holders, the helper frees the record when the kernel destroys the anchor */
+    bool sole = ep && !busy && !(shs_load32(&ep->flags) & SHS_EPF_SHARED);
+    if (who && last && ep)
+        shs_end_close(&shs_proc.env, who, ep1, fd, sole);
+    if (who && last && !sole)
+        shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1); /* the helper looks which anchors are gone */
+}
+
 void shs_fd_closing(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
@@ -411,24 +388,19 @@ void shs_fd_closing(int fd)
             shs_fd_reset(fd);
         return;
     }
-    uint32_t state = f->state, ep1 = f->ep1;
+    uint32_t state = f->state;
     if (f->set || f->known || f->listed)
         shs_set_forget(f, fd);
     if (state == SHS_FD_EPOLL)
         shs_set_drop(f->epoll, fd);
     if (state == SHS_FD_REG || state == SHS_FD_PAIRED) {
-        __atomic_store_n(&f->state, SHS_FD_KERNEL, __ATOMIC_SEQ_CST);
-        bool busy = shs_proc.threads > 1 && shs_in_flight(fd, -1);
-        const struct shs_who *who = shs_who();
-        bool last = shs_ep_refs(ep1, -1) == 0;
-        struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
-        /* with another thread still inside, or other holders, the helper frees the record when the kernel destroys the anchor */
-        bool sole = ep && !busy && !(shs_load32(&ep->flags) & SHS_EPF_SHARED);
-        if (who && last && ep)
-            shs_end_close(&shs_proc.env, who, ep1, fd, sole);
-        if (who && last && !sole)
-            shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1); /* the helper looks which anchors are gone */
+        shs_join_lock(); /* the number of its record is of this stack */
+        if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)
+            give_up(f, fd);
+        shs_join_unlock();
     }
+    if (f->kept)
+        shs_kept_closing(f, fd);
     clear(f);
 }
 

@@ -29,7 +29,7 @@ struct shs_fd {
     uint32_t state; /* enum shs_fd_state */
     uint32_t ops;   /* data calls so far */
     uint32_t ep1;
-    const struct shs_endpoint *registered; /* the record of ep1 */
+    struct shs_endpoint *registered; /* the record of ep1 */
     uint32_t why;         /* REASON_*: never register */
     uint32_t set;         /* epoll descriptor plus one that it is a member of */
     uint32_t events;      /* as given to epoll_ctl */
@@ -54,6 +54,7 @@ struct shs_fd {
     struct shs_set *epoll;
     bool udp; /* a datagram socket: NEW and REG do not occur, PAIRED is recorded */
     struct shs_dgram *dgram;
+    struct shs_kept *kept; /* what its ring held when the process left its stack; NULL: nothing (kept.h) */
 };
 
 struct shs_thread {
@@ -69,16 +70,19 @@ struct shs_thread {
     uint32_t slot1; /* for which `who` was made */
     struct shs_who who;
     struct shs_bell_own bell;
+    uint32_t bell_epoch; /* env.epoch when it was made */
     struct shs_set *opening; /* whose lock is held while a member's ring is opened */
     struct shs_gap gap;      /* of poll and select */
     uint64_t looked_ns; /* poll and select looked at the kernel */
     uint32_t poll_peer_cpu; /* where the writer of the ring that they reported last ran: a spin there would keep it from running */
 };
 
-enum shs_attach_state { SHS_NOT_ATTACHED, SHS_ATTACHED, SHS_ATTACH_FAILED };
+enum shs_attach_state { SHS_NOT_ATTACHED, SHS_ATTACHED, SHS_ATTACH_FAILED, SHS_LEAVING };
 
 struct shs_process {
     bool resolved, off;
+    bool quiet;              /* confined (seccomp): no system call but the program's own, ever again */
+    uint32_t kept;           /* descriptors that may have kept bytes (kept.h) */
     uint32_t attach;         /* enum shs_attach_state */
     uint32_t attach_why;     /* REASON_* if it failed */
     uint64_t retry_ns;       /* when to try again */
@@ -97,6 +101,12 @@ extern __thread struct shs_thread shs_self __attribute__((tls_model("initial-exe
 #define SHS_FD_CHUNK 1024
 #define SHS_FD_CHUNKS 1024
 extern struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
+
+/* The record of a registered entry; of a stack that the process has left meanwhile: memory that means nothing, and stays. */
+static inline struct shs_endpoint *shs_fd_record(const struct shs_fd *f)
+{
+    return f->udp ? f->end.ep : f->registered;
+}
 
 /* The entry of fd, or NULL if it has none: then it is the kernel's. */
 static inline struct shs_fd *shs_fd_look(int fd)
@@ -117,11 +127,12 @@ void shs_fd_closing(int fd);
 int shs_fd_copied(int from, int to);
 /* References of this process's descriptors to an endpoint: add n, return the new number. */
 int shs_ep_refs(uint32_t ep1, int n);
+void shs_ep_refs_none(void);
+/* Call `visit` for each listed thread; nothing of it goes away meanwhile. */
+void shs_each_thread(void (*visit)(struct shs_thread *t));
 
 /* Resolve libc's functions and read the options; in the constructor, or in the first call before it. */
 void shs_start(void);
-/* Attach if that was not tried lately; true if attached. `fd` is an internet socket of the network namespace in question. */
-bool shs_attach(int fd);
 /* The calling thread's identity for locks; lists it for hazards. Needs an attached process. NULL: no slot can be had. */
 const struct shs_who *shs_who(void);
 /* List the calling thread, so that its hazard is seen; false: there are too many. */

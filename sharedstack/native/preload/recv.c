@@ -10,12 +10,14 @@
 #include "preload/attach.h"
 #include "preload/dgram.h"
 #include "preload/gate.h"
+#include "preload/kept.h"
 #include "preload/nap.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
 
 #define RING_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_PEEK | MSG_WAITALL | MSG_CMSG_CLOEXEC)
+#define KEPT_FLAGS (RING_FLAGS | MSG_TRUNC)
 #define STREAM_AFTER 8  /* receives without a send between them: a stream, not requests and replies */
 #define GATHER_PAUSES 128   /* about 1.4 µs */
 #define GATHER_BELOW 16384 /* bytes: a receive that found more had gathered enough */
@@ -46,8 +48,8 @@ static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cur
         f->looked_call = f->end.ep->rx_calls;
     if (r <= 0)
         f->looked_report = reported;
-    if (SHS_UNLIKELY(shs_proc.env.nudge)) {
-        shs_proc.env.nudge = false;
+    if (SHS_UNLIKELY(shs_proc.env.nudge & SHS_NUDGE_COOL)) {
+        shs_proc.env.nudge &= ~(uint32_t)SHS_NUDGE_COOL;
         shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
     }
     return r;
@@ -188,6 +190,8 @@ static long recv_natively(struct shs_fd *f, struct shs_cursor *cur, int flags)
 static long recv_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint64_t deadline)
 {
     long total = 0, r;
+    if (SHS_UNLIKELY(f->kept))
+        return shs_kept_recv(f, f->end.fd, cur, flags);
     if (!deadline)
         return recv_natively(f, cur, flags);
     do {
@@ -200,6 +204,13 @@ static long recv_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint6
             break;
     } while (r == -EAGAIN || (r > 0 && (flags & MSG_WAITALL) && !(flags & MSG_PEEK) && cur->left));
     return total ? total : r;
+}
+
+static long kept_recv(struct shs_gate *g, int fd, const struct iovec *iov, int count, int flags)
+{
+    struct shs_cursor cur;
+    shs_cursor_init(&cur, iov, count);
+    return shs_kept_recv(g->f, fd, &cur, flags);
 }
 
 static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, int flags)
@@ -245,10 +256,11 @@ static long recv_msg(int fd, struct msghdr *msg, int flags)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
     long r;
-    if (g.ring && !shs_message_readable(msg)) {
+    if ((g.ring || g.kept) && !shs_message_readable(msg)) {
         r = -EFAULT;
-    } else if (g.ring && !(flags & ~RING_FLAGS)) {
-        r = ring_recv(&g, msg->msg_iov, (int)msg->msg_iovlen, flags);
+    } else if (g.kept ? !(flags & ~KEPT_FLAGS) : g.ring && !(flags & ~RING_FLAGS)) {
+        r = g.kept ? kept_recv(&g, fd, msg->msg_iov, (int)msg->msg_iovlen, flags)
+                   : ring_recv(&g, msg->msg_iov, (int)msg->msg_iovlen, flags);
         if (r >= 0) {
             msg->msg_namelen = 0;
             msg->msg_controllen = 0;
@@ -277,6 +289,8 @@ static long recv_flat(int fd, void *buf, size_t len, int flags, struct sockaddr 
     } else if (g.ring) {
         struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
         r = shs_recv_special(&g, &msg, flags);
+    } else if (g.kept && !(flags & ~KEPT_FLAGS)) {
+        r = kept_recv(&g, fd, &iov, 1, flags);
     } else {
         r = g.dgram ? shs_dgram_recvfrom(&g, fd, buf, len, flags, addr, addrlen) : shs_n_recvfrom(fd, buf, len, flags, addr, addrlen);
         shs_gate_leave(&g);
@@ -331,6 +345,8 @@ ssize_t shs_i_read(int fd, void *buf, size_t len)
     long r;
     if (SHS_UNLIKELY(g.ring))
         r = ring_recv(&g, &iov, 1, 0);
+    else if (SHS_UNLIKELY(g.kept && len))
+        r = kept_recv(&g, fd, &iov, 1, 0);
     else
         r = g.dgram && len ? shs_dgram_recvfrom(&g, fd, buf, len, 0, NULL, NULL) : shs_n_read(fd, buf, len);
     shs_gate_leave(&g);
@@ -345,9 +361,11 @@ ssize_t shs_i___read_chk(int fd, void *buf, size_t len, size_t room)
 ssize_t shs_i_readv(int fd, const struct iovec *iov, int iovcnt)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
-    bool ours = (g.ring || g.dgram) && shs_vector_good(iov, iovcnt);
+    bool ours = (g.ring || g.dgram || g.kept) && shs_vector_good(iov, iovcnt);
     long r;
-    if (SHS_UNLIKELY(ours))
+    if (SHS_UNLIKELY(ours && g.kept))
+        r = kept_recv(&g, fd, iov, iovcnt, 0);
+    else if (SHS_UNLIKELY(ours))
         r = g.ring ? ring_recv(&g, iov, iovcnt, 0) : shs_dgram_readv(&g, fd, iov, iovcnt);
     else
         r = shs_n_readv(fd, iov, iovcnt);
@@ -383,7 +401,7 @@ ssize_t shs_i_recvmsg(int fd, struct msghdr *msg, int flags)
 int shs_i_recvmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags, struct timespec *timeout)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
-    bool ring = g.ring;
+    bool ring = g.ring || g.kept;
     if (g.dgram) {
         shs_gate_leave(&g);
         return shs_dgram_recvmmsg(fd, vec, vlen, flags, timeout);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "intercepts.gen.h"
+#include "preload/kept.h"
 #include "preload/poll.h"
 #include "preload/signals.h"
 #include "shm/probe.h"
@@ -64,7 +65,7 @@ static int select_any(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct ti
 {
     struct pollfd few[STACK_FDS], *fds = few;
     *native = true;
-    if (n < 0 || n > FD_SETSIZE || !shs_guarding || !good(n, rd) || !good(n, wr) || !good(n, ex))
+    if (n < 0 || n > FD_SETSIZE || !shs_guarding || shs_proc.quiet || !good(n, rd) || !good(n, wr) || !good(n, ex))
         return 0;
     int count = to_array(n, rd, wr, ex, fds, STACK_FDS);
     if (count < 0) {
@@ -86,6 +87,37 @@ static int select_any(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct ti
     return r;
 }
 
+/* Descriptors of `rd` with kept bytes: those are readable, whatever the kernel says. */
+static int kept_readable(int n, const fd_set *rd, fd_set *out)
+{
+    int found = 0;
+    FD_ZERO(out);
+    for (int fd = 0; rd && fd < n && fd < FD_SETSIZE; fd++) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        if (FD_ISSET(fd, rd) && shs_kept_polled(&p, 1)) {
+            FD_SET(fd, out);
+            found++;
+        }
+    }
+    return found;
+}
+
+/* Add them to the kernel's answer. */
+static int with_kept(int n, fd_set *rd, const fd_set *kept, int r)
+{
+    for (int fd = 0; r >= 0 && fd < n; fd++)
+        if (FD_ISSET(fd, kept) && !FD_ISSET(fd, rd)) {
+            FD_SET(fd, rd);
+            r++;
+        }
+    return r;
+}
+
+static bool has_kept(int n, fd_set *rd, fd_set *kept)
+{
+    return SHS_UNLIKELY(shs_proc.kept) && n > 0 && n <= FD_SETSIZE && good(n, rd) && kept_readable(n, rd, kept);
+}
+
 int shs_i_select(int n, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval *timeout)
 {
     bool native;
@@ -93,6 +125,11 @@ int shs_i_select(int n, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval *time
     if (timeout)
         ts = (struct timespec){timeout->tv_sec, timeout->tv_usec * 1000L};
     uint64_t start = timeout ? shs_now() : 0;
+    fd_set kept;
+    if (has_kept(n, rd, &kept)) {
+        struct timeval zero = {0, 0};
+        return with_kept(n, rd, &kept, shs_n_select(n, rd, wr, ex, &zero));
+    }
     int r = select_any(n, rd, wr, ex, timeout ? &ts : NULL, NULL, &native);
     if (native)
         return shs_n_select(n, rd, wr, ex, timeout);
@@ -108,6 +145,11 @@ int shs_i_select(int n, fd_set *rd, fd_set *wr, fd_set *ex, struct timeval *time
 int shs_i_pselect(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct timespec *timeout, const sigset_t *sigmask)
 {
     bool native;
+    fd_set kept;
+    if (has_kept(n, rd, &kept)) {
+        struct timespec zero = {0, 0};
+        return with_kept(n, rd, &kept, shs_n_pselect(n, rd, wr, ex, &zero, sigmask));
+    }
     int r = select_any(n, rd, wr, ex, timeout, sigmask, &native);
     return native ? shs_n_pselect(n, rd, wr, ex, timeout, sigmask) : r;
 }

@@ -8,6 +8,11 @@
 
 #define SHS_N_WINDOWS (SHS_BULK_BYTES / SHS_WINDOW_BYTES)
 
+enum {
+    SHS_NUDGE_COOL = 1, /* the helper has to be told that there is ring memory in use */
+    SHS_NUDGE_OVER = 2, /* the stack was retired: perhaps there is another one */
+};
+
 struct shs_env {
     struct shs_stack *stack;
     struct shs_arena *arena;
@@ -16,7 +21,8 @@ struct shs_env {
     uint64_t bulk_ino;              /* inode of bulk_fd: checked before use */
     int bell_fd;                    /* AF_UNIX datagram socket to ring bells with */
     uint32_t slot1;                 /* own slot plus one */
-    bool nudge;                     /* the helper has to be told that there is ring memory in use */
+    uint32_t epoch;                 /* how often the process has left a stack: what is remembered of an earlier one means nothing */
+    uint32_t nudge;                 /* SHS_NUDGE_*: to be done when no lock is held */
     struct shs_options opt;
 };
 

@@ -1,0 +1,215 @@
+#include "preload/kept.h"
+
+#include <sys/mman.h>
+
+#include "intercepts.gen.h"
+#include "preload/epoll.h"
+#include "ring/ring.h"
+#include "shm/probe.h"
+#include "shm/sys.h"
+
+#define PIECE 65536
+#define PATIENCE_NS 5000000000ull /* for bytes that the kernel has, and has not delivered: corked ones take 200 ms */
+#define KEPT_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_PEEK | MSG_WAITALL | MSG_CMSG_CLOEXEC | MSG_TRUNC)
+
+/* Room for another piece; NULL: no memory. Only who leaves has it so far. */
+static struct shs_kept *with_room(struct shs_kept *k)
+{
+    size_t was = k ? k->room : 0, room = was ? was * 2 : 2 * PIECE;
+    if (k && k->room - k->n - sizeof *k >= PIECE)
+        return k;
+    struct shs_kept *more = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (more == MAP_FAILED)
+        return NULL;
+    if (k) {
+        memcpy(more, k, sizeof *k + k->n);
+        munmap(k, was);
+    }
+    more->room = room;
+    return more;
+}
+
+static bool never(void *set)
+{
+    (void)set;
+    return false;
+}
+
+void shs_keep(struct shs_fd *f, struct shs_end *end, const struct shs_who *who)
+{
+    struct shs_kept *k = f->kept, *more;
+    uint64_t until = shs_now() + PATIENCE_NS, looked = 0;
+    struct shs_rx how = {.looked_ns = &looked, .must_look = true, .begin = never};
+    for (;;) {
+        shs_ring_close(shs_end_rx(end));
+        if (!shs_end_waiting(end) && !end->ep->error)
+            break;
+        if (!(more = with_room(k))) {
+            if (k)
+                k->error = ENOBUFS;
+            break;
+        }
+        k = more;
+        struct iovec iov = {k->bytes + k->n, PIECE};
+        struct shs_cursor cur;
+        shs_cursor_init(&cur, &iov, 1);
+        long r = shs_end_recv(&shs_proc.env, who, end, &cur, MSG_DONTWAIT, &how);
+        if (r > 0)
+            k->n += (uint64_t)r;
+        if (r == -EAGAIN && shs_now() < until)
+            shs_sys_poll(&(struct pollfd){.fd = end->fd, .events = POLLIN}, 1, 10);
+        else if (r <= 0 && r != SHS_STALE)
+            k->error = r == -EAGAIN ? ECONNRESET : (uint32_t)-r; /* a gap: nothing of what follows makes sense */
+        if (r <= 0 && (r != -EAGAIN || k->error))
+            break;
+    }
+    if (k && !f->kept)
+        __atomic_add_fetch(&shs_proc.kept, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&f->kept, k, __ATOMIC_RELEASE);
+}
+
+size_t shs_kept_pending(const struct shs_fd *f)
+{
+    const struct shs_kept *k = f->kept;
+    return k ? (size_t)(k->n - shs_load64(&k->rd)) : 0;
+}
+
+/* Copy what there is; false: another thread or process took it at the same time. */
+static bool take(struct shs_kept *k, struct shs_cursor *cur, int flags, long *got)
+{
+    uint64_t rd = shs_load64(&k->rd), n = k->n - rd;
+    *got = 0;
+    for (n = n < cur->left ? n : cur->left; (uint64_t)*got < n;) {
+        struct iovec iov[SHS_CURSOR_PIECES];
+        size_t pieces, len = shs_cursor_rest(cur, iov, n - (uint64_t)*got, &pieces);
+        for (size_t i = 0, at = 0; i < pieces && !(flags & MSG_TRUNC); at += iov[i++].iov_len) {
+            if (!shs_writable(iov[i].iov_base, iov[i].iov_len)) {
+                *got = *got ? *got : -EFAULT;
+                return true;
+            }
+            memcpy(iov[i].iov_base, k->bytes + rd + (uint64_t)*got + at, iov[i].iov_len);
+        }
+        shs_cursor_advance(cur, len);
+        *got += (long)len;
+    }
+    return (flags & MSG_PEEK) || shs_cas64(&k->rd, rd, rd + n);
+}
+
+/* All was received. */
+static void finish(struct shs_fd *f)
+{
+    struct shs_kept *k = __atomic_exchange_n(&f->kept, NULL, __ATOMIC_SEQ_CST);
+    if (!k)
+        return;
+    if (__atomic_sub_fetch(&shs_proc.kept, 1, __ATOMIC_SEQ_CST) == 0 && shs_proc.quiet)
+        shs_proc.off = true;
+    if (!shs_proc.quiet && !f->copied && shs_proc.threads <= 1) /* another thread may be receiving: then the memory is lost */
+        munmap(k, k->room);
+}
+
+long shs_kept_recv(struct shs_fd *f, int fd, struct shs_cursor *cur, int flags)
+{
+    struct shs_kept *k = f->kept;
+    struct shs_cursor begin = *cur;
+    struct iovec iov[SHS_CURSOR_PIECES];
+    size_t pieces;
+    long got = 0, r;
+    if (!k || (flags & ~KEPT_FLAGS))
+        r = 0;
+    else
+        while (!take(k, cur, flags, &got))
+            *cur = begin;
+    bool last = k && shs_load64(&k->rd) == k->n && !shs_load32(&k->error);
+    if (last)
+        finish(f);
+    if (got < 0 || (got && (cur->left == 0 || !(flags & MSG_WAITALL) || (flags & MSG_PEEK))))
+        return got;
+    if (!got && k && !last && !(flags & ~KEPT_FLAGS) && cur->left && shs_load32(&k->error)) {
+        uint32_t error = __atomic_exchange_n(&k->error, 0, __ATOMIC_SEQ_CST);
+        if (error)
+            return -(long)error;
+    }
+    shs_cursor_rest(cur, iov, cur->left, &pieces);
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = pieces};
+    r = shs_n_recvmsg(fd, &msg, flags);
+    return got ? got + (r > 0 ? r : 0) : r;
+}
+
+void shs_kept_copied(struct shs_fd *from, struct shs_fd *to)
+{
+    if (!from->kept)
+        return;
+    from->copied = to->copied = true; /* neither gives the memory back */
+    to->kept = from->kept;
+    __atomic_add_fetch(&shs_proc.kept, 1, __ATOMIC_SEQ_CST);
+}
+
+void shs_kept_drop(struct shs_fd *f)
+{
+    finish(f);
+}
+
+void shs_kept_closing(struct shs_fd *f, int fd)
+{
+    /* close(2) with unread data resets the connection (RFC 1122, 4.2.2.13); the kernel cannot see ours */
+    struct linger now = {1, 0};
+    if (shs_kept_waiting(f) && f->why != SHS_REASON_FORKED && !f->copied && !shs_proc.quiet)
+        shs_sys_setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+static bool readable(const struct pollfd *p)
+{
+    const struct shs_fd *f = p->fd >= 0 && (p->events & (POLLIN | POLLRDNORM)) ? shs_fd_look(p->fd) : NULL;
+    return f && shs_kept_waiting(f);
+}
+
+bool shs_kept_polled(const struct pollfd *fds, nfds_t n)
+{
+    if (!shs_readable(fds, n * sizeof *fds))
+        return false;
+    for (nfds_t i = 0; i < n; i++)
+        if (readable(&fds[i]))
+            return true;
+    return false;
+}
+
+int shs_kept_poll(struct pollfd *fds, nfds_t n)
+{
+    int ready = 0;
+    for (nfds_t i = 0; i < n; i++) {
+        if (readable(&fds[i]))
+            fds[i].revents |= fds[i].events & (POLLIN | POLLRDNORM);
+        ready += fds[i].revents != 0;
+    }
+    return ready;
+}
+
+/* A member with kept bytes that its interest makes reportable now; edges and one-shots are told of once. */
+static bool tell(const struct shs_fd *f, int epfd)
+{
+    return f->set == (uint32_t)epfd + 1 && (f->events & (EPOLLIN | EPOLLRDNORM)) && shs_kept_waiting(f) &&
+           !((f->events & (EPOLLET | EPOLLONESHOT)) && f->kept->told);
+}
+
+int shs_kept_events(int epfd, struct epoll_event *events, int n, int max)
+{
+    for (int c = 0; c < SHS_FD_CHUNKS; c++)
+        for (int i = 0; n < max && shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            if (!tell(f, epfd))
+                continue;
+            f->kept->told = true;
+            events[n].events = f->events & (EPOLLIN | EPOLLRDNORM);
+            events[n++].data.u64 = f->data;
+        }
+    return n;
+}
+
+bool shs_kept_any(int epfd)
+{
+    for (int c = 0; c < SHS_FD_CHUNKS; c++)
+        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
+            if (tell(&shs_fd_chunk[c][i], epfd))
+                return true;
+    return false;
+}
