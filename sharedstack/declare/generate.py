@@ -20,7 +20,8 @@ from .options import OPTIONS, PROFILES
 from .reasons import REASONS
 
 HEAD = "/* Generated from sharedstack/declare; do not edit. */\n"
-_FIXED_ARITY = {"fcntl": "int fd, int cmd", "fcntl64": "int fd, int cmd", "ioctl": "int fd, unsigned long request"}
+# variadic in libc: how many parameters are not
+_FIXED_ARITY = {"fcntl": 2, "fcntl64": 2, "ioctl": 2, "prctl": 1, "syscall": 1}
 
 
 def _struct(struct: Struct) -> str:
@@ -102,7 +103,7 @@ def _call(i: Intercept) -> str:
 
 def _result(i: Intercept) -> str:
     """The type in which a handler returns a value or -errno."""
-    return {"ssize_t": "ssize_t", "int": "int", "void": "void"}.get(i.ret, "intptr_t")
+    return {"ssize_t": "ssize_t", "int": "int", "long": "long", "void": "void"}.get(i.ret, "intptr_t")
 
 
 def intercepts_header() -> str:
@@ -132,18 +133,22 @@ def wrappers() -> str:
     out.append("}\n")
     for i in INTERCEPTS:
         fixed = _FIXED_ARITY.get(i.name)
-        params = f"{fixed}, ..." if fixed else _params(i)
+        params = ", ".join([*i.params[:fixed], "..."]) if fixed else _params(i)
         if i.name.startswith("__"):
             out.append(f"{i.ret} {i.name}({params}); /* libc declares it only where it is used */".replace("* ", "*"))
         body = [f"SHS_EXPORT {i.ret} {i.name}({params})".replace("* ", "*"), "{"]
         if fixed:
-            last = fixed.split()[-1]
-            body += ["    va_list ap;", f"    va_start(ap, {last});", "    void *arg = va_arg(ap, void *);", "    va_end(ap);"]
+            body += ["    va_list ap;", f"    va_start(ap, {i.args[fixed - 1]});"]
+            for param, name in zip(i.params[fixed:], i.args[fixed:], strict=True):
+                body.append(f"    {param} = va_arg(ap, {param.removesuffix(name).strip()});")
+            body.append("    va_end(ap);")
         ret = "" if i.ret == "void" else "return "
-        body.append("    if (SHS_UNLIKELY(shs_plain())) {")
+        body.append(f"    if (SHS_UNLIKELY({'shs_plain_signal' if i.area == 'signal' else 'shs_plain'}())) {{")
         body.append(f"        {ret}shs_real.{i.name}({_call(i)});")
         if i.ret == "void":
             body += ["        return;", "    }", f"    shs_i_{i.name}({_call(i)});"]
+        elif i.ret == "long":  # any value but the last 4095 is a result
+            body += ["    }", f"    return (long)shs_pointer(shs_i_{i.name}({_call(i)}), (void *)-1);"]
         elif i.error in ("NULL", "SIG_ERR"):
             body += ["    }", f"    return ({i.ret})shs_pointer(shs_i_{i.name}({_call(i)}), {i.error});"]
         else:

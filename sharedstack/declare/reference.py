@@ -32,6 +32,7 @@ AREAS: dict[str, str] = {
     "option": "the kernel does it; what the library must know is noted",
     "wait": "rings are looked at, all else is asked of the kernel; one wait for both",
     "signal": "handlers run through one of the library's, so that its waits know of interruptions; the program is told of its own",
+    "identity": "the process leaves its stack first, and attaches again as who it is then",
     "epoll": "the kernel's set is the set; members with open rings are reported beside it",
 }
 
@@ -71,6 +72,13 @@ DOES: dict[str, str] = {
     "fcntl": "O_NONBLOCK is noted; F_DUPFD and F_DUPFD_CLOEXEC as dup",
     "fcntl64": "as fcntl",
     "ioctl": "FIONBIO is noted; to FIONREAD (SIOCINQ) the bytes in the ring are added",
+    "setuid": "with another real uid: the process leaves its stack first, and attaches again as who it is then",
+    "setreuid": "as setuid",
+    "setresuid": "as setuid",
+    "unshare": "CLONE_NEWNET and CLONE_NEWUSER: as setuid; CLONE_FILES with more than one thread: the kernel's path from then on",
+    "setns": "as unshare, where it may be about either",
+    "prctl": "PR_SET_SECCOMP: the process leaves its stack first, and every wrapper is libc's function from then on",
+    "syscall": "seccomp(2) and the system calls behind the functions of this area as those; all others are the kernel's alone",
     "select": "as poll",
     "pselect": "as select",
     "epoll_create": "the set gets an entry",
@@ -103,7 +111,8 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
     ),
     Missing(("aio_read", "aio_write", "lio_listio"), _NATIVE),
     Missing(("io_uring (liburing, or the system calls)",), f"{_NATIVE}; a poll request does not see a ring"),
-    Missing(("syscall", "__read", "__write", "__send", "__poll", "__close", "__fcntl", "__connect", "__dup2"), _NATIVE),
+    Missing(("syscall, with the numbers of calls on sockets",), _NATIVE),
+    Missing(("__read", "__write", "__send", "__poll", "__close", "__fcntl", "__connect", "__dup2"), _NATIVE),
     Missing(("vmsplice", "tee", "copy_file_range"), "none: they do not take sockets"),
     Missing(("popen", "system", "clone", "_Fork"), _SPAWN),
     Missing(
@@ -114,8 +123,8 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
         "copy or close descriptors inside libc: a socket that was one of them is looked up by a stale entry",
     ),
     Missing(
-        ("setuid, setgid and kin", "capset", "chroot", "unshare", "setns", "prctl(PR_SET_SECCOMP)", "seccomp"),
-        "the process keeps its mapping of the stack; under a filter the library makes system calls that the program did not ask for",
+        ("seteuid", "setfsuid", "setgid and kin", "setgroups", "initgroups", "capset", "chroot", "pivot_root"),
+        "none: the real uid and the network namespace decide on a stack, and these change neither",
     ),
     Missing(("sigset", "sysv_signal", "siglongjmp"), "handlers run inside the library; one that jumps out of a call may leave a lock held"),
     Missing(("pidfd_getfd",), "a process that takes a lifted socket so is not noticed"),
