@@ -101,6 +101,16 @@ def _call(i: Intercept) -> str:
     return ", ".join(i.args)
 
 
+def _only32(i: Intercept, text: str) -> str:
+    """Twins are there in 32-bit builds alone."""
+    return f"#if __SIZEOF_POINTER__ == 4\n{text.rstrip()}\n#endif\n" if i.twin else text
+
+
+def _own() -> list[Intercept]:
+    """Those that libc has a function of its own for."""
+    return [i for i in INTERCEPTS if not i.alias]
+
+
 def _result(i: Intercept) -> str:
     """The type in which a handler returns a value or -errno."""
     return {"ssize_t": "ssize_t", "int": "int", "long": "long", "void": "void"}.get(i.ret, "intptr_t")
@@ -109,19 +119,21 @@ def _result(i: Intercept) -> str:
 def intercepts_header() -> str:
     """Pointers to libc's functions, native callers (-errno) and the prototypes of the handlers."""
     out = [HEAD, "#pragma once", '#include "preload/types.h"\n', "/* libc's own functions */", "struct shs_real {"]
-    out += [f"    {i.ret} (*{i.name})({_params(i)});" for i in INTERCEPTS]
+    out += [_only32(i, f"    {i.ret} (*{i.name})({_params(i)});") for i in _own()]
     out += ["};", "extern struct shs_real shs_real;\n"]
-    for i in INTERCEPTS:
+    for i in _own():
         result, star = _result(i), "" if i.ret.endswith("*") else " "
-        out.append(f"/* {i.note or i.area} */\n{result} shs_i_{i.name}({_params(i)});")
+        handler = f"/* {i.note or i.area} */\n{result} shs_i_{i.name}({_params(i)});"
         if i.ret == "void":
+            out.append(handler)
             continue
         cast = "(intptr_t)" if result == "intptr_t" else ""
         failed = "r == NULL" if i.error == "NULL" else f"r == {i.error}"
-        out.append(
+        native = (
             f"static inline {result} shs_n_{i.name}({_params(i)})\n{{\n    {i.ret}{star}r = shs_real.{i.name}({_call(i)});\n"
             f"    return {failed} ? -errno : {cast}r;\n}}\n"
         )
+        out.append(_only32(i, f"{handler}\n{native}"))
     return "\n".join(out)
 
 
@@ -129,14 +141,17 @@ def wrappers() -> str:
     """The exported functions, all of one shape, and the resolver of libc's."""
     out = [HEAD, '#include "intercepts.gen.h"', '#include "preload/boundary.h"', "#include <stdarg.h>\n", "struct shs_real shs_real;\n"]
     out.append("void shs_resolve(void)\n{")
-    out += [f'    shs_real.{i.name} = (__typeof__(shs_real.{i.name}))shs_next("{i.name}");' for i in INTERCEPTS]
+    out += [_only32(i, f'    shs_real.{i.name} = (__typeof__(shs_real.{i.name}))shs_next("{i.name}");') for i in _own()]
     out.append("}\n")
     for i in INTERCEPTS:
-        fixed = _FIXED_ARITY.get(i.name)
+        acts = i.twin if i.alias else i.name
+        fixed = _FIXED_ARITY.get(acts)
         params = ", ".join([*i.params[:fixed], "..."]) if fixed else _params(i)
         if i.name.startswith("__"):
-            out.append(f"{i.ret} {i.name}({params}); /* libc declares it only where it is used */".replace("* ", "*"))
-        body = [f"SHS_EXPORT {i.ret} {i.name}({params})".replace("* ", "*"), "{"]
+            declared = [f"{i.ret} {i.name}({params}); /* libc declares it only where it is used */".replace("* ", "*")]
+        else:
+            declared = []
+        body = [*declared, f"SHS_EXPORT {i.ret} {i.name}({params})".replace("* ", "*"), "{"]
         if fixed:
             body += ["    va_list ap;", f"    va_start(ap, {i.args[fixed - 1]});"]
             for param, name in zip(i.params[fixed:], i.args[fixed:], strict=True):
@@ -144,16 +159,16 @@ def wrappers() -> str:
             body.append("    va_end(ap);")
         ret = "" if i.ret == "void" else "return "
         body.append(f"    if (SHS_UNLIKELY({'shs_plain_signal' if i.area == 'signal' else 'shs_plain'}())) {{")
-        body.append(f"        {ret}shs_real.{i.name}({_call(i)});")
+        body.append(f"        {ret}shs_real.{acts}({_call(i)});")
         if i.ret == "void":
-            body += ["        return;", "    }", f"    shs_i_{i.name}({_call(i)});"]
+            body += ["        return;", "    }", f"    shs_i_{acts}({_call(i)});"]
         elif i.ret == "long":  # any value but the last 4095 is a result
-            body += ["    }", f"    return (long)shs_pointer(shs_i_{i.name}({_call(i)}), (void *)-1);"]
+            body += ["    }", f"    return (long)shs_pointer(shs_i_{acts}({_call(i)}), (void *)-1);"]
         elif i.error in ("NULL", "SIG_ERR"):
-            body += ["    }", f"    return ({i.ret})shs_pointer(shs_i_{i.name}({_call(i)}), {i.error});"]
+            body += ["    }", f"    return ({i.ret})shs_pointer(shs_i_{acts}({_call(i)}), {i.error});"]
         else:
-            body += ["    }", f"    return ({i.ret})shs_errno(shs_i_{i.name}({_call(i)}));"]
-        out.append("\n".join([*body, "}\n"]))
+            body += ["    }", f"    return ({i.ret})shs_errno(shs_i_{acts}({_call(i)}));"]
+        out.append(_only32(i, "\n".join([*body, "}\n"])))
     for name, (params, call) in FORWARDED.items():
         last = params.split()[-1].lstrip("*")
         out.append(

@@ -16,6 +16,7 @@ class Intercept:
 
     `params` are C declarations; `error` is what the wrapper returns on failure ("-1", "NULL" or "" for none);
     `cancel`: a cancellation point; `vfork`: may be called in a vfork child, where it goes straight to libc.
+    `twin`: what 32-bit programs with 64-bit time call in place of that function, and there alone; `alias`: libc has one function for both.
     """
 
     name: str
@@ -26,6 +27,8 @@ class Intercept:
     vfork: bool = False
     error: str = "-1"
     note: str = ""
+    twin: str = ""
+    alias: bool = False
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -55,6 +58,10 @@ _SPAWN = (
     "char *const *envp",
 )
 _SET = "const sigset_t *sigmask"
+_TS64 = "const struct shs_timespec64 *timeout"
+_MESSAGES = ("int fd", "struct mmsghdr *vec", "unsigned int vlen", "int flags")
+_SETS = ("int n", "fd_set *rd", "fd_set *wr", "fd_set *ex")
+_PRCTL = ("int option", "unsigned long a", "unsigned long b", "unsigned long c", "unsigned long d")
 
 INTERCEPTS: tuple[Intercept, ...] = (
     _rx("read", "int fd", "void *buf", "size_t len", vfork=True),
@@ -148,16 +155,7 @@ INTERCEPTS: tuple[Intercept, ...] = (
     _int("identity", "setresuid", "uid_t real", "uid_t effective", "uid_t saved"),
     _int("identity", "unshare", "int flags"),
     _int("identity", "setns", "int fd", "int type"),
-    _int(
-        "identity",
-        "prctl",
-        "int option",
-        "unsigned long a",
-        "unsigned long b",
-        "unsigned long c",
-        "unsigned long d",
-        note="variadic in libc",
-    ),
+    _int("identity", "prctl", *_PRCTL, note="variadic in libc"),
     Intercept(
         "syscall",
         "long",
@@ -171,6 +169,30 @@ INTERCEPTS: tuple[Intercept, ...] = (
     _int("epoll", "epoll_wait", "int epfd", "struct epoll_event *events", "int max", "int timeout", cancel=True),
     _int("epoll", "epoll_pwait", "int epfd", "struct epoll_event *events", "int max", "int timeout", _SET, cancel=True),
     _int("epoll", "epoll_pwait2", "int epfd", "struct epoll_event *events", "int max", _TS, _SET, cancel=True),
+    _rx("__recvmsg64", "int fd", "struct msghdr *msg", "int flags", twin="recvmsg"),
+    _int("receive", "__recvmmsg64", *_MESSAGES, "struct shs_timespec64 *timeout", cancel=True, twin="recvmmsg"),
+    _tx("__sendmsg64", "int fd", "const struct msghdr *msg", "int flags", twin="sendmsg", alias=True),
+    _int("send", "__sendmmsg64", *_MESSAGES, cancel=True, twin="sendmmsg", alias=True),
+    _int(
+        "option", "__setsockopt64", "int fd", "int level", "int name", "const void *value", "socklen_t len", twin="setsockopt", alias=True
+    ),
+    _int("option", "__fcntl_time64", "int fd", "int cmd", "void *arg", vfork=True, twin="fcntl64", alias=True),
+    _int("option", "__ioctl_time64", "int fd", "unsigned long request", "void *arg", vfork=True, twin="ioctl", alias=True),
+    _int("identity", "__prctl_time64", *_PRCTL, twin="prctl", alias=True),
+    _int("wait", "__ppoll64", "struct pollfd *fds", "nfds_t n", _TS64, _SET, cancel=True, twin="ppoll"),
+    _int("wait", "__select64", *_SETS, "struct shs_timeval64 *timeout", cancel=True, twin="select"),
+    _int("wait", "__pselect64", *_SETS, _TS64, _SET, cancel=True, twin="pselect"),
+    _int(
+        "epoll",
+        "__epoll_pwait2_time64",
+        "int epfd",
+        "struct epoll_event *events",
+        "int max",
+        _TS64,
+        _SET,
+        cancel=True,
+        twin="epoll_pwait2",
+    ),
 )
 
 # variadic: parameters, and the intercepted function that is given the arguments as a va_list

@@ -101,7 +101,10 @@ _SPAWN = "children that get a lifted socket use it natively at the same time, un
 
 NOT_INTERCEPTED: tuple[Missing, ...] = (
     Missing(("listen", "getsockname", "getpeername", "sockatmark", "isfdtype", "socketpair"), _NO_EFFECT),
-    Missing(("getsockopt",), "none for names, states and errors; the byte counts of TCP_INFO are those of the kernel's stream alone"),
+    Missing(
+        ("getsockopt", "__getsockopt64"),
+        "none for names, states and errors; the byte counts of TCP_INFO are those of the kernel's stream alone",
+    ),
     Missing(("fprintf and all other stdio on a stream of fdopen",), "none: fdopen has lowered the connection"),
     Missing(
         ("getchar, printf and all other stdio on standard streams",), "none, as long as the socket was not lifted before dup2 made it one"
@@ -128,15 +131,6 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
     ),
     Missing(("sigset", "sysv_signal", "siglongjmp"), "handlers run inside the library; one that jumps out of a call may leave a lock held"),
     Missing(("pidfd_getfd",), "a process that takes a lifted socket so is not noticed"),
-    Missing(
-        ("__ppoll64", "__select64", "__pselect64", "__recvmsg64", "__recvmmsg64", "__epoll_pwait2_time64"),
-        "32-bit programs with 64-bit time wait and receive natively: they miss data in a ring",
-    ),
-    Missing(("__sendmsg64", "__sendmmsg64"), "32-bit programs with 64-bit time write natively: they may overtake bytes in the ring"),
-    Missing(
-        ("__fcntl_time64", "__ioctl_time64", "__setsockopt64"),
-        "32-bit programs with 64-bit time: copies, O_NONBLOCK and time-outs set by these go unnoticed, and options that lower",
-    ),
     Missing(("sctp_sendmsg and other protocols' functions",), "none: only TCP over IPv4 and IPv6 is lifted"),
 )
 
@@ -210,6 +204,8 @@ def signature(i: Intercept) -> str:
 
 def does(i: Intercept) -> str:
     """What the wrapper does for a lifted descriptor."""
+    if i.twin:
+        return f"as {i.twin}: 32-bit programs with 64-bit time (`_TIME_BITS=64`) call it"
     if i.name in DOES:
         return DOES[i.name]
     return f"as {i.note.removeprefix('fortified ')}" if i.note.startswith("fortified ") else AREAS[i.area]

@@ -384,7 +384,7 @@ class Builder:
         """Path of the program made of `name`.c."""
         key = (name, *flags)
         if key not in self.made:
-            target = str(self.folder / "-".join((name, *(f.strip("-") for f in flags))))
+            target = str(self.folder / "-".join((name, *(f.strip("-").replace("=", "-") for f in flags))))
             command = [os.environ.get("CC", "cc"), *WARNINGS, *flags, "-o", target, str(PROGRAMS / f"{name}.c")]
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ import pytest
 from compat.fix_lab import EAGER_SHARE, Builder, Lab
 
 from sharedstack.declare import layout
+from sharedstack.declare.intercepts import INTERCEPTS
 
 pytest_plugins = ["compat.fix_paths"]
 
@@ -95,6 +96,28 @@ def test_slots_say_how_many_bits(lab: Lab, build: Builder, library32: str) -> No
         assert {p.own_pid: p.bits for p in lab.state().participants}[server.pid] == 32
         server.kill()
     actor.end()
+
+
+TIME64 = ("-m32", "-D_TIME_BITS=64", "-D_FILE_OFFSET_BITS=64")
+
+
+def test_all_twins_are_called(build: Builder, library32: str) -> None:
+    twins = subprocess.run(["nm", "-D", "--undefined-only", build("time64", *TIME64)], capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"__\w+64\b", twins)) == {i.name for i in INTERCEPTS if i.twin} - {"__prctl_time64"}
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_64_bit_time(lab: Lab, build: Builder, library32: str, bits: int) -> None:
+    """The bytes go by ring, and time-outs are what they should be, the longest too."""
+    command, library = (build("time64", *TIME64), library32) if bits == 32 else (build("time64"), lab.library)
+    assert lab.run([command], "kernel").ok().out == "ok\n"
+    for mode in ("default", "eager"):
+        before = lab.sent()
+        env = settings(lab.environ(mode, LD_PRELOAD=library, SHAREDSTACK_STACK=lab.stack))
+        done = subprocess.run([*lab.namespace.prefix, "env", *env, command], capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
+        lab.settle()
+        assert mode == "default" or (lab.sent() - before).local >= EAGER_SHARE * 100_000
 
 
 def test_nothing_is_left(lab: Lab) -> None:

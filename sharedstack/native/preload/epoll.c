@@ -336,12 +336,13 @@ int shs_i_epoll_pwait2(int epfd, struct epoll_event *events, int max, const stru
 {
     struct shs_fd *f = shs_fd_look(epfd);
     bool plain = !f || shs_proc.quiet || f->state != SHS_FD_EPOLL || !f->epoll ||
-                 (timeout && (timeout->tv_sec < 0 || timeout->tv_sec > 1000000000 || timeout->tv_nsec < 0));
+                 (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999));
     if (plain && !shs_real.epoll_pwait2)
         return -ENOSYS;
     if (plain)
         return shs_n_epoll_pwait2(epfd, events, max, timeout, sigmask);
-    return epoll_any(epfd, events, max, timeout ? (int64_t)timeout->tv_sec * 1000000000 + timeout->tv_nsec : -1, sigmask);
+    bool ends = timeout && timeout->tv_sec < 1000000000; /* longer is for ever */
+    return epoll_any(epfd, events, max, ends ? (int64_t)timeout->tv_sec * 1000000000 + timeout->tv_nsec : -1, sigmask);
 }
 
 static int made(int epfd)

@@ -20,3 +20,15 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#if __SIZEOF_POINTER__ == 4
+/* What libc's functions for 64-bit time take, whatever this library is built for. */
+struct shs_timespec64 {
+    int64_t tv_sec;
+    int32_t tv_nsec, pad;
+};
+
+struct shs_timeval64 {
+    int64_t tv_sec, tv_usec;
+};
+#endif
