@@ -11,7 +11,7 @@ from .check_stack import COUNT_MAX, CPUS_MAX, GEN_MAX, check_lock
 from .findings import Findings
 from .ring_chain import check_chain
 from .snapshot import Snapshot
-from .words import ALIGN, UNIT, Chunk, DirectionWord, ReadIndex, ahead, take_ref
+from .words import ALIGN, INDEX_MASK, UNIT, Chunk, DirectionWord, ReadIndex, ahead, take_ref
 
 ON_VALUES = 2  # off, on, and on with a recount due after a death
 RING_MAX = C["MAX_RING_UNITS"] * UNIT
@@ -49,6 +49,7 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
             for field, cookie in zip(("wcookie", "rcookie"), _cookies(pair, side), strict=True):
                 found.equal(where, direction, field, cookie)
             _counts(found, direction, where)
+            _answered(found, direction, pair["dir"][1 - side], where)
             expected = takes[take_ref(i, side)]
             takers = DirectionWord.decode(direction["word"]).takers
             ok = takers == expected or (takers > expected and _takes_full(shot))
@@ -170,6 +171,13 @@ def _counts(found: Findings, d: View, at: str) -> None:
         found.expect(d[field] < COUNT_MAX, f"{at}.{field}", d[field], "a plausible count, below 2^60")
     if d["tx_on"] == d["rx_on"] == 1:
         found.expect(d["taken"] <= d["ksent"], f"{at}.taken", d["taken"], f"at most ksent, {d['ksent']}")
+
+
+def _answered(found: Findings, d: View, other: View, at: str) -> None:
+    """0, or an earlier index of the other direction; indices wrap, so that earlier means: less than half of all behind."""
+    index, answered = DirectionWord.decode(other["word"]).index, d["answered"]
+    plausible = answered % ALIGN == 0 and answered <= INDEX_MASK and ahead(index, answered) <= INDEX_MASK // 2
+    found.expect(plausible or not answered, f"{at}.answered", answered, f"0, or an earlier index of the other direction ({index})")
 
 
 def _chunks(found: Findings, shot: Snapshot, d: View, at: str, units: Units) -> None:

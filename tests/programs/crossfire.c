@@ -263,9 +263,6 @@ static int receive_all(int me)
         socklen_t len = sizeof from;
         wait_for(fd, how, ep);
         ssize_t r = receive_one(fd, in, sizeof in, &from, &len);
-        /* a sender that died while its ring grew leaves a record without bytes: readable, and then nothing there, as select(2) allows */
-        if (r < 0 && errno == EAGAIN && with_kill && (fcntl(fd, F_GETFL) & O_NONBLOCK))
-            continue;
         if (r < 0)
             die("receive", how, 0);
         check(me, in, r, &from, next, life);

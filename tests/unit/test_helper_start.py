@@ -118,7 +118,10 @@ def test_version() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_leaves_cleanly(daemon: Daemon, number: int) -> None:
+def test_leaves_cleanly(stopped: Daemon, number: int) -> None:
+    ours = signal.signal(number, signal.SIG_DFL)  # under nohup the helper would go on ignoring it
+    daemon = stopped.start()
+    signal.signal(number, ours)
     header = daemon.header()
     assert daemon.end(number) == (0, "")
     assert (header["state"], header["pair_ok"], header["helper"]) == (CONSTANTS["STACK_RETIRED"], 0, 0)

@@ -41,9 +41,10 @@ static long push_locked(struct shs_env *env, const struct shs_who *who, const st
         memcpy(&addr, way->link->saddr + 12, 4);
     if (shs_load64(&way->link->word) != way->word || shs_load32(&way->pair->state) != SHS_PAIR_LIVE || way->pair->gen != way->pair_gen)
         return SHS_RING_SHUT;
-    long r = shs_ring_push_datagram(env, dir, cur, four ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6, tag | addr);
-    if (r == SHS_RING_FULL && shs_ring_grow(env, dir, who->lock_word))
-        r = shs_ring_push_datagram(env, dir, cur, four ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6, tag | addr);
+    uint32_t kind = four ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6;
+    long r = shs_ring_push_datagram(env, dir, cur, kind, tag | addr);
+    if (r == SHS_RING_FULL)
+        r = shs_ring_grow_datagram(env, dir, cur, kind, tag | addr, who->lock_word);
     if (r == SHS_RING_DEAD) {
         shs_ring_close(dir);
         shs_count(env, SHS_CTR_OPENER_DEAD, 1);

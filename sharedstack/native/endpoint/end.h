@@ -85,6 +85,9 @@ long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct 
 /* shutdown(2) of the sending direction, under count. */
 long shs_end_shutdown(struct shs_env *env, const struct shs_who *who, struct shs_end *end, int how);
 
+/* Answers may come by ring from now on, and acknowledge nothing: what Nagle's algorithm keeps back goes out. Under rlock. */
+void shs_end_let_go(struct shs_env *env, const struct shs_who *who, struct shs_end *end);
+
 struct shs_rx {
     uint64_t *looked_ns; /* when the kernel's queue was last looked at; 0: there is something to look at */
     bool must_look;      /* look at the kernel's queue even if that was a moment ago */

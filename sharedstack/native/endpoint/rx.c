@@ -223,6 +223,8 @@ void shs_ring_open(struct shs_env *env, const struct shs_who *who, struct shs_en
     shs_set32(&end->ep->why_rx, SHS_REASON_NONE);
     shs_set64(&end->ep->rx_lifts, shs_peek64(&end->ep->rx_lifts) + 1);
     shs_count(env, SHS_CTR_OPENS, 1);
+    if (!(end->ep->family & SHS_FAMILY_DATAGRAM))
+        shs_end_let_go(env, who, end);
 }
 
 /* recvmsg(2) of at most `limit` bytes into cur, without waiting. */

@@ -7,6 +7,9 @@
  */
 #include "common.h"
 
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 
 #include "endpoint/anchor.h"
@@ -14,6 +17,8 @@
 #include "endpoint/end.h"
 #include "shm/lock.h"
 #include "shm/sys.h"
+
+#define DELAYED_ACK_NS 200000000ull /* TCP_DELACK_MAX, include/net/tcp.h */
 
 void shs_dir_repair_writer(struct shs_direction *dir)
 {
@@ -89,21 +94,62 @@ static bool wait_for_room(struct shs_env *env, const struct shs_who *who, struct
     return false;
 }
 
+/*
+ * Nagle's algorithm (RFC 1122, 4.2.3.4) keeps a small send back until the one before is acknowledged, which the peer's kernel does with its
+ * answer, or 40 ms later (TCP_DELACK_MIN). An answer by ring acknowledges nothing: nothing must wait for it. Under wlock, which a program
+ * that sets TCP_NODELAY takes too.
+ */
+static void let_go(int fd)
+{
+    int unsent = 0, nodelay = 1, on = 1, off = 0;
+    socklen_t len = sizeof nodelay;
+    if (shs_sys_ioctl(fd, SIOCOUTQNSD, &unsent) < 0 || !unsent)
+        return;
+    if (shs_sys_getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len) < 0 || nodelay)
+        return; /* it waits for room */
+    shs_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    shs_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &off, sizeof off);
+}
+
+/* A send went by the kernel; `before` is what the other direction's word was before it. */
+static void sent_natively(struct shs_env *env, struct shs_end *end, struct shs_direction *dir, uint64_t sent, uint64_t before, bool more)
+{
+    shs_store64(&dir->ksent, shs_peek64(&dir->ksent) + sent);
+    shs_set64(&dir->pub_ns, shs_now());
+    shs_set64(&end->ep->tx_kernel, shs_peek64(&end->ep->tx_kernel) + sent);
+    shs_count(env, SHS_CTR_TX_KERNEL_BYTES, sent);
+    bool answered = shs_word_index(before) != shs_peek64(&dir->answered);
+    if ((answered || (before & SHS_WORD_OPEN)) && !more)
+        let_go(end->fd);
+    if (answered)
+        shs_set64(&dir->answered, shs_word_index(before));
+    shs_fence();
+    published(env, end, dir);
+}
+
+void shs_end_let_go(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+{
+    struct shs_direction *dir = shs_end_tx(end);
+    int unsent = 0;
+    if (shs_now() - shs_load64(&dir->pub_ns) > DELAYED_ACK_NS || shs_sys_ioctl(end->fd, SIOCOUTQNSD, &unsent) < 0 || !unsent)
+        return;
+    if (lock_writer(env, who, end, dir) < 0)
+        return;
+    let_go(end->fd);
+    shs_unlock(&dir->wlock);
+}
+
 static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_direction *dir, struct shs_cursor *cur, int flags)
 {
     struct iovec iov[SHS_CURSOR_PIECES];
     size_t n, want = shs_cursor_rest(cur, iov, ~(size_t)0, &n);
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     /* SIGPIPE is raised by the caller, when no lock is held */
+    uint64_t before = shs_load64(&shs_end_rx(end)->word);
     long r = shs_sys_sendmsg(end->fd, &msg, flags | MSG_NOSIGNAL | (want < cur->left ? MSG_MORE : 0));
     if (r > 0) {
-        shs_store64(&dir->ksent, shs_peek64(&dir->ksent) + (uint64_t)r);
-        shs_set64(&dir->pub_ns, shs_now());
-        shs_set64(&end->ep->tx_kernel, shs_peek64(&end->ep->tx_kernel) + (uint64_t)r);
-        shs_count(env, SHS_CTR_TX_KERNEL_BYTES, (uint64_t)r);
         shs_cursor_advance(cur, (size_t)r);
-        shs_fence();
-        published(env, end, dir);
+        sent_natively(env, end, dir, (uint64_t)r, before, flags & MSG_MORE);
     }
     return r;
 }
@@ -168,15 +214,10 @@ long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct 
     long r = lock_writer(env, who, end, dir);
     if (r < 0)
         return r;
+    uint64_t before = shs_load64(&shs_end_rx(end)->word);
     r = call(arg);
-    if (r > 0) {
-        shs_store64(&dir->ksent, shs_peek64(&dir->ksent) + (uint64_t)r);
-        shs_set64(&dir->pub_ns, shs_now());
-        shs_set64(&end->ep->tx_kernel, shs_peek64(&end->ep->tx_kernel) + (uint64_t)r);
-        shs_count(env, SHS_CTR_TX_KERNEL_BYTES, (uint64_t)r);
-        shs_fence();
-        published(env, end, dir);
-    }
+    if (r > 0)
+        sent_natively(env, end, dir, (uint64_t)r, before, false);
     shs_unlock(&dir->wlock);
     return r;
 }

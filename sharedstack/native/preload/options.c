@@ -5,6 +5,7 @@
 #include "common.h"
 
 #include <linux/sockios.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 
 #include "intercepts.gen.h"
@@ -123,6 +124,27 @@ static void set_flag(struct shs_fd *f, uint32_t flag, bool on)
         __atomic_fetch_and(&ep->flags, ~flag, __ATOMIC_SEQ_CST);
 }
 
+struct nodelay {
+    int fd;
+    const void *value;
+    socklen_t len;
+};
+
+static long native_nodelay(void *arg)
+{
+    struct nodelay *n = arg;
+    return shs_sys_setsockopt(n->fd, IPPROTO_TCP, TCP_NODELAY, n->value, n->len);
+}
+
+/* Under wlock, where there is one: a send may be switching it on and off in another thread, or process. */
+static int set_nodelay(int fd, const void *value, socklen_t len)
+{
+    struct shs_fd *f;
+    struct nodelay n = {fd, value, len};
+    long r = shs_gate_paired(fd, &f) ? shs_end_send_native(&shs_proc.env, shs_who(), &f->end, native_nodelay, &n) : SHS_STALE;
+    return r == SHS_STALE || r == -EAGAIN ? shs_n_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, value, len) : (int)r;
+}
+
 int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     struct shs_fd *f = shs_fd_look(fd);
@@ -145,6 +167,8 @@ int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t l
         if (registered && level == SOL_SOCKET && (name == SO_RCVTIMEO_OLD || name == SO_RCVTIMEO_NEW))
             set_flag(f, SHS_EPF_RCVTIMEO, true);
     }
+    if (level == IPPROTO_TCP && name == TCP_NODELAY)
+        return set_nodelay(fd, value, len);
     return shs_n_setsockopt(fd, level, name, value, len);
 }
 

@@ -167,16 +167,26 @@ long shs_ring_push_datagram(struct shs_env *env, struct shs_direction *dir, stru
     return push(env, dir, cur, kind, tag);
 }
 
-bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
+/*
+ * A larger chunk, whose first record is the datagram in cur, if cur is not NULL: published with the switch by one compare-and-swap, since a
+ * ring of datagrams that holds a switch alone would be readable, and have nothing. Length (0 without cur), SHS_RING_FULL or -EFAULT.
+ */
+static long grow(struct shs_env *env, struct shs_direction *dir, uint32_t me, struct shs_cursor *cur, uint32_t kind, uint64_t tag)
 {
     uint64_t word = shs_load64(&dir->word), index = shs_word_index(word), old = writer_chunk(dir, index);
     unsigned log = shs_chunk_log(old) + 2;
+    size_t len = cur ? cur->left : 0, more = cur ? shs_record_size(len) : 0;
     if (!shs_word_pushable(word) || shs_chunk_unit(shs_load64(&dir->rchunk)) != shs_chunk_unit(old) || shs_chunk_log(old) >= 6)
-        return false;
-    if (((uint64_t)SHS_UNIT_BYTES << log) > env->opt.ring_max)
-        return false;
+        return SHS_RING_FULL;
+    /* what is unread counts as well, wherever it is: see push */
+    size_t need = (size_t)shs_index_diff(index, shs_rd_index(shs_load64(&dir->rd))) + more + 2 * sizeof(struct shs_record);
+    while (cur && ((size_t)SHS_UNIT_BYTES << log) < need && log < 6)
+        log += 2;
+    size_t size = (size_t)SHS_UNIT_BYTES << log;
+    if (size > env->opt.ring_max || (cur && size < need))
+        return SHS_RING_FULL;
     if (!shs_arena_try(env, me))
-        return false;
+        return SHS_RING_FULL;
     int unit = shs_units_take(env, log);
     uint64_t next = unit < 0 ? 0 : shs_chunk_pack((uint32_t)unit, log, shs_index_add(index, sizeof(struct shs_record)));
     if (next)
@@ -184,14 +194,19 @@ bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
     shs_unlock(&env->arena->lock);
     if (!next) {
         shs_count(env, SHS_CTR_EXHAUSTED, 1);
-        return false;
+        return SHS_RING_FULL;
     }
-    uint8_t *ring = shs_unit_memory(env, shs_chunk_unit(old));
-    struct shs_record *rec = record_at(ring, old, index);
+    bool good = true;
+    if (cur) {
+        uint8_t *ring = shs_unit_memory(env, (uint32_t)unit);
+        *(struct shs_record *)ring = (struct shs_record){.len = (uint32_t)len, .kind = kind, .ksent = tag};
+        good = copy_ring(ring, size, sizeof(struct shs_record), cur, len, false);
+    }
+    struct shs_record *rec = record_at(shs_unit_memory(env, shs_chunk_unit(old)), old, index);
     *rec = (struct shs_record){.len = 0, .kind = SHS_REC_SWITCH, .ksent = next};
-    if (shs_cas64(&dir->word, word, (word & ~SHS_INDEX_MASK) | shs_index_add(index, sizeof *rec))) {
+    if (good && shs_cas64(&dir->word, word, (word & ~SHS_INDEX_MASK) | shs_index_add(index, sizeof *rec + more))) {
         shs_count(env, SHS_CTR_GROWN, 1);
-        return true;
+        return (long)len;
     }
     int r = shs_lock(env, &env->arena->lock, me);
     shs_store64(&dir->wchunk, old);
@@ -201,7 +216,18 @@ bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
         shs_units_drop(env->arena, next);
     if (r >= 0)
         shs_unlock(&env->arena->lock);
-    return false;
+    return good ? SHS_RING_FULL : -EFAULT;
+}
+
+bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
+{
+    return grow(env, dir, me, NULL, 0, 0) == 0;
+}
+
+long shs_ring_grow_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint32_t kind, uint64_t tag,
+                            uint32_t me)
+{
+    return grow(env, dir, me, cur, kind, tag);
 }
 
 /* The reader has come to a switch record: go over to its chunk, give the old one back. */

@@ -66,6 +66,7 @@ static void renew(struct shs_direction *dir)
     shs_store64(&dir->word, index);
     shs_store64(&dir->rd, index >> 4 << SHS_RD_OFF_BITS);
     shs_set64(&dir->rd_seen, index);
+    shs_set64(&dir->answered, 0);
     shs_store64(&dir->ksent, 0);
     shs_store64(&dir->taken, 0);
     shs_set64(&dir->pub_ns, 0);
