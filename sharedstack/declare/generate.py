@@ -140,7 +140,7 @@ def wrappers() -> str:
             last = fixed.split()[-1]
             body += ["    va_list ap;", f"    va_start(ap, {last});", "    void *arg = va_arg(ap, void *);", "    va_end(ap);"]
         ret = "" if i.ret == "void" else "return "
-        body.append("    if (SHS_UNLIKELY(shs_plain())) {")
+        body.append(f"    if (SHS_UNLIKELY({'shs_off' if i.ends else 'shs_plain'}())) {{")
         body.append(f"        {ret}shs_real.{i.name}({_call(i)});")
         if i.ret == "void":
             body += ["        return;", "    }", f"    shs_i_{i.name}({_call(i)});"]

@@ -12,6 +12,7 @@
 #include "endpoint/anchor.h"
 #include "endpoint/bell.h"
 #include "endpoint/end.h"
+#include "endpoint/residue.h"
 #include "shm/lock.h"
 #include "shm/sys.h"
 
@@ -153,7 +154,10 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
     }
     r = 0;
     if (cur->left || !sent) {
-        r = kernel_send(env, end, dir, cur, flags | MSG_DONTWAIT);
+        if (SHS_UNLIKELY(shs_load32(&dir->re_on)))
+            r = shs_residue_send(env, who, dir, end->fd);
+        if (SHS_LIKELY(r == 0))
+            r = kernel_send(env, end, dir, cur, flags | MSG_DONTWAIT);
         sent += r > 0 ? r : 0;
     }
     shs_unlock(&dir->wlock);
@@ -166,7 +170,10 @@ long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct 
     long r = lock_writer(env, who, end, dir);
     if (r < 0)
         return r;
-    r = call(arg);
+    if (SHS_UNLIKELY(shs_load32(&dir->re_on)))
+        r = shs_residue_send(env, who, dir, end->fd);
+    if (SHS_LIKELY(r == 0))
+        r = call(arg);
     if (r > 0) {
         shs_store64(&dir->ksent, shs_peek64(&dir->ksent) + (uint64_t)r);
         shs_set64(&dir->pub_ns, shs_now());
@@ -175,6 +182,18 @@ long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct 
         shs_fence();
         published(env, end, dir);
     }
+    shs_unlock(&dir->wlock);
+    return r;
+}
+
+long shs_end_send_residue(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+{
+    struct shs_direction *dir = shs_end_tx(end);
+    long r = lock_writer(env, who, end, dir);
+    if (r < 0)
+        return r;
+    if (shs_load32(&dir->re_on))
+        r = shs_residue_send(env, who, dir, end->fd);
     shs_unlock(&dir->wlock);
     return r;
 }

@@ -3,16 +3,21 @@
  * -errno inside becomes errno outside.
  */
 #pragma once
-#include "preload/process.h"
+#include "preload/outside.h"
 
 #define SHS_EXPORT __attribute__((visibility("default")))
+
+static inline bool shs_off(void)
+{
+    if (SHS_UNLIKELY(!shs_proc.resolved))
+        shs_start();
+    return shs_proc.off;
+}
 
 /* Straight to libc: in a vfork child (its memory is the parent's), and with the library switched off. */
 static inline bool shs_plain(void)
 {
-    if (SHS_UNLIKELY(!shs_proc.resolved))
-        shs_start();
-    return shs_self.vfork || shs_proc.off;
+    return shs_off() || shs_self.vfork;
 }
 
 static inline ssize_t shs_errno(ssize_t r)

@@ -7,11 +7,13 @@
 
 #include "endpoint/fds.h"
 #include "endpoint/lift.h"
+#include "endpoint/residue.h"
 #include "preload/attach.h"
 #include "preload/boundary.h"
 #include "preload/dgram.h"
 #include "preload/epoll.h"
 #include "preload/nested.h"
+#include "preload/outside.h"
 #include "preload/restart.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
@@ -424,6 +426,8 @@ void shs_fd_closing(int fd)
         struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
         /* with another thread still inside, or other holders, the helper frees the record when the kernel destroys the anchor */
         bool sole = ep && !busy && !(shs_load32(&ep->flags) & SHS_EPF_SHARED);
+        if (who && last && sole && state == SHS_FD_PAIRED && !f->udp)
+            shs_residue_finish(&shs_proc.env, who, &f->end, SHS_FINISH_MS);
         if (who && last && ep)
             shs_end_close(&shs_proc.env, who, ep1, fd, sole);
         if (who && last && !sole)
