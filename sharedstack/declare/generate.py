@@ -137,6 +137,9 @@ def intercepts_header() -> str:
     return "\n".join(out)
 
 
+_PLAIN = {"signal": "shs_plain_signal"}
+
+
 def wrappers() -> str:
     """The exported functions, all of one shape, and the resolver of libc's."""
     out = [HEAD, '#include "intercepts.gen.h"', '#include "preload/boundary.h"', "#include <stdarg.h>\n", "struct shs_real shs_real;\n"]
@@ -158,7 +161,7 @@ def wrappers() -> str:
                 body.append(f"    {param} = va_arg(ap, {param.removesuffix(name).strip()});")
             body.append("    va_end(ap);")
         ret = "" if i.ret == "void" else "return "
-        body.append(f"    if (SHS_UNLIKELY({'shs_plain_signal' if i.area == 'signal' else 'shs_plain'}())) {{")
+        body.append(f"    if (SHS_UNLIKELY({_PLAIN.get(i.area, 'shs_plain') if not i.ends else 'shs_plain_end'}())) {{")
         body.append(f"        {ret}shs_real.{acts}({_call(i)});")
         if i.ret == "void":
             body += ["        return;", "    }", f"    shs_i_{acts}({_call(i)});"]

@@ -15,7 +15,8 @@ class Intercept:
     """One function.
 
     `params` are C declarations; `error` is what the wrapper returns on failure ("-1", "NULL" or "" for none);
-    `cancel`: a cancellation point; `vfork`: may be called in a vfork child, where it goes straight to libc.
+    `cancel`: a cancellation point; `vfork`: may be called in a vfork child, where it goes straight to libc, but for those that
+    end it (`ends`), whose handlers run there too.
     `twin`: what 32-bit programs with 64-bit time call in place of that function, and there alone; `alias`: libc has one function for both.
     """
 
@@ -25,6 +26,7 @@ class Intercept:
     area: str
     cancel: bool = False
     vfork: bool = False
+    ends: bool = False
     error: str = "-1"
     note: str = ""
     twin: str = ""
@@ -62,6 +64,8 @@ _TS64 = "const struct shs_timespec64 *timeout"
 _MESSAGES = ("int fd", "struct mmsghdr *vec", "unsigned int vlen", "int flags")
 _SETS = ("int n", "fd_set *rd", "fd_set *wr", "fd_set *ex")
 _PRCTL = ("int option", "unsigned long a", "unsigned long b", "unsigned long c", "unsigned long d")
+_EXEC = ("char *const *argv",)
+_ENDS: dict[str, bool] = {"vfork": True, "ends": True}
 
 INTERCEPTS: tuple[Intercept, ...] = (
     _rx("read", "int fd", "void *buf", "size_t len", vfork=True),
@@ -119,8 +123,8 @@ INTERCEPTS: tuple[Intercept, ...] = (
         note="the socket stays on the kernel path from then on",
     ),
     _int("descriptor", "fclose", "FILE *stream", cancel=True, note="closes a descriptor inside libc"),
-    _int("descriptor", "posix_spawn", *_SPAWN, note="lifted sockets that the child gets are lowered first"),
-    _int("descriptor", "posix_spawnp", *_SPAWN, note="lifted sockets that the child gets are lowered first"),
+    _int("descriptor", "posix_spawn", *_SPAWN, note="a program that will not be preloaded: lifted sockets are handed over first"),
+    _int("descriptor", "posix_spawnp", *_SPAWN, note="as posix_spawn"),
     _int(
         "descriptor",
         "posix_spawn_file_actions_adddup2",
@@ -129,6 +133,13 @@ INTERCEPTS: tuple[Intercept, ...] = (
         "int to",
         note="the child will get that one",
     ),
+    _int("descriptor", "execve", "const char *path", *_EXEC, "char *const *envp", **_ENDS, note="as posix_spawn"),
+    _int("descriptor", "execv", "const char *path", *_EXEC, **_ENDS, note="as posix_spawn"),
+    _int("descriptor", "execvp", "const char *file", *_EXEC, **_ENDS, note="as posix_spawn"),
+    _int("descriptor", "execvpe", "const char *file", *_EXEC, "char *const *envp", **_ENDS, note="as posix_spawn"),
+    _int("descriptor", "fexecve", "int fd", *_EXEC, "char *const *envp", **_ENDS, note="as posix_spawn"),
+    _int("descriptor", "system", "const char *command", cancel=True, note="a shell that will not be preloaded: as posix_spawn"),
+    Intercept("popen", "FILE *", ("const char *command", "const char *mode"), "descriptor", error="NULL", note="as system"),
     _int("option", "setsockopt", "int fd", "int level", "int name", "const void *value", "socklen_t len"),
     _int("option", "fcntl", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),
     _int("option", "fcntl64", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),
@@ -199,6 +210,9 @@ INTERCEPTS: tuple[Intercept, ...] = (
 FORWARDED: dict[str, tuple[str, str]] = {
     "dprintf": ("int fd, const char *format", "vdprintf(fd, format, args)"),
     "__dprintf_chk": ("int fd, int check, const char *format", "__vdprintf_chk(fd, check, format, args)"),
+    "execl": ("const char *path, const char *arg", "shs_exec_list(path, arg, args, false, false)"),
+    "execlp": ("const char *file, const char *arg", "shs_exec_list(file, arg, args, true, false)"),
+    "execle": ("const char *path, const char *arg", "shs_exec_list(path, arg, args, false, true)"),
 }
 
 # taken over without a wrapper of the common shape
@@ -206,5 +220,8 @@ SPECIAL: dict[str, str] = {
     "fork": "by pthread_atfork: the child takes a slot of its own when it next needs one",
     "dprintf": "as vdprintf",
     "__dprintf_chk": "as __vdprintf_chk",
+    "execl": "as execv",
+    "execlp": "as execvp",
+    "execle": "as execve",
     "vfork": "in assembly: until the child executes or exits, every wrapper goes straight to libc",
 }

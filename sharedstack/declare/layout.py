@@ -31,6 +31,7 @@ CONSTANTS: dict[str, int] = {
     "RECORD_ALIGN": 16,
     "N_BELLS": 64,
     "N_TAKES": 64,
+    "N_RE_CHUNKS": 8,
     # a bell's armed number: its thread waits for the number itself to change (futex(2)), not for a datagram
     "BELL_NAP": 1,
     "N_LINKS": 4096,
@@ -235,6 +236,17 @@ DIRECTION = Struct(
         Field("bell", "u32", "(slot * N_BELLS + bell) plus one to ring after publishing; 0: none", owner="dozing thread"),
         Field("opener", "u32", "slot plus one of the participant that opened the ring", lock="rlock"),
         Field("rcpu", "u32", "CPU of the last receive", lock="rlock", derived=True),
+        Field("re_on", "u32", "1: there is residue, which its writer sends again by the kernel, first", lock="wlock"),
+        Field("re_rd", "u64", "where the residue begins in the ring, packed as rd; it ends at the write index", lock="wlock"),
+        Field("re_base", "u64", "`taken` when the ring was recalled: where the bytes in re_chunks begin", unit="bytes", lock="wlock"),
+        Field("re_ksent", "u64", "`ksent` then: what it has grown since is sent again already", unit="bytes", lock="wlock"),
+        Field(
+            "re_chunks",
+            "u16",
+            "chunks, the low 16 bits of CHUNK_*, with kernel bytes that were taken out from behind ring bytes; 0: none",
+            count=CONSTANTS["N_RE_CHUNKS"],
+            lock="arena",
+        ),
     ),
 )
 

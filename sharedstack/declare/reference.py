@@ -51,9 +51,17 @@ DOES: dict[str, str] = {
     "preadv64v2": "as preadv2",
     "pwritev2": "with offset -1 as writev, and RWF_NOWAIT as MSG_DONTWAIT; else the kernel says what is wrong",
     "pwritev64v2": "as pwritev2",
-    "posix_spawn": "lifted sockets that the child gets, by their close-on-exec flags and the file actions, are lowered for good first",
+    "posix_spawn": "a program that will be preloaded goes on with lifted sockets; to any other those that it gets are handed over, and"
+    " what is in their rings is sent again by the kernel. Sockets that are descriptors 0 to 2 are handed over to any",
     "posix_spawnp": "as posix_spawn",
-    "posix_spawn_file_actions_adddup2": "noted: the child will get that one",
+    "posix_spawn_file_actions_adddup2": "that socket is handed over: which program will have it is not known yet",
+    "execve": "as posix_spawn, in a vfork child too",
+    "execv": "as execve",
+    "execvp": "as execve",
+    "execvpe": "as execve",
+    "fexecve": "as execve",
+    "system": "as posix_spawn of /bin/sh",
+    "popen": "as posix_spawn of /bin/sh",
     "recvmsg": "as recv; descriptors that are received are looked at anew",
     "socket": "a TCP socket is noted as new; it is a candidate once it is connected",
     "accept": "a connection of a listener that this program made is a candidate",
@@ -64,9 +72,9 @@ DOES: dict[str, str] = {
     "close_range": "as close, for each; with CLOSE_RANGE_CLOEXEC nothing is done",
     "closefrom": "as close_range",
     "dup": "both numbers name one endpoint; directions that are not under count yet stay with the kernel",
-    "dup2": "as close, then dup",
-    "dup3": "as close, then dup",
-    "fdopen": "the connection stays with the kernel from then on: stdio reads and writes inside libc",
+    "dup2": "as close, then dup; a socket that becomes a standard stream is handed over: stdio uses it natively",
+    "dup3": "as dup2",
+    "fdopen": "the connection is handed over to stdio, which reads and writes inside libc; what is in the ring is sent again by the kernel",
     "fclose": "as close",
     "setsockopt": "options that only the kernel can honour lower the connection for good: see [reasons](reasons.md#options)",
     "fcntl": "O_NONBLOCK is noted; F_DUPFD and F_DUPFD_CLOEXEC as dup",
@@ -106,9 +114,7 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
         "none for names, states and errors; the byte counts of TCP_INFO are those of the kernel's stream alone",
     ),
     Missing(("fprintf and all other stdio on a stream of fdopen",), "none: fdopen has lowered the connection"),
-    Missing(
-        ("getchar, printf and all other stdio on standard streams",), "none, as long as the socket was not lifted before dup2 made it one"
-    ),
+    Missing(("getchar, printf and all other stdio on standard streams",), "none: sockets there are not lifted, or were handed over"),
     Missing(
         ("freopen", "fcloseall"), "close a descriptor inside libc: its entry is stale until the number is made anew by a call that is seen"
     ),
@@ -117,10 +123,8 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
     Missing(("syscall, with the numbers of calls on sockets",), _NATIVE),
     Missing(("__read", "__write", "__send", "__poll", "__close", "__fcntl", "__connect", "__dup2"), _NATIVE),
     Missing(("vmsplice", "tee", "copy_file_range"), "none: they do not take sockets"),
-    Missing(("popen", "system", "clone", "_Fork"), _SPAWN),
-    Missing(
-        ("execve and kin", "fexecve"), "a preloaded program goes on with the connection; any other does not get what is left in the ring"
-    ),
+    Missing(("clone", "_Fork"), _SPAWN),
+    Missing(("execveat",), "as if nothing were known of it: a program that is not preloaded does not get what is left in the ring"),
     Missing(
         ("daemon", "login_tty", "forkpty"),
         "copy or close descriptors inside libc: a socket that was one of them is looked up by a stale entry",

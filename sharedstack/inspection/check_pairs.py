@@ -7,11 +7,12 @@ from collections import Counter
 from ..declare import binary
 from ..declare.binary import View
 from ..declare.layout import CONSTANTS as C
+from .check_residue import check_residue, residue_chunks
 from .check_stack import COUNT_MAX, CPUS_MAX, GEN_MAX, check_lock
 from .findings import Findings
 from .ring_chain import check_chain
 from .snapshot import Snapshot
-from .words import ALIGN, INDEX_MASK, UNIT, Chunk, DirectionWord, ReadIndex, ahead, take_ref
+from .words import ALIGN, INDEX_MASK, UNIT, Chunk, DirectionWord, ReadIndex, ahead, take_ref, unread
 
 ON_VALUES = 2  # off, on, and on with a recount due after a death
 RING_MAX = C["MAX_RING_UNITS"] * UNIT
@@ -32,6 +33,7 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
             for side in (0, 1):
                 for field in ("rchunk", "wchunk", "rcookie", "wcookie"):
                     found.equal(f"{at}.dir[{side}]", pair["dir"][side], field, 0)
+                check_residue(found, pair["dir"][side], f"{at}.dir[{side}]")
             continue
         if pair["state"] == C["PAIR_PARKED"]:
             # nobody's inbox: it keeps its memory only if a sender was inside when it was given up
@@ -50,6 +52,7 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
                 found.equal(where, direction, field, cookie)
             _counts(found, direction, where)
             _answered(found, direction, pair["dir"][1 - side], where)
+            check_residue(found, direction, where)
             expected = takes[take_ref(i, side)]
             takers = DirectionWord.decode(direction["word"]).takers
             ok = takers == expected or (takers > expected and _takes_full(shot))
@@ -125,7 +128,8 @@ def _inbox(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> 
     found.expect(plausible, f"{at}.dir[0].wr_seen", seen, f"an earlier write index (it is {index} now)")
     # a connection may have had it before: its locks stay, and its index, at which nothing is left
     at = f"{at}.dir[1]"
-    left = {"wlock", "rlock", "word", "rd", "rd_seen"}
+    left = {"wlock", "rlock", "word", "rd", "rd_seen", "re_chunks"}
+    check_residue(found, unused, at)
     for field, _ in unused.items():
         if field not in left:
             found.equal(at, unused, field, 0)
@@ -182,18 +186,18 @@ def _answered(found: Findings, d: View, other: View, at: str) -> None:
 
 def _chunks(found: Findings, shot: Snapshot, d: View, at: str, units: Units) -> None:
     """Chunks are sound, belong to this direction alone, and hold what is between the indices."""
-    word, rd = DirectionWord.decode(d["word"]), ReadIndex.decode(d["rd"])
+    word, rd = DirectionWord.decode(d["word"]), unread(d)
     limit = min(binary.arena(shot.arena)["n_units"], C["N_UNITS"])
     chunks: dict[str, Chunk | None] = {}
-    for field in ("rchunk", "wchunk"):
-        chunk = Chunk.decode(d[field])
+    for field, packed in (("rchunk", d["rchunk"]), ("wchunk", d["wchunk"]), *residue_chunks(d)):
+        chunk = Chunk.decode(packed)
         sound = chunk is None or (
             not chunk.extra
             and chunk.units <= C["MAX_RING_UNITS"]
             and 0 <= chunk.first <= limit - chunk.units
             and chunk.first % chunk.units == 0
         )
-        if not found.expect(sound, f"{at}.{field}", d[field], f"a chunk of a power of two of {limit} units, at a multiple of its size"):
+        if not found.expect(sound, f"{at}.{field}", packed, f"a chunk of a power of two of {limit} units, at a multiple of its size"):
             return
         if chunk is not None and not (field == "wchunk" and d["wchunk"] == d["rchunk"]):
             for unit in range(chunk.first, chunk.first + chunk.units):
@@ -209,7 +213,9 @@ def _chunks(found: Findings, shot: Snapshot, d: View, at: str, units: Units) -> 
         found.expect(pending == 0 and rd.consumed == 0, f"{at}.rd", d["rd"], "the write index, as there is no ring")
         return
     room = rchunk.bytes + (wchunk.bytes if d["wchunk"] != d["rchunk"] else 0)
-    if not found.expect(pending <= room, f"{at}.rd", rd.index, f"at most {room} bytes behind the write index, {word.index}"):
+    if not found.expect(
+        pending <= room, f"{at}.{'re_rd' if d['re_on'] else 'rd'}", rd.index, f"at most {room} bytes behind the write index, {word.index}"
+    ):
         return
     if pending == 0:
         found.expect(rd.consumed == 0, f"{at}.rd (consumed)", rd.consumed, "0 in an empty ring")

@@ -7,7 +7,7 @@ from ..declare.binary import View
 from ..declare.layout import CONSTANTS as C
 from .findings import Findings
 from .snapshot import Snapshot
-from .words import Chunk, DirectionWord, ReadIndex, ahead, aligned
+from .words import Chunk, DirectionWord, ahead, aligned, unread
 
 _KINDS = tuple(C[name] for name in ("REC_DATA", "REC_SWITCH", "REC_DATAGRAM", "REC_DATAGRAM6"))
 
@@ -17,7 +17,7 @@ def check_chain(found: Findings, shot: Snapshot, d: View, at: str) -> None:
 
     Says nothing where the snapshot was taken without ring memory.
     """
-    word, rd, chunk = DirectionWord.decode(d["word"]), ReadIndex.decode(d["rd"]), Chunk.decode(d["rchunk"])
+    word, rd, chunk = DirectionWord.decode(d["word"]), unread(d), Chunk.decode(d["rchunk"])
     index, consumed, before = rd.index, rd.consumed, 0
     switched = d["rchunk"]
     while chunk is not None and index != word.index:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..declare import binary, layout, names
 from ..declare.layout import CONSTANTS as C
-from .words import Chunk, DirectionWord, ReadIndex, ahead, aligned
+from .words import Chunk, DirectionWord, ahead, aligned, unread
 
 SHM = Path("/dev/shm")
 SO_NETNS_COOKIE = 71
@@ -156,11 +156,10 @@ def require_layout(header: bytes, what: str) -> None:
         )
 
 
-def unread(shot: Snapshot, pair: int, side: int) -> tuple[Chunk | None, int, int]:
+def unread_ring(shot: Snapshot, pair: int, side: int) -> tuple[Chunk | None, int, int]:
     """Chunk, read index and write index of a direction."""
     direction = binary.pair(shot.arena, pair)["dir"][side]
-    rd = ReadIndex.decode(direction["rd"])
-    return Chunk.decode(direction["rchunk"]), rd.index, DirectionWord.decode(direction["word"]).index
+    return Chunk.decode(direction["rchunk"]), unread(direction).index, DirectionWord.decode(direction["word"]).index
 
 
 def _headers(shot: Snapshot) -> Parts:
@@ -180,7 +179,7 @@ def _walk_all(shot: Snapshot, read: _Reader) -> Parts:
     for pair in range(shot.pairs_top):
         if binary.pair(shot.arena, pair)["state"] == C["PAIR_LIVE"]:
             for side in (0, 1):
-                _walk(parts, read, *unread(shot, pair, side))
+                _walk(parts, read, *unread_ring(shot, pair, side))
     return parts
 
 

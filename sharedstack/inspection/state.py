@@ -14,7 +14,7 @@ from ..declare.options import OPTIONS
 from ..declare.reasons import REASONS
 from . import processes
 from .snapshot import Snapshot
-from .words import UNIT, Chunk, DirectionWord, LockWord, ReadIndex, ahead
+from .words import UNIT, Chunk, DirectionWord, LockWord, ahead, unread
 
 STACK_STATES = {C["STACK_READY"]: "ready", C["STACK_DRAINING"]: "draining", C["STACK_RETIRED"]: "retired"}
 SLOT_STATES = {C["SLOT_CLAIMED"]: "claimed", C["SLOT_LIVE"]: "live", C["SLOT_DEAD"]: "dead"}
@@ -214,7 +214,7 @@ def _path(shot: Snapshot, ep: View, *, sends: bool) -> Path:
         return Path("kernel", reason(why) if why else "peer_unknown", local_bytes, kernel_bytes, 0, 0)
     pair, side = binary.pair(shot.arena, ep["pair"] - 1), ep["side"] if sends else 1 - ep["side"]
     d = pair["dir"][side]
-    word, rd, chunk = DirectionWord.decode(d["word"]), ReadIndex.decode(d["rd"]), Chunk.decode(d["wchunk"])
+    word, rd, chunk = DirectionWord.decode(d["word"]), unread(d), Chunk.decode(d["wchunk"])
     waiting, ring = ahead(word.index, rd.index), chunk.bytes if chunk else 0
     writer = binary.endpoint(shot.stack, pair["endpoint"][side] - 1) if 0 < pair["endpoint"][side] <= shot.endpoints_top else None
     refused = writer is not None and writer["flags"] & (C["EPF_KERNEL_ONLY"] | C["EPF_WRSHUT"])

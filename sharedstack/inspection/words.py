@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..declare.binary import View
 from ..declare.layout import CONSTANTS as C
 
 INDEX_MASK = (1 << C["WORD_INDEX_BITS"]) - 1
@@ -71,6 +72,11 @@ class ReadIndex:
     def encode(self) -> int:
         """The 64-bit word."""
         return self.index // ALIGN << C["RD_OFF_BITS"] | self.consumed
+
+
+def unread(direction: View) -> ReadIndex:
+    """Where the bytes in the ring begin that nobody has yet: those that a reader will take, or residue."""
+    return ReadIndex.decode(direction["re_rd"] if direction["re_on"] else direction["rd"])
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,10 @@ NEIGHBOURS_AS_GOOD = {
     },
     "identity that only the kernel knows": {"slot.pid", "slot.robust", "slot.pidns", "slot.comm", "endpoint.inode", "stack.n_cpus"},
     "stream positions that only the kernel knows": {
-        "direction.ksent", "record.ksent", "pair.looks", "pair.empty", "pair.mark", "pair.mark_left",
+        "direction.ksent", "direction.re_ksent", "direction.re_base", "record.ksent",
+        "pair.looks", "pair.empty", "pair.mark", "pair.mark_left",
     },
-    "bytes of the head record, and padding up to the alignment": {"direction.rd", "record.len"},
+    "bytes of the head record, and padding up to the alignment": {"direction.rd", "direction.re_rd", "record.len"},
     "hints, heuristics, informative": {
         "stack.endpoint_hint", "arena.pair_hint", "direction.wcpu", "direction.rcpu", "direction.wslot", "endpoint.why_tx",
         "endpoint.why_rx", "endpoint.slot", "endpoint.flags", "slot.flags", "direction.opener",

@@ -30,7 +30,6 @@ FIELDS = [pytest.param(s, p, id=f"{s.name}.{p.field.name}") for s in STRUCTS for
 # Declared before they are used: each needs a word on why.
 RESERVED_COUNTERS = {
     "attach_failed": "a process that could not attach has no slot to count in",
-    "residue": "ring bytes are not sent again yet",
 }
 RESERVED_REASONS = {"lowered_rule": "there is no policy yet"}
 # Reasons that only `inspect` finds, from outside.

@@ -8,7 +8,16 @@
 #include "shm/sys.h"
 
 /* States of netinet/tcp.h, which cannot be included beside linux/tcp.h. */
-enum { STATE_ESTABLISHED = 1, STATE_TIME_WAIT = 6, STATE_CLOSE = 7, STATE_CLOSE_WAIT = 8, STATE_LAST_ACK = 9, STATE_CLOSING = 11 };
+enum {
+    STATE_ESTABLISHED = 1,
+    STATE_FIN_WAIT1 = 4,
+    STATE_FIN_WAIT2 = 5,
+    STATE_TIME_WAIT = 6,
+    STATE_CLOSE = 7,
+    STATE_CLOSE_WAIT = 8,
+    STATE_LAST_ACK = 9,
+    STATE_CLOSING = 11
+};
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -126,6 +135,13 @@ int shs_anchor_sent(int fd, uint64_t *sent)
         return 0;
     }
     return -EAGAIN;
+}
+
+bool shs_anchor_peer_sends(int fd)
+{
+    struct tcp_info info;
+    return get_info(fd, &info) == 0 &&
+           (info.tcpi_state == STATE_ESTABLISHED || info.tcpi_state == STATE_FIN_WAIT1 || info.tcpi_state == STATE_FIN_WAIT2);
 }
 
 int shs_anchor_taken(int fd, uint64_t *taken)

@@ -20,5 +20,7 @@ struct sockaddr_storage;
 bool shs_take_address(const struct sockaddr_storage *sa, uint8_t addr[16], uint16_t *port);
 /* Stream bytes that the program gave to the kernel so far (SYN not counted): 0 or -EAGAIN where the counts do not agree. */
 int shs_anchor_sent(int fd, uint64_t *sent);
+/* May the connection's other end still send: no FIN and no reset came? */
+bool shs_anchor_peer_sends(int fd);
 /* Stream bytes that were taken from the kernel so far: 0 or -EAGAIN. */
 int shs_anchor_taken(int fd, uint64_t *taken);

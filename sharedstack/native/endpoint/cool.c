@@ -5,6 +5,7 @@
  */
 #include "endpoint/admin.h"
 #include "endpoint/dgram.h"
+#include "endpoint/residue.h"
 #include "shm/lock.h"
 #include "shm/units.h"
 
@@ -20,7 +21,9 @@ static struct {
 static bool shut(struct shs_env *env, struct shs_direction *dir, uint64_t index, uint32_t me)
 {
     uint64_t word = shs_load64(&dir->word), chunk = shs_load64(&dir->rchunk);
-    bool same = shs_word_index(word) == index && shs_chunk_unit(shs_load64(&dir->wchunk)) == shs_chunk_unit(chunk);
+    shs_residue_tidy(env, dir, me);
+    bool same =
+        shs_word_index(word) == index && !shs_load32(&dir->re_on) && shs_chunk_unit(shs_load64(&dir->wchunk)) == shs_chunk_unit(chunk);
     /* both locks are ours: nobody reads, writes or opens. A taker's count in the word may still change, and shut it fails then. */
     if (!same || shs_ring_waiting(dir) || !shs_cas64(&dir->word, word, word & ~SHS_WORD_OPEN) || !shs_arena_try(env, me))
         return false;

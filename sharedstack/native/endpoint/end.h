@@ -82,6 +82,9 @@ int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end 
 long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags);
 /* Make a native call that puts bytes into the stream (control data, urgent data) under count: its result. It must not block. */
 long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct shs_end *end, long (*call)(void *), void *arg);
+/* Nothing is pushed by this end any more: its flags say so, and whoever was about to has done it. Its own residue is sent as far as that is
+ * possible without waiting: 0, -EAGAIN, SHS_STALE or -errno. */
+long shs_end_send_residue(struct shs_env *env, const struct shs_who *who, struct shs_end *end);
 /* shutdown(2) of the sending direction, under count. */
 long shs_end_shutdown(struct shs_env *env, const struct shs_who *who, struct shs_end *end, int how);
 
@@ -124,6 +127,8 @@ bool shs_end_rung_for(struct shs_env *env, const struct shs_end *end);
 size_t shs_end_pending(struct shs_env *env, const struct shs_who *who, struct shs_end *end);
 /* Under rlock, in a read call: let the writer push from now on, if that may be. `dir`: what the end reads from. */
 void shs_ring_open(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir, struct shs_rx *how);
+/* Take rlock of what the end reads from, with `taken` certain: 0, SHS_STALE or -EAGAIN (then it is not held). */
+long shs_end_lock_rx(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir);
 /* Nothing is pushed to the reader of this end any more (STICKY), if it is still paired; true if its ring holds something. */
 bool shs_end_seal(struct shs_env *env, const struct shs_who *who, const struct shs_end *end);
 /*

@@ -11,6 +11,7 @@
 
 #include "endpoint/anchor.h"
 #include "endpoint/end.h"
+#include "endpoint/residue.h"
 #include "shm/lock.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
@@ -84,7 +85,10 @@ int shs_taker_enter(struct shs_env *env, const struct shs_who *who, const struct
     if (r < 0)
         return r;
     uint32_t on = shs_load32(&dir->rx_on);
-    r = on != SHS_ON && on != SHS_RECOUNT ? SHS_STALE : shs_taker_enter_locked(env, dir);
+    if (on != SHS_ON && on != SHS_RECOUNT)
+        r = SHS_STALE;
+    else
+        r = shs_load32(&dir->re_on) && !shs_residue_collect(env, dir, end->fd) ? 0 : shs_taker_enter_locked(env, dir);
     if (r == 1)
         *take = (struct shs_take){dir, pair_gen(env, dir), env->epoch};
     shs_unlock(&dir->rlock);
@@ -271,6 +275,27 @@ static bool recount(struct shs_end *end, struct shs_direction *dir)
 void shs_dir_repair_reader(struct shs_direction *dir)
 {
     shs_cas32(&dir->rx_on, SHS_ON, SHS_RECOUNT); /* not a store: the pair may be taken into another use, which is OFF */
+    if (shs_load32(&dir->re_on)) { /* it may have died between the two stores of a recall, or before them */
+        shs_store64(&dir->rd, shs_rd_pack(shs_word_index(shs_load64(&dir->word)), 0));
+    } else {
+        shs_set64(&dir->re_rd, 0);
+        shs_set64(&dir->re_base, 0);
+        shs_set64(&dir->re_ksent, 0);
+    }
+}
+
+long shs_end_lock_rx(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir)
+{
+    long r = lock_reader(env, who, end, dir);
+    if (r < 0)
+        return r == SHS_STALE ? r : -EAGAIN; /* a signal handler interrupted a receive on the same socket */
+    uint32_t on = shs_peek32(&dir->rx_on);
+    if (SHS_LIKELY(on == SHS_ON))
+        return 0;
+    r = on != SHS_RECOUNT ? SHS_STALE : recount(end, dir) ? 0 : -EAGAIN;
+    if (r < 0)
+        shs_unlock(&dir->rlock);
+    return r;
 }
 
 long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags,
@@ -278,17 +303,9 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
 {
     struct shs_direction *dir = shs_end_rx(end);
     bool peek = flags & MSG_PEEK;
-    long r = lock_reader(env, who, end, dir);
-    if (r < 0)
-        return r == SHS_STALE ? r : -EAGAIN; /* a signal handler interrupted a receive on the same socket */
-    uint32_t on = shs_peek32(&dir->rx_on);
-    if (SHS_UNLIKELY(on != SHS_ON)) {
-        r = on != SHS_RECOUNT ? SHS_STALE : recount(end, dir) ? 0 : -EAGAIN;
-        if (r < 0) {
-            shs_unlock(&dir->rlock);
-            return r;
-        }
-    }
+    long r = shs_end_lock_rx(env, who, end, dir);
+    if (SHS_UNLIKELY(r < 0))
+        return r;
     for (;;) {
         uint64_t need = 0, taken = shs_load64(&dir->taken);
         r = shs_ring_pull(env, dir, cur, taken, peek, who->lock_word, &need);
@@ -330,6 +347,10 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
         }
         if (SHS_UNLIKELY(end->ep->error)) {
             r = -(long)__atomic_exchange_n(&end->ep->error, 0, __ATOMIC_SEQ_CST);
+            break;
+        }
+        if (SHS_UNLIKELY(shs_load32(&dir->re_on)) && !shs_residue_collect(env, dir, end->fd)) {
+            r = -EAGAIN;
             break;
         }
         uint64_t now = shs_now();

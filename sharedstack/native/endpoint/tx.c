@@ -15,6 +15,7 @@
 #include "endpoint/anchor.h"
 #include "endpoint/bell.h"
 #include "endpoint/end.h"
+#include "endpoint/residue.h"
 #include "shm/lock.h"
 #include "shm/sys.h"
 
@@ -201,7 +202,10 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
     }
     r = 0;
     if (cur->left || !sent) {
-        r = kernel_send(env, end, dir, cur, flags | MSG_DONTWAIT);
+        if (SHS_UNLIKELY(shs_load32(&dir->re_on)))
+            r = shs_residue_send(env, who, dir, end->fd);
+        if (SHS_LIKELY(r == 0))
+            r = kernel_send(env, end, dir, cur, flags | MSG_DONTWAIT);
         sent += r > 0 ? r : 0;
     }
     shs_unlock(&dir->wlock);
@@ -214,10 +218,25 @@ long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct 
     long r = lock_writer(env, who, end, dir);
     if (r < 0)
         return r;
+    if (SHS_UNLIKELY(shs_load32(&dir->re_on)))
+        r = shs_residue_send(env, who, dir, end->fd);
     uint64_t before = shs_load64(&shs_end_rx(end)->word);
-    r = call(arg);
+    if (SHS_LIKELY(r == 0))
+        r = call(arg);
     if (r > 0)
         sent_natively(env, end, dir, (uint64_t)r, before, false);
+    shs_unlock(&dir->wlock);
+    return r;
+}
+
+long shs_end_send_residue(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+{
+    struct shs_direction *dir = shs_end_tx(end);
+    long r = lock_writer(env, who, end, dir);
+    if (r < 0)
+        return r;
+    if (shs_load32(&dir->re_on))
+        r = shs_residue_send(env, who, dir, end->fd);
     shs_unlock(&dir->wlock);
     return r;
 }

@@ -3,16 +3,27 @@
  * -errno inside becomes errno outside.
  */
 #pragma once
-#include "preload/process.h"
+#include "preload/outside.h"
 
 #define SHS_EXPORT __attribute__((visibility("default")))
+
+static inline bool shs_off(void)
+{
+    if (SHS_UNLIKELY(!shs_proc.resolved))
+        shs_start();
+    return shs_proc.off;
+}
+
+/* What ends a vfork child runs our handlers there; confined, it makes the program's own call alone. */
+static inline bool shs_plain_end(void)
+{
+    return shs_off() || shs_proc.quiet;
+}
 
 /* Straight to libc: in a vfork child (its memory is the parent's), with the library switched off, and confined with nothing kept. */
 static inline bool shs_plain(void)
 {
-    if (SHS_UNLIKELY(!shs_proc.resolved))
-        shs_start();
-    return shs_self.vfork || shs_proc.off;
+    return shs_off() || shs_self.vfork;
 }
 
 /* Handlers of signals are ours for good where they were once: a confined program is still told of its own. */

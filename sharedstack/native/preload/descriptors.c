@@ -8,11 +8,13 @@
 
 #include "endpoint/fds.h"
 #include "endpoint/lift.h"
+#include "endpoint/residue.h"
 #include "intercepts.gen.h"
 #include "preload/dgram.h"
 #include "preload/epoll.h"
 #include "preload/gate.h"
 #include "preload/kept.h"
+#include "preload/outside.h"
 #include "preload/own.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
@@ -116,6 +118,8 @@ int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
 int shs_i_shutdown(int fd, int how)
 {
     struct shs_fd *f;
+    if (shs_gate_paired(fd, &f) && how != SHUT_RD)
+        shs_residue_finish(&shs_proc.env, shs_who(), &f->end, SHS_FINISH_MS);
     long r = shs_gate_paired(fd, &f) ? shs_end_shutdown(&shs_proc.env, shs_who(), &f->end, how) : SHS_STALE;
     if (r == SHS_STALE) {
         if (f && (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)) { /* never to be brought under count any more */
@@ -196,6 +200,8 @@ int shs_fd_copied(int from, int to)
         b->state = a->state;
         return to;
     }
+    if (to <= 2 && from > 2 && !a->udp)
+        shs_hand_over(a, SHS_REASON_STANDARD_STREAM, false); /* stdio, and whatever is executed, use it natively */
     if (a->udp && a->state == SHS_FD_PAIRED) {
         shs_dgram_lower(a, SHS_REASON_FORKED);
         if (!(b->dgram = malloc(sizeof *b->dgram)))
@@ -251,18 +257,13 @@ int shs_i_dup3(int fd, int to, int flags)
 intptr_t shs_i_fdopen(int fd, const char *mode)
 {
     struct shs_fd *f = shs_fd_look(fd);
-    if (f && f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED) {
-        f->why = SHS_REASON_STDIO;
-        if (f->state == SHS_FD_PAIRED) {
-            __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
-            shs_set32(&f->end.ep->why_rx, SHS_REASON_STDIO);
-            shs_set32(&f->end.ep->why_tx, SHS_REASON_STDIO);
-            const struct shs_who *who = shs_who();
-            if (who)
-                shs_end_seal(&shs_proc.env, who, &f->end);
-        }
-    }
-    return shs_n_fdopen(fd, mode);
+    long r = f ? shs_hand_over(f, SHS_REASON_STDIO, true) : 0;
+    if (r < 0 && r != -EPIPE)
+        return r;
+    intptr_t file = shs_n_fdopen(fd, mode);
+    if (r == -EPIPE && file > 0)
+        shs_push_back(f, (FILE *)file);
+    return file;
 }
 
 int shs_i_fclose(FILE *stream)

@@ -7,6 +7,7 @@
 
 #include "endpoint/fds.h"
 #include "endpoint/lift.h"
+#include "endpoint/residue.h"
 #include "preload/attach.h"
 #include "preload/boundary.h"
 #include "preload/dgram.h"
@@ -14,6 +15,7 @@
 #include "preload/kept.h"
 #include "preload/member.h"
 #include "preload/nested.h"
+#include "preload/outside.h"
 #include "preload/restart.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
@@ -366,7 +368,7 @@ void shs_fd_reset(int fd)
 
 static void give_up(struct shs_fd *f, int fd)
 {
-    uint32_t ep1 = f->ep1;
+    uint32_t ep1 = f->ep1, state = f->state;
     __atomic_store_n(&f->state, SHS_FD_KERNEL, __ATOMIC_SEQ_CST);
     bool busy = shs_proc.threads > 1 && shs_in_flight(fd, -1);
     const struct shs_who *who = shs_who();
@@ -374,6 +376,8 @@ static void give_up(struct shs_fd *f, int fd)
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
     /* with another thread still inside, or other holders, the helper frees the record when the kernel destroys the anchor */
     bool sole = ep && !busy && !(shs_load32(&ep->flags) & SHS_EPF_SHARED);
+    if (who && last && sole && state == SHS_FD_PAIRED && !f->udp)
+        shs_residue_finish(&shs_proc.env, who, &f->end, SHS_FINISH_MS);
     if (who && last && ep)
         shs_end_close(&shs_proc.env, who, ep1, fd, sole);
     if (who && last && !sole)

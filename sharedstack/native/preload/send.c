@@ -6,8 +6,10 @@
 
 #include <signal.h>
 
+#include "endpoint/residue.h"
 #include "intercepts.gen.h"
 #include "preload/dgram.h"
+#include "preload/outside.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
@@ -141,6 +143,10 @@ static long lowered_send(struct shs_gate *g, const struct msghdr *msg, int flags
     struct native_send n = {.fd = g->f->end.fd, .msg = &none, .flags = 0};
     /* by wlock: whoever was about to publish a record has done so, or sees the flag */
     long r = shs_end_send_native(&shs_proc.env, g->who, &g->f->end, native_sendmsg, &n);
+    if (r == -EAGAIN) {
+        shs_residue_finish(&shs_proc.env, g->who, &g->f->end, SHS_FINISH_MS);
+        r = shs_end_send_native(&shs_proc.env, g->who, &g->f->end, native_sendmsg, &n);
+    }
     return r < 0 ? r : shs_n_sendmsg(n.fd, msg, flags | MSG_NOSIGNAL);
 }
 

@@ -367,6 +367,45 @@ long shs_ring_pull_datagram(struct shs_env *env, struct shs_direction *dir, stru
     }
 }
 
+int shs_ring_walk(struct shs_env *env, struct shs_walk *walk, uint8_t **at, size_t *len, uint64_t *ksent)
+{
+    while (walk->index != walk->end) {
+        int64_t ahead = shs_index_diff(walk->end, walk->index);
+        uint64_t chunk = walk->chunk;
+        uint8_t *ring = shs_chunk_valid(env->arena, chunk) ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
+        if (!ring || ahead < 0 || ahead > (int64_t)MOST_AHEAD)
+            return SHS_RING_BROKEN;
+        if (shs_index_add(walk->index, sizeof(struct shs_record)) == shs_chunk_base(chunk)) {
+            walk->index = shs_chunk_base(chunk); /* as in shs_ring_pull */
+            walk->off = 0;
+            continue;
+        }
+        struct shs_record rec = *record_at(ring, chunk, walk->index);
+        size_t size = shs_chunk_bytes(chunk);
+        if (rec.kind == SHS_REC_SWITCH) {
+            walk->chunk = rec.ksent;
+            if (!shs_chunk_valid(env->arena, walk->chunk) || shs_chunk_log(walk->chunk) <= shs_chunk_log(chunk))
+                return SHS_RING_BROKEN;
+            walk->index = shs_chunk_base(walk->chunk);
+            walk->off = 0;
+            continue;
+        }
+        if (rec.len > size || walk->off > rec.len || (int64_t)shs_record_size(rec.len) > ahead)
+            return SHS_RING_BROKEN;
+        if (walk->off == rec.len) {
+            walk->index = shs_index_add(walk->index, shs_record_size(rec.len));
+            walk->off = 0;
+            continue;
+        }
+        size_t from = (walk->index - shs_chunk_base(chunk) + sizeof rec + walk->off) & (size - 1), left = rec.len - walk->off;
+        *at = ring + from;
+        *len = left < size - from ? left : size - from;
+        *ksent = rec.ksent;
+        return 1;
+    }
+    return 0;
+}
+
 size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir)
 {
     uint64_t rd = shs_load64(&dir->rd), end = shs_word_index(shs_load64(&dir->word)), index = shs_rd_index(rd);

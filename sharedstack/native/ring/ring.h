@@ -59,6 +59,14 @@ struct shs_arrived {
  * SHS_RING_*. `peek`: it stays. */
 long shs_ring_pull_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, bool peek, uint32_t me,
                             struct shs_arrived *arrived);
+/* A look through the ring that consumes nothing, from `index` and `off` to `end`; under the lock of whoever else might consume. */
+struct shs_walk {
+    uint64_t index, end, chunk;
+    uint32_t off;
+};
+/* The bytes that the walk is at, up to where they wrap: 1 and where they are, how many, and how many kernel bytes come before them; 0: no
+ * more; or SHS_RING_BROKEN. The caller steps over them by adding to `off`. */
+int shs_ring_walk(struct shs_env *env, struct shs_walk *walk, uint8_t **at, size_t *len, uint64_t *ksent);
 /* Bytes waiting in the ring, for SIOCINQ. Under rlock. */
 size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir);
 

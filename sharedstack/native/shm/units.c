@@ -108,8 +108,16 @@ uint32_t shs_pair_take(struct shs_arena *arena)
 }
 
 /* The writer may have taken a chunk that its reader has not come to: both, once where they are the same. */
-static void drop_chunks(struct shs_arena *arena, struct shs_direction *dir)
+void shs_chunks_drop(struct shs_arena *arena, struct shs_direction *dir)
 {
+    for (int i = 0; i < SHS_N_RE_CHUNKS; i++) {
+        shs_units_drop(arena, dir->re_chunks[i]);
+        dir->re_chunks[i] = 0;
+    }
+    shs_store32(&dir->re_on, 0);
+    shs_set64(&dir->re_rd, 0);
+    shs_set64(&dir->re_base, 0);
+    shs_set64(&dir->re_ksent, 0);
     shs_units_drop(arena, dir->rchunk);
     if (shs_chunk_unit(dir->wchunk) != shs_chunk_unit(dir->rchunk))
         shs_units_drop(arena, dir->wchunk);
@@ -130,7 +138,7 @@ void shs_pair_drop(struct shs_arena *arena, uint32_t pair1)
     shs_fence(); /* who sees anything of the next use sees that the cookie is not its own */
     shs_store32(&pair->state, SHS_PAIR_FREE);
     for (int d = 0; d < 2; d++)
-        drop_chunks(arena, &pair->dir[d]);
+        shs_chunks_drop(arena, &pair->dir[d]);
     shs_set32(&arena->pairs_used, arena->pairs_used - 1);
     if (pair1 - 1 < arena->pair_hint)
         arena->pair_hint = pair1 - 1;
@@ -148,8 +156,10 @@ void shs_arena_rebuild(struct shs_arena *arena)
             continue;
         pairs += shs_load32(&pair->state) == SHS_PAIR_LIVE; /* a parked one may still have a chunk */
         for (int d = 0; d < 2; d++) {
-            uint64_t chunks[2] = {shs_load64(&pair->dir[d].rchunk), shs_load64(&pair->dir[d].wchunk)};
-            for (int c = 0; c < 2; c++) {
+            uint64_t chunks[2 + SHS_N_RE_CHUNKS] = {shs_load64(&pair->dir[d].rchunk), shs_load64(&pair->dir[d].wchunk)};
+            for (int c = 0; c < SHS_N_RE_CHUNKS; c++)
+                chunks[2 + c] = __atomic_load_n(&pair->dir[d].re_chunks[c], __ATOMIC_ACQUIRE);
+            for (int c = 0; c < 2 + SHS_N_RE_CHUNKS; c++) {
                 if (!shs_chunk_valid(arena, chunks[c]))
                     continue;
                 uint64_t *word = &arena->units[shs_chunk_unit(chunks[c]) / 64];

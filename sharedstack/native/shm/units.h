@@ -44,6 +44,8 @@ bool shs_arena_try(struct shs_env *env, uint32_t me);
 int shs_units_take(struct shs_env *env, unsigned log);
 /* Give back the units of a packed chunk (0: nothing). */
 void shs_units_drop(struct shs_arena *arena, uint64_t chunk);
+/* Give back all chunks of a direction, in which nothing is any more. */
+void shs_chunks_drop(struct shs_arena *arena, struct shs_direction *dir);
 /*
  * Take a free pair: pair plus one, state still PAIR_FREE; 0 if there is none. Nothing is left of its last use but what threads that remember
  * it may touch: the lock words, which one of them may hold for a moment, and the indices, which go on where they were, so that who reads

@@ -1,0 +1,171 @@
+#include "common.h"
+
+#include <netinet/in.h>
+#include <stdlib.h>
+
+#include "endpoint/fds.h"
+#include "endpoint/lift.h"
+#include "endpoint/residue.h"
+#include "preload/member.h"
+#include "preload/outside.h"
+#include "preload/restart.h"
+#include "shm/sys.h"
+
+static void lowered(struct shs_endpoint *ep, uint32_t why)
+{
+    shs_set32(&ep->why_rx, why);
+    shs_set32(&ep->why_tx, why);
+    __atomic_fetch_or(&ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+}
+
+static long recall(struct shs_end *end, bool surely)
+{
+    const struct shs_who *who = shs_who();
+    if (!who) {
+        shs_ring_close(shs_end_rx(end));
+        return 0;
+    }
+    /* by wlock: whoever was about to publish a record has done so, or sees the flag */
+    if (shs_end_send_residue(&shs_proc.env, who, end) == -EAGAIN)
+        shs_residue_finish(&shs_proc.env, who, end, SHS_FINISH_MS);
+    return shs_end_recall(&shs_proc.env, who, end, surely);
+}
+
+long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely)
+{
+    if (f->state < SHS_FD_NEW || f->state > SHS_FD_PAIRED)
+        return 0;
+    if (!f->why)
+        f->why = why;
+    if (f->state != SHS_FD_REG && f->state != SHS_FD_PAIRED)
+        return 0;
+    lowered(shs_endpoint_at(shs_proc.env.stack, f->ep1), why);
+    return f->state == SHS_FD_PAIRED && !f->udp ? recall(&f->end, surely) : 0;
+}
+
+void shs_push_back(struct shs_fd *f, FILE *file)
+{
+    const struct shs_who *who = shs_who();
+    uint64_t looked = 0;
+    size_t n = 0, room = 65536;
+    uint8_t *bytes = malloc(room);
+    while (bytes && who && shs_end_waiting(&f->end)) {
+        struct iovec iov = {bytes + n, room - n};
+        struct shs_cursor cur;
+        struct shs_rx how = {.looked_ns = &looked};
+        shs_cursor_init(&cur, &iov, 1);
+        long r = shs_end_recv(&shs_proc.env, who, &f->end, &cur, 0, &how);
+        if (r <= 0)
+            break;
+        n += (size_t)r;
+        uint8_t *more = n == room ? realloc(bytes, room *= 2) : bytes;
+        if (!more)
+            break;
+        bytes = more;
+    }
+    while (bytes && n)
+        ungetc(bytes[--n], file);
+    free(bytes);
+}
+
+/* The entry of a number, or of another number with the same socket (a vfork child's copies are in nobody's table). */
+static struct shs_fd *entry_of(int fd, uint64_t cookie)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    if (f && (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) && shs_endpoint_at(shs_proc.env.stack, f->ep1)->cookie == cookie)
+        return f;
+    for (int c = 0; c < SHS_FD_CHUNKS; c++)
+        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            f = &shs_fd_chunk[c][i];
+            if ((f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) && shs_endpoint_at(shs_proc.env.stack, f->ep1)->cookie == cookie)
+                return f;
+        }
+    return NULL;
+}
+
+static bool is_tcp(int fd)
+{
+    int domain = 0, proto = 0;
+    socklen_t len = sizeof domain;
+    return shs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && (domain == AF_INET || domain == AF_INET6) &&
+           shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 && proto == IPPROTO_TCP;
+}
+
+/* One descriptor that a program outside the library will have. */
+static long hand_over_number(int fd)
+{
+    uint64_t cookie = 0;
+    socklen_t len = sizeof cookie;
+    if (shs_fd_own(fd) || !is_tcp(fd) || shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) != 0)
+        return 0;
+    struct shs_fd *f = shs_proc.attach == SHS_ATTACHED ? entry_of(fd, cookie) : NULL;
+    struct shs_end end;
+    uint32_t ep1 = f ? f->ep1 : 0;
+    if (f)
+        shs_fd_shared(f);
+    else if (shs_attach(fd)) { /* inherited, and not looked at yet */
+        const struct shs_who *who = shs_who();
+        int found = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
+        ep1 = found > 0 ? (uint32_t)found : 0;
+    }
+    if (!ep1)
+        return 0;
+    lowered(shs_endpoint_at(shs_proc.env.stack, ep1), SHS_REASON_OUTSIDE_HOLDER);
+    if (!shs_end_of(&shs_proc.env, ep1, &end))
+        return 0;
+    end.fd = fd; /* the entry's own number may be closed here */
+    long r = recall(&end, false);
+    return r == -EPIPE ? 0 : r; /* lost: docs/differences.md */
+}
+
+struct entry {
+    uint64_t ino;
+    int64_t off;
+    uint16_t len;
+    uint8_t type;
+    char name[];
+};
+
+/* Each of our descriptors below `limit` that is not close-on-exec. */
+static long hand_over_below(int limit)
+{
+    _Alignas(struct entry) char buf[1024];
+    long n, r = 0;
+    int dir = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    for (int fd = 0; dir < 0 && fd < limit && fd < SHS_FD_CHUNK && r == 0; fd++) /* no /proc */
+        r = shs_sys_fcntl(fd, F_GETFD, 0) == 0 ? hand_over_number(fd) : 0;
+    while (dir >= 0 && r == 0 && (n = SHS_SYS(syscall(SYS_getdents64, dir, buf, sizeof buf))) > 0)
+        for (long at = 0; at < n && r == 0; at += ((struct entry *)(buf + at))->len) {
+            const char *name = ((struct entry *)(buf + at))->name;
+            int fd = *name == '.' ? -1 : atoi(name);
+            if (fd >= 0 && fd < limit && fd != dir && shs_sys_fcntl(fd, F_GETFD, 0) == 0)
+                r = hand_over_number(fd);
+        }
+    if (dir >= 0)
+        shs_sys_close(dir);
+    return r;
+}
+
+static long hand_over_streams(void)
+{
+    long r = 0;
+    for (int fd = 0; fd <= 2 && r == 0; fd++)
+        r = shs_sys_fcntl(fd, F_GETFD, 0) == 0 ? hand_over_number(fd) : 0;
+    return r;
+}
+
+long shs_before_exec(const char *path, int fd, bool search, char *const *envp)
+{
+    char found[4096];
+    if (shs_proc.off)
+        return 0;
+    if (search && path && !shs_find_program(path, found, sizeof found))
+        return 0; /* it will fail */
+    /* whatever it is, stdio uses those three natively */
+    return shs_outside_program(search ? found : path, fd, envp) ? hand_over_below(INT32_MAX) : hand_over_streams();
+}
+
+long shs_before_shell(void)
+{
+    return shs_proc.off ? 0 : shs_outside_program("/bin/sh", -1, environ) ? hand_over_below(INT32_MAX) : 0;
+}

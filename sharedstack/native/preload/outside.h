@@ -1,0 +1,30 @@
+/*
+ * Purpose: holders outside the library: what reads and writes a descriptor natively, unseen. Before one gets a lifted socket the connection
+ * is lowered for good, and what is in its ring is sent again by the kernel (endpoint/residue.h).
+ * Who may call: the handlers of calls by which a descriptor gets there, in no lock; in a vfork child too, which stands for its parent's
+ * thread until it executes.
+ */
+#pragma once
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "preload/process.h"
+
+#define SHS_FINISH_MS 10000 /* how long a call waits for residue that is to be sent before it */
+
+/* The socket of an entry goes, or may go, to an outside holder: 0; -EAGAIN or -ENOMEM: it must not, now; -EPIPE: what is in the ring cannot be
+ * sent again, only received here (`surely`: nor by somebody else later). */
+long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely);
+/* What is in the ring of an end whose writer is gone goes back into a stream of stdio's, to be read first. */
+void shs_push_back(struct shs_fd *f, FILE *file);
+/* Another program is to be executed in this process, or in a child of it: hand over what it will use natively. Its file is `path`, or that of the
+ * open descriptor `fd` where path is NULL, or (`search`) looked for in PATH. 0 or -errno. */
+long shs_before_exec(const char *path, int fd, bool search, char *const *envp);
+/* A shell is to be executed by libc. */
+long shs_before_shell(void);
+/* Will the library not be in the program of that file (`path`, or NULL and `fd`), with that environment? */
+bool shs_outside_program(const char *path, int fd, char *const *envp);
+/* Where execvp(3) finds a program: false, and it finds none. */
+bool shs_find_program(const char *name, char *found, size_t room);
+/* execl, execlp (`search`) and execle (`env`): -1 and errno, as they. */
+int shs_exec_list(const char *path, const char *arg, va_list args, bool search, bool env);

@@ -1,0 +1,37 @@
+/*
+ * A holder of a connection that the library is not in (it is linked statically):
+ *
+ *     outside DESCRIPTOR FROM TO
+ *
+ * Reads the bytes of a stream of 32-bit counters from byte FROM on, up to byte TO, says whether each is the one that belongs there, and
+ * answers "done".
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+    static uint8_t buf[65536];
+    if (argc != 4)
+        return 2;
+    int fd = atoi(argv[1]);
+    unsigned long at = strtoul(argv[2], NULL, 10), to = strtoul(argv[3], NULL, 10);
+    while (at < to) {
+        ssize_t n = read(fd, buf, to - at < sizeof buf ? to - at : sizeof buf);
+        if (n <= 0) {
+            printf("%s at byte %lu\n", n ? "an error" : "the end", at);
+            return 1;
+        }
+        for (ssize_t i = 0; i < n; i++, at++)
+            if (buf[i] != (uint8_t)(at / 4 >> 8 * (at % 4))) {
+                printf("wrong byte at %lu\n", at);
+                return 1;
+            }
+    }
+    if (write(fd, "done", 4) != 4)
+        return 1;
+    printf("all\n");
+    return 0;
+}
