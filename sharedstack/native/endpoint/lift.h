@@ -18,6 +18,9 @@ bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end);
 /* The last descriptor of this process is closed. `sole`: no other process holds the anchor, so the end goes with it: unread ring bytes
  * turn the close into a reset. To be called before the kernel's close; frees the record where the tables' locks can be had. */
 void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole);
+/* The connection is about to be dissolved (connect(2) to AF_UNSPEC): what is unread here is lost, what was sent is still received. `sole`: nobody
+ * else looks into the record. To be called before the kernel's connect. */
+void shs_end_dissolve(struct shs_env *env, const struct shs_who *who, uint32_t ep1, bool sole);
 /* Take `ctl` and the arena's lock, without waiting long; false: busy. */
 bool shs_tables_lock(struct shs_env *env, const struct shs_who *who);
 void shs_tables_unlock(struct shs_env *env);
