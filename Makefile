@@ -17,7 +17,7 @@ SOURCES := $(shell find sharedstack helper tests/native scripts/sources.py -type
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
-.PHONY: help build demo test lint format sanitize m32 abi bench models clean system-build system-demo system-test FORCE
+.PHONY: help build demo test lint format sanitize m32 abi bench conformance models clean system-build system-demo system-test FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -59,6 +59,9 @@ abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing expor
 
 bench: $(VENV)/.built ## the project's own comparison with the kernel
 	@$(BIN)/sharedstack bench
+
+conformance: system-test $(VENV)/.test $(VENV)/.built ## what sockets do, on the kernel and through sharedstack, side by side
+	@PYTHONPATH=tests $(BIN)/python -m compat.sockets.table
 
 models: system-test $(VENV)/.built ## the Promela models of the protocol, and mutants of them that must fail
 	@$(BIN)/python tests/models/run.py

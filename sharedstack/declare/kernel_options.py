@@ -33,6 +33,7 @@ def _socket(name: str, number: int, when: str = "NONZERO") -> KernelOption:
 KERNEL_OPTIONS: tuple[KernelOption, ...] = (
     _socket("SO_OOBINLINE", 10),
     _socket("SO_RCVLOWAT", 18, "ABOVE_ONE"),
+    _socket("SO_BINDTODEVICE", 25, "ALWAYS"),
     _socket("SO_ATTACH_FILTER", 26, "ALWAYS"),
     _socket("SO_TIMESTAMP", 29),
     _socket("SO_TIMESTAMPNS", 35),
@@ -41,6 +42,7 @@ KERNEL_OPTIONS: tuple[KernelOption, ...] = (
     _socket("SO_PEEK_OFF", 42, "NOT_NEGATIVE"),
     _socket("SO_ATTACH_BPF", 50, "ALWAYS"),
     _socket("SO_ZEROCOPY", 60),
+    _socket("SO_BINDTOIFINDEX", 62),
     _socket("SO_TIMESTAMP_NEW", 63),
     _socket("SO_TIMESTAMPNS_NEW", 64),
     _socket("SO_TIMESTAMPING_NEW", 65),

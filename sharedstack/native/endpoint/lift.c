@@ -259,6 +259,26 @@ static void count_fin(struct shs_env *env, const struct shs_who *who, const stru
         shs_unlock(&end->tx->wlock);
 }
 
+void shs_end_dissolve(struct shs_env *env, const struct shs_who *who, uint32_t ep1, bool sole)
+{
+    struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
+    struct shs_end end;
+    if (!ep)
+        return;
+    __atomic_fetch_or(&ep->flags, SHS_EPF_WRSHUT | SHS_EPF_RDSHUT | SHS_EPF_SEALED, __ATOMIC_SEQ_CST);
+    if (shs_end_of(env, ep1, &end)) {
+        shs_end_seal(env, who, &end);
+        count_fin(env, who, &end);
+    }
+    if (!sole) /* somebody looks into it still: it goes with the socket */
+        return;
+    shs_store32(&ep->state, SHS_EP_CLOSED);
+    if (shs_tables_lock(env, who)) {
+        shs_endpoint_free(env, who, ep1);
+        shs_tables_unlock(env);
+    }
+}
+
 void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole)
 {
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);

@@ -24,6 +24,9 @@ void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1,
  * be emptied: false where something is in it, unless `force`, which throws that away.
  */
 bool shs_end_leave(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, bool force);
+/* The connection is about to be dissolved (connect(2) to AF_UNSPEC): what is unread here is lost, what was sent is still received. `sole`: nobody
+ * else looks into the record. To be called before the kernel's connect. */
+void shs_end_dissolve(struct shs_env *env, const struct shs_who *who, uint32_t ep1, bool sole);
 /* Take `ctl` and the arena's lock, without waiting long; false: busy. */
 bool shs_tables_lock(struct shs_env *env, const struct shs_who *who);
 void shs_tables_unlock(struct shs_env *env);

@@ -7,7 +7,9 @@
  */
 #include "common.h"
 
+#include <linux/sockios.h>
 #include <sched.h>
+#include <stdlib.h>
 
 #include "endpoint/anchor.h"
 #include "endpoint/end.h"
@@ -16,6 +18,8 @@
 #include "shm/slot.h"
 #include "shm/sys.h"
 #include "shm/units.h"
+
+#define PEEK_MOST ((size_t)4 << 20) /* of the kernel's bytes, where they are peeked at together with a ring's */
 
 static uint32_t dir_handle(const struct shs_env *env, const struct shs_direction *dir)
 {
@@ -234,14 +238,40 @@ void shs_ring_open(struct shs_env *env, const struct shs_who *who, struct shs_en
 /* recvmsg(2) of at most `limit` bytes into cur, without waiting. */
 static long kernel_take(struct shs_end *end, struct shs_cursor *cur, uint64_t limit, int flags)
 {
-    struct iovec iov[SHS_CURSOR_PIECES];
-    size_t n;
-    shs_cursor_rest(cur, iov, cur->left < limit ? cur->left : (size_t)limit, &n);
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
-    long r = shs_sys_recvmsg(end->fd, &msg, (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
-    if (r > 0)
-        shs_cursor_advance(cur, (size_t)r);
-    return r;
+    long took = 0, r;
+    size_t n, want;
+    do { /* again only for a program's array of more pieces than ours has */
+        struct iovec iov[SHS_CURSOR_PIECES];
+        want = shs_cursor_rest(cur, iov, cur->left < limit ? cur->left : (size_t)limit, &n);
+        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+        r = shs_sys_recvmsg(end->fd, &msg, (flags & ~MSG_WAITALL) | MSG_DONTWAIT);
+        if (r > 0) {
+            shs_cursor_advance(cur, (size_t)r);
+            took += r;
+            limit -= (uint64_t)r;
+        }
+    } while (SHS_UNLIKELY(n == SHS_CURSOR_PIECES) && r == (long)want && limit && cur->left && !(flags & MSG_PEEK));
+    return took ? took : r;
+}
+
+/* Under rlock: what ring and kernel hold, in the order of the stream, without taking any of it: bytes; 0: look in the usual way. */
+static long peek_both(struct shs_end *end, struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur)
+{
+    uint64_t taken = shs_load64(&dir->taken);
+    size_t n = 0;
+    /* where the ring stays shut, its writer may have sent what it has not counted yet */
+    bool look = shs_load64(&dir->ksent) != taken || (shs_load32(&end->ep->flags) & SHS_EPF_KERNEL_ONLY);
+    uint8_t *kernel = look ? malloc(cur->left < PEEK_MOST ? cur->left : PEEK_MOST) : NULL;
+    if (kernel) {
+        struct iovec iov = {kernel, cur->left < PEEK_MOST ? cur->left : PEEK_MOST};
+        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+        long r = shs_sys_recvmsg(end->fd, &msg, MSG_PEEK | MSG_DONTWAIT);
+        int mark = 0; /* no receive goes beyond the mark of urgent data */
+        n = r > 0 && !(shs_sys_ioctl(end->fd, SIOCATMARK, &mark) == 0 && mark) ? (size_t)r : 0;
+    }
+    size_t got = shs_ring_peek(env, dir, cur, taken, kernel, n);
+    free(kernel);
+    return (long)got;
 }
 
 /* Did the kernel's stream end, in order or not? (Errors of the call itself do not count.) */
@@ -308,6 +338,8 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
         return r;
     for (;;) {
         uint64_t need = 0, taken = shs_load64(&dir->taken);
+        if (SHS_UNLIKELY(peek) && shs_ring_waiting(dir) && (r = peek_both(end, env, dir, cur)) > 0)
+            break;
         r = shs_ring_pull(env, dir, cur, taken, peek, who->lock_word, &need);
         if ((r > 0 && peek) || SHS_UNLIKELY(r == -EFAULT))
             break;

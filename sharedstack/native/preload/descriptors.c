@@ -109,8 +109,12 @@ int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
     struct shs_fd *f = shs_fd_look(fd);
     if (f && f->udp)
         return moved(f, fd, shs_n_connect, addr, addrlen);
+    bool dissolves =
+        addrlen >= sizeof addr->sa_family && f && shs_guarding && shs_readable(addr, sizeof *addr) && addr->sa_family == AF_UNSPEC;
+    if (dissolves && f->state >= SHS_FD_TCP && f->state <= SHS_FD_PAIRED)
+        shs_fd_dissolve(fd);
     int r = shs_n_connect(fd, addr, addrlen);
-    if (f && f->state == SHS_FD_NEW && (r == 0 || r == -EINPROGRESS) && addr && addr->sa_family != AF_UNSPEC)
+    if (f && f->state == SHS_FD_NEW && (r == 0 || r == -EINPROGRESS) && !dissolves)
         __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_RELEASE);
     return r;
 }

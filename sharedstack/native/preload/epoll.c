@@ -44,6 +44,8 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
         set->peer_cpu = shs_peek32(&dir->wcpu);
         if (came)
             *came = shs_peek64(&dir->pub_ns);
+        if (SHS_UNLIKELY(f->events & EPOLLPRI))
+            set->urgent = true; /* urgent data is the kernel's to report, beside what is in the ring */
         if (f->events & EPOLLONESHOT)
             shs_set_claim(set, f, epfd, set->opened[at]);
     }

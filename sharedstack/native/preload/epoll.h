@@ -48,6 +48,9 @@ void shs_set_drop(struct shs_set *set, int epfd);
 /* The member is closed: leave the lists, and the kernel's set if it should have left that. */
 void shs_set_forget(struct shs_fd *f, int fd);
 
+/* The member's ring is of no use any more: leave the lists; the kernel knows what is wanted of it. */
+void shs_set_quit(struct shs_fd *f, int fd);
+
 /*
  * The kernel reported these n events (or -errno) to a wait that began when `set->claims` was `since`: its one-shot members are disarmed now,
  * for us too. Calls to look again are taken out, and one-shot members that were reported by their rings meanwhile: returns how many events

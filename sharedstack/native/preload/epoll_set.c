@@ -186,6 +186,19 @@ void shs_set_forget(struct shs_fd *f, int fd)
     f->set = f->known = 0;
 }
 
+void shs_set_quit(struct shs_fd *f, int fd)
+{
+    struct shs_set *set = set_at(f->listed ? f->listed : f->set ? f->set : f->known);
+    if (!set)
+        return;
+    shs_set_lock(set);
+    unlist(set, f, fd);
+    if (f->dirty)
+        shs_set_flush(set, (int)(f->set ? f->set : f->known) - 1);
+    set->urgent = true;
+    shs_set_unlock(set);
+}
+
 /*
  * Opening a ring against falling asleep: both under the set's lock. The opener holds rlock, and a sleeper may want rlock under the
  * set's lock: so the opener only tries; it opens at its next read.

@@ -210,6 +210,8 @@ int shs_i_ioctl(int fd, unsigned long request, void *arg)
             *(int *)arg = next;
         return r;
     }
+    if (request == SIOCATMARK && f->state == SHS_FD_PAIRED && shs_end_waiting(&f->end))
+        *(int *)arg = 0; /* what is in the ring was sent before the urgent data, which went by the kernel */
     if (request == SIOCINQ && f->state == SHS_FD_PAIRED && shs_who()) /* FIONREAD */
         *(int *)arg += (int)shs_end_pending(&shs_proc.env, shs_who(), &f->end);
     return r;

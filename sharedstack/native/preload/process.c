@@ -366,12 +366,53 @@ void shs_fd_reset(int fd)
         clear(f);
 }
 
-static void give_up(struct shs_fd *f, int fd)
+/* Under the lock of the threads: give whoever waits on the number something to go on with, and wake him. */
+static void hand_over(int fd, const struct shs_fd *f)
+{
+    for (uint32_t tag = 1; tag < MAX_THREADS; tag++) {
+        struct shs_thread *t = threads[tag];
+        uintptr_t waits = (uintptr_t)fd << 1 | 1;
+        if (!t || t == &late || t == &shs_self || __atomic_load_n(&t->waits, __ATOMIC_SEQ_CST) != waits)
+            continue;
+        struct shs_fd *orphan = malloc(sizeof *orphan);
+        int copy = orphan ? shs_fd_high((int)shs_sys_fcntl(fd, F_DUPFD_CLOEXEC, 0)) : -1;
+        if (copy >= 0) {
+            *orphan = *f;
+            orphan->state = SHS_FD_PAIRED;
+            orphan->end.fd = copy;
+            orphan->set = orphan->known = orphan->listed = 0;
+            orphan->dirty = false;
+            orphan->copied = true; /* its ring stays shut */
+        }
+        if (copy < 0 || !__atomic_compare_exchange_n(&t->waits, &waits, (uintptr_t)orphan, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+            if (copy >= 0)
+                shs_fd_drop(copy);
+            free(orphan);
+            continue;
+        }
+        if (t->bell.handle) /* it may be about to wait for the number */
+            shs_bell_ring(&shs_proc.env, NULL, t->bell.handle);
+    }
+}
+
+void shs_orphan_drop(struct shs_fd *orphan)
+{
+    shs_fd_drop(orphan->end.fd);
+    free(orphan);
+    shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1); /* that may have been the last of it */
+}
+
+static void give_up(struct shs_fd *f, int fd, bool lost)
 {
     uint32_t ep1 = f->ep1, state = f->state;
     __atomic_store_n(&f->state, SHS_FD_KERNEL, __ATOMIC_SEQ_CST);
-    bool busy = shs_proc.threads > 1 && shs_in_flight(fd, -1);
+    bool busy = lost || (shs_proc.threads > 1 && shs_in_flight(fd, -1));
     const struct shs_who *who = shs_who();
+    if (busy && !lost && state == SHS_FD_PAIRED && !f->udp) {
+        lock_threads();
+        hand_over(fd, f);
+        unlock_threads();
+    }
     bool last = shs_ep_refs(ep1, -1) == 0;
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
     /* with another thread still inside, or other holders, the helper frees the record when the kernel destroys the anchor */
@@ -384,7 +425,8 @@ static void give_up(struct shs_fd *f, int fd)
         shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1); /* the helper looks which anchors are gone */
 }
 
-void shs_fd_closing(int fd)
+/* `lost`: it was closed by a call that we did not see, and the number may be anything's. */
+static void closing(int fd, bool lost)
 {
     struct shs_fd *f = shs_fd_look(fd);
     if (!f || f->state <= SHS_FD_KERNEL) {
@@ -400,12 +442,68 @@ void shs_fd_closing(int fd)
     if (state == SHS_FD_REG || state == SHS_FD_PAIRED) {
         shs_join_lock(); /* the number of its record is of this stack */
         if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)
-            give_up(f, fd);
+            give_up(f, fd, lost);
         shs_join_unlock();
     }
     if (f->kept)
         shs_kept_closing(f, fd);
     clear(f);
+}
+
+void shs_fd_closing(int fd)
+{
+    closing(fd, false);
+}
+
+/* One number of a dissolved connection: it stays in its set. */
+static void as_new(struct shs_fd *f, int fd, bool shared)
+{
+    shs_set_quit(f, fd);
+    f->ep1 = f->ops = 0;
+    f->registered = NULL;
+    f->drained = f->looked_ns = 0;
+    if (shared && !f->why)
+        f->why = SHS_REASON_FORKED;
+    __atomic_store_n(&f->state, SHS_FD_NEW, __ATOMIC_SEQ_CST);
+}
+
+void shs_fd_dissolve(int fd)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    uint32_t ep1 = f->ep1;
+    if (f->state < SHS_FD_REG) {
+        f->ops = 0;
+        __atomic_store_n(&f->state, SHS_FD_NEW, __ATOMIC_SEQ_CST);
+        return;
+    }
+    struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
+    const struct shs_who *who = shs_who();
+    bool copied = f->copied, sole = ep && !(shs_load32(&ep->flags) & SHS_EPF_SHARED), shared = copied || !sole;
+    for (int c = 0; c < SHS_FD_CHUNKS; c++)
+        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK && (copied || c == fd / SHS_FD_CHUNK); i++) {
+            struct shs_fd *one = &shs_fd_chunk[c][i];
+            int number = c * SHS_FD_CHUNK + i;
+            if (one->ep1 != ep1 || (one->state != SHS_FD_REG && one->state != SHS_FD_PAIRED) || one->udp)
+                continue;
+            as_new(one, number, shared);
+            sole = sole && !(shs_proc.threads > 1 && shs_in_flight(number, -1));
+            shs_ep_refs(ep1, -1);
+        }
+    if (who && ep)
+        shs_end_dissolve(&shs_proc.env, who, ep1, sole);
+}
+
+bool shs_fd_lost(struct shs_fd *f)
+{
+    uint64_t cookie = 0;
+    socklen_t len = sizeof cookie;
+    int fd = f->end.fd;
+    if (shs_fd_look(fd) != f || f->state != SHS_FD_PAIRED)
+        return false;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 && cookie == f->end.cookie)
+        return false;
+    closing(fd, true);
+    return true;
 }
 
 void shs_log(const char *what, int fd, uint32_t why)

@@ -61,6 +61,7 @@ struct shs_thread {
     struct shs_signal_mark {
         uint32_t all, breaking; /* without SA_RESTART */
     } handled;                  /* handlers of the program that ran in this thread */
+    uintptr_t waits;             /* the descriptor of a call that waits now, or what it goes on with: see shs_wait_begin */
     uint32_t hazard;             /* (descriptor << 1 | receive) + 1 of the call in progress */
     const struct pollfd *polled; /* array of a native poll in progress; under threads_lock */
     nfds_t n_polled;
@@ -123,6 +124,16 @@ struct shs_fd *shs_fd_make(int fd);
 void shs_fd_reset(int fd);
 /* fd is about to be closed or replaced: leave its set and its endpoint. */
 void shs_fd_closing(int fd);
+/* A call of ours on a paired entry found no socket there, or none at all. Was the number closed, and perhaps taken, unseen? Then the entry is forgotten
+ * (true): what was asked for is to be asked of the kernel. */
+bool shs_fd_lost(struct shs_fd *f);
+#define SHS_LOST (-1101) /* what a call on a ring returns then */
+static inline bool shs_is_lost(struct shs_fd *f, long r)
+{
+    return SHS_UNLIKELY(r == -ENOTSOCK || r == -EBADF) && shs_fd_lost(f);
+}
+/* The connection of fd is about to be dissolved: its entry, and those of its copies, are as new ones. */
+void shs_fd_dissolve(int fd);
 /* `to` is a copy of `from` (dup(2)): returns `to`. */
 int shs_fd_copied(int from, int to);
 /* References of this process's descriptors to an endpoint: add n, return the new number. */
@@ -130,6 +141,25 @@ int shs_ep_refs(uint32_t ep1, int n);
 void shs_ep_refs_none(void);
 /* Call `visit` for each listed thread; nothing of it goes away meanwhile. */
 void shs_each_thread(void (*visit)(struct shs_thread *t));
+
+/*
+ * A descriptor may be closed, and its number be another's at once, while a thread waits in a call on it. The kernel's call goes on with the
+ * socket; so does ours. Between begin and end the thread may be handed an entry of its own for it, an orphan, by whoever closes the
+ * number: end returns that, or NULL. The thread gives it back when the call is over.
+ */
+static inline uintptr_t shs_wait_begin(int fd)
+{
+    return __atomic_exchange_n(&shs_self.waits, (uintptr_t)fd << 1 | 1, __ATOMIC_SEQ_CST);
+}
+
+/* `outer`: what begin returned; a signal handler may have interrupted another wait. */
+static inline struct shs_fd *shs_wait_end(uintptr_t outer)
+{
+    uintptr_t now = __atomic_exchange_n(&shs_self.waits, outer, __ATOMIC_SEQ_CST);
+    return SHS_LIKELY(now & 1) ? NULL : (struct shs_fd *)now;
+}
+
+void shs_orphan_drop(struct shs_fd *orphan);
 
 /* Resolve libc's functions and read the options; in the constructor, or in the first call before it. */
 void shs_start(void);

@@ -4,6 +4,7 @@
  */
 #include "common.h"
 
+#include <linux/sockios.h>
 #include <stdlib.h>
 
 #include "intercepts.gen.h"
@@ -22,6 +23,7 @@
 #define GATHER_PAUSES 128   /* about 1.4 µs */
 #define GATHER_BELOW 16384 /* bytes: a receive that found more had gathered enough */
 #define LOOKS_OF_A_PAUSE 4
+#define BIN_MOST ((size_t)1 << 20) /* thrown away by one call at most */
 #define STREAK_SLEEP 8 /* dozes in a row that each found more behind, on one CPU: a stream, better slept through in the kernel */
 
 /* How long since the last look at the kernel's queue may a look be spared? Longer while the ring delivers. */
@@ -106,9 +108,40 @@ static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct s
     return r;
 }
 
-/* Nothing is there: wait. 0: try again; >0 bytes that a native sleep brought; -errno. *ended: a native sleep ended, its result counts. */
+/* Doze, nap or sleep, as it seems best: as wait_recv. */
+static long rest(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, uint64_t deadline,
+                 struct shs_signal_mark mark, bool *ended)
+{
+    struct shs_direction *dir = shs_end_rx(&f->end);
+    bool same_cpu = shs_peek32(&dir->wcpu) == shs_peek32(&dir->rcpu), again = false;
+    struct shs_bell_own *bell = NULL;
+    f->gap.cheap = shs_may_nap(f, deadline);
+    if ((shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_gap_doze(&shs_proc.env, &f->gap) &&
+        (shs_proc.env.opt.eager || !same_cpu || f->streak < STREAK_SLEEP))
+        bell = shs_bell();
+    long r = bell && f->gap.cheap ? shs_nap(f, who, bell) : -EBUSY;
+    if (r == -EBUSY && bell)
+        r = shs_recv_doze(f, who, bell, deadline);
+    if (r == -ETIMEDOUT && shs_interrupted(mark, !deadline))
+        r = -EINTR; /* at the very end of the nap */
+    if (r == -ETIMEDOUT) /* nothing soon: now as those who wait long */
+        r = shs_proc.env.opt.eager ? shs_recv_doze(f, who, bell, deadline) : -EBUSY;
+    if (r != -EBUSY) {
+        if (r == -EINTR && !deadline && shs_restarts(mark))
+            r = 0;
+        f->streak = shs_end_pending(&shs_proc.env, who, &f->end) > 1024 ? f->streak + 1 : 0;
+        return r;
+    }
+    r = sleep_natively(f, who, cur, flags, &again);
+    *ended = !again;
+    f->streak = f->streak && f->streak < 64 ? f->streak + 1 : 0;
+    return r;
+}
+
+/* Nothing is there: wait. 0: try again; >0 bytes that a native sleep brought; -errno. *ended: a native sleep ended, its result counts.
+ * *orphan: the descriptor was closed meanwhile; that is what to go on with. */
 static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, uint64_t deadline,
-                      struct shs_signal_mark mark, bool *ended)
+                      struct shs_signal_mark mark, bool *ended, struct shs_fd **orphan)
 {
     struct shs_direction *dir = shs_end_rx(&f->end);
     uint64_t start = shs_now(), now = start;
@@ -139,28 +172,9 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
         return -EAGAIN;
     if (shs_interrupted(mark, !deadline)) /* with SO_RCVTIMEO the kernel never restarts, signal(7) */
         return -EINTR;
-    bool same_cpu = shs_peek32(&dir->wcpu) == shs_peek32(&dir->rcpu), again = false;
-    struct shs_bell_own *bell = NULL;
-    f->gap.cheap = shs_may_nap(f, deadline);
-    if ((shs_load64(&dir->word) & SHS_WORD_OPEN) && shs_gap_doze(&shs_proc.env, &f->gap) &&
-        (shs_proc.env.opt.eager || !same_cpu || f->streak < STREAK_SLEEP))
-        bell = shs_bell();
-    long r = bell && f->gap.cheap ? shs_nap(f, who, bell) : -EBUSY;
-    if (r == -EBUSY && bell)
-        r = shs_recv_doze(f, who, bell, deadline);
-    if (r == -ETIMEDOUT && shs_interrupted(mark, !deadline))
-        r = -EINTR; /* at the very end of the nap */
-    if (r == -ETIMEDOUT) /* nothing soon: now as those who wait long */
-        r = shs_proc.env.opt.eager ? shs_recv_doze(f, who, bell, deadline) : -EBUSY;
-    if (r != -EBUSY) {
-        if (r == -EINTR && !deadline && shs_restarts(mark))
-            r = 0;
-        f->streak = shs_end_pending(&shs_proc.env, who, &f->end) > 1024 ? f->streak + 1 : 0;
-    } else {
-        r = sleep_natively(f, who, cur, flags, &again);
-        *ended = !again;
-        f->streak = f->streak && f->streak < 64 ? f->streak + 1 : 0;
-    }
+    uintptr_t outer = shs_wait_begin(f->end.fd);
+    long r = rest(f, who, cur, flags, deadline, mark, ended);
+    *orphan = shs_wait_end(outer);
     uint64_t came = shs_load64(&dir->pub_ns);
     shs_gap_note(&shs_proc.env, &f->gap, start, came > start ? came : 0);
     return r;
@@ -213,9 +227,45 @@ static long kept_recv(struct shs_gate *g, int fd, const struct iovec *iov, int c
     return shs_kept_recv(g->f, fd, &cur, flags);
 }
 
-static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, int flags)
+/* MSG_PEEK with MSG_WAITALL, and not enough is there. Nothing goes to the ring any more: then the kernel can wait for the rest, and all is looked at
+ * once more. */
+static long peek_all(struct shs_fd *f, const struct shs_who *who, const struct iovec *iov, int count, int flags)
 {
-    struct shs_fd *f = g->f;
+    struct shs_cursor cur;
+    shs_cursor_init(&cur, iov, count);
+    shs_set32(&f->end.ep->why_rx, SHS_REASON_OPTION);
+    shs_lowered_by(f->end.ep, SHS_OPTION_OF_CALL, MSG_PEEK | MSG_WAITALL);
+    shs_ring_close(shs_end_rx(&f->end));
+    size_t there = shs_end_pending(&shs_proc.env, who, &f->end), more = cur.left > there ? cur.left - there : 0;
+    void *bin = more ? malloc(more) : NULL;
+    long waited = bin ? shs_n_recv(f->end.fd, bin, more, flags) : 0;
+    free(bin);
+    long r = try_recv(f, who, &cur, MSG_PEEK | MSG_DONTWAIT, true, false);
+    if (r == SHS_STALE)
+        r = recv_natively(f, &cur, MSG_PEEK | MSG_DONTWAIT);
+    return r == -EAGAIN && waited <= 0 ? waited : r;
+}
+
+/* Is SO_RCVLOWAT what made the connection the kernel's? */
+static bool low_water(const struct shs_fd *f)
+{
+    const struct shs_endpoint *ep = f->end.ep;
+    return (shs_peek32(&ep->flags) & SHS_EPF_KERNEL_ONLY) && shs_peek32(&ep->opt_level) == SOL_SOCKET &&
+           shs_peek32(&ep->opt_name) == SO_RCVLOWAT;
+}
+
+/* Has the receive come to the mark of urgent data? It does not go beyond it in one call. */
+static bool at_mark(struct shs_fd *f)
+{
+    const struct shs_direction *dir = shs_end_rx(&f->end);
+    int mark = 0;
+    if (shs_load32(&dir->tx_on) == SHS_ON && shs_load64(&dir->ksent) == shs_load64(&dir->taken))
+        return false; /* there is nothing in the kernel's queue */
+    return !shs_end_waiting(&f->end) && shs_sys_ioctl(f->end.fd, SIOCATMARK, &mark) == 0 && mark;
+}
+
+static long receive(struct shs_fd *f, const struct shs_who *who, const struct iovec *iov, int count, int flags, struct shs_fd **orphan)
+{
     struct shs_cursor cur;
     shs_cursor_init(&cur, iov, count);
     bool nonblock = (flags & MSG_DONTWAIT) || (shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK);
@@ -228,13 +278,31 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
     }
     if (++f->takes > STREAM_AFTER && f->got < GATHER_BELOW)
         let_it_gather();
+    if (SHS_UNLIKELY(cur.left == SHS_CURSOR_MOST) && shs_vector_refused(iov, (size_t)count))
+        return -EFAULT;
+    if (SHS_UNLIKELY(!nonblock && low_water(f)) && !shs_end_waiting(&f->end)) { /* the kernel knows how much is enough */
+        bool again = false;
+        long r = sleep_natively(f, who, &cur, flags, &again);
+        total = r > 0 ? r : 0;
+        if (!again && (r <= 0 || !(flags & MSG_WAITALL) || (flags & MSG_PEEK) || cur.left == 0))
+            return r;
+    }
     for (;;) {
-        long r = try_recv(f, g->who, &cur, flags, false, !nonblock);
+        long r = try_recv(f, who, &cur, flags, false, !nonblock);
+        if (SHS_UNLIKELY((flags & (MSG_PEEK | MSG_WAITALL)) == (MSG_PEEK | MSG_WAITALL)) && !nonblock && cur.left &&
+            (r > 0 || r == -EAGAIN))
+            return peek_all(f, who, iov, count, flags);
         if (r == -EAGAIN && !nonblock) {
             bool ended = false;
+            struct shs_fd *left = NULL;
             if (!deadline && (timeout = receive_timeout(f)))
                 deadline = shs_now() + timeout;
-            r = wait_recv(f, g->who, &cur, flags, deadline, mark, &ended);
+            r = wait_recv(f, who, &cur, flags, deadline, mark, &ended, &left);
+            if (SHS_UNLIKELY(left)) {
+                if (*orphan)
+                    shs_orphan_drop(*orphan);
+                f = *orphan = left;
+            }
             if (r == 0 && !ended)
                 continue;
         }
@@ -243,12 +311,32 @@ static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, in
             return r > 0 ? total + r : total ? total : r;
         }
         if (r <= 0)
-            return total ? total : r;
+            return total ? total : shs_is_lost(f, r) ? SHS_LOST : r;
         total += r;
         f->got = (uint32_t)r;
-        if (!(flags & MSG_WAITALL) || (flags & MSG_PEEK) || cur.left == 0)
+        if (!(flags & MSG_WAITALL) || (flags & MSG_PEEK) || cur.left == 0 || at_mark(f))
             return total;
     }
+}
+
+static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, int flags)
+{
+    struct shs_fd *orphan = NULL;
+    long r = receive(g->f, g->who, iov, count, flags, &orphan);
+    if (SHS_UNLIKELY(orphan))
+        shs_orphan_drop(orphan);
+    return r;
+}
+
+/* What recvmsg says of a stream's bytes; r is returned if it can be said. */
+static long received(struct msghdr *msg, int flags, long r)
+{
+    if (!shs_writable(msg, sizeof *msg))
+        return -EFAULT;
+    msg->msg_namelen = 0;
+    msg->msg_controllen = 0;
+    msg->msg_flags = flags & MSG_CMSG_CLOEXEC;
+    return r;
 }
 
 /* The message part of recvmsg: a stream has no address and no control data. */
@@ -256,16 +344,15 @@ static long recv_msg(int fd, struct msghdr *msg, int flags)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
     long r;
-    if ((g.ring || g.kept) && !shs_message_readable(msg)) {
-        r = -EFAULT;
+    if ((g.ring || g.kept) && (r = shs_message_refused(msg, false)) != 0) {
+        ;
     } else if (g.kept ? !(flags & ~KEPT_FLAGS) : g.ring && !(flags & ~RING_FLAGS)) {
         r = g.kept ? kept_recv(&g, fd, msg->msg_iov, (int)msg->msg_iovlen, flags)
                    : ring_recv(&g, msg->msg_iov, (int)msg->msg_iovlen, flags);
-        if (r >= 0) {
-            msg->msg_namelen = 0;
-            msg->msg_controllen = 0;
-            msg->msg_flags = flags & MSG_CMSG_CLOEXEC;
-        }
+        if (r >= 0)
+            r = received(msg, flags, r);
+        else if (SHS_UNLIKELY(r == SHS_LOST))
+            r = shs_n_recvmsg(fd, msg, flags);
     } else if (g.ring) {
         r = shs_recv_special(&g, msg, flags);
     } else if (g.dgram) {
@@ -286,6 +373,8 @@ static long recv_flat(int fd, void *buf, size_t len, int flags, struct sockaddr 
     struct iovec iov = {buf, len};
     if (SHS_LIKELY(g.ring && !(flags & ~RING_FLAGS))) {
         r = ring_recv(&g, &iov, 1, flags);
+        if (SHS_UNLIKELY(r == SHS_LOST))
+            r = shs_n_recv(fd, buf, len, flags);
     } else if (g.ring) {
         struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
         r = shs_recv_special(&g, &msg, flags);
@@ -320,13 +409,13 @@ long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags)
     if (flags & MSG_OOB)
         return shs_n_recvmsg(f->end.fd, msg, flags);
     if (shs_end_waiting(&f->end)) { /* MSG_TRUNC on a stream discards: receive, and throw away */
-        void *bin = malloc(65536);
-        struct iovec iov = {bin, msg->msg_iovlen ? msg->msg_iov[0].iov_len : 0};
-        if (iov.iov_len > 65536)
-            iov.iov_len = 65536;
-        long r = bin ? ring_recv(g, &iov, 1, flags & RING_FLAGS) : -ENOMEM;
-        free(bin);
-        return r;
+        struct shs_cursor cur;
+        shs_cursor_init(&cur, msg->msg_iov, (int)msg->msg_iovlen);
+        struct iovec iov = {NULL, cur.left < BIN_MOST ? cur.left : BIN_MOST};
+        iov.iov_base = malloc(iov.iov_len);
+        long r = iov.iov_base ? ring_recv(g, &iov, 1, flags & RING_FLAGS) : -ENOMEM;
+        free(iov.iov_base);
+        return r < 0 ? r : received(msg, flags, r);
     }
     struct shs_take take;
     long entered = shs_taker_enter(&shs_proc.env, g->who, &f->end, &take);
@@ -343,8 +432,8 @@ ssize_t shs_i_read(int fd, void *buf, size_t len)
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
     struct iovec iov = {buf, len};
     long r;
-    if (SHS_UNLIKELY(g.ring))
-        r = ring_recv(&g, &iov, 1, 0);
+    if (SHS_UNLIKELY(g.ring && (r = ring_recv(&g, &iov, 1, 0)) != SHS_LOST))
+        ;
     else if (SHS_UNLIKELY(g.kept && len))
         r = kept_recv(&g, fd, &iov, 1, 0);
     else
@@ -363,11 +452,11 @@ ssize_t shs_i_readv(int fd, const struct iovec *iov, int iovcnt)
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
     bool ours = (g.ring || g.dgram || g.kept) && shs_vector_good(iov, iovcnt);
     long r;
-    if (SHS_UNLIKELY(ours && g.kept))
-        r = kept_recv(&g, fd, iov, iovcnt, 0);
-    else if (SHS_UNLIKELY(ours))
-        r = g.ring ? ring_recv(&g, iov, iovcnt, 0) : shs_dgram_readv(&g, fd, iov, iovcnt);
-    else
+    r = !ours    ? SHS_LOST
+        : g.kept ? kept_recv(&g, fd, iov, iovcnt, 0)
+        : g.ring ? ring_recv(&g, iov, iovcnt, 0)
+                 : shs_dgram_readv(&g, fd, iov, iovcnt);
+    if (SHS_LIKELY(r == SHS_LOST))
         r = shs_n_readv(fd, iov, iovcnt);
     shs_gate_leave(&g);
     return r;
@@ -398,6 +487,42 @@ ssize_t shs_i_recvmsg(int fd, struct msghdr *msg, int flags)
     return recv_msg(fd, msg, flags);
 }
 
+/* An error that was waiting for its time: told before anything else. */
+static int pending_error(int fd)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    return shs_sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 ? -error : 0;
+}
+
+/* recvmmsg(2) on a stream, as the kernel does it: an error behind the first message is kept for the next call, the end of the stream fills
+ * what is left, and the time-out is looked at between messages. */
+static int recv_many(int fd, struct shs_endpoint *ep, struct mmsghdr *vec, unsigned vlen, int flags, struct timespec *timeout)
+{
+    if (timeout && !shs_writable(timeout, sizeof *timeout))
+        return -EFAULT;
+    if (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999))
+        return -EINVAL;
+    uint64_t end = timeout ? shs_now() + (uint64_t)timeout->tv_sec * 1000000000ull + (uint64_t)timeout->tv_nsec : 0;
+    unsigned n = 0;
+    long r = flags & MSG_ERRQUEUE ? 0 : pending_error(fd);
+    for (bool over = r < 0; n < vlen && !over;) {
+        int more = n && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0;
+        r = shs_readable(&vec[n], sizeof vec[n]) ? recv_msg(fd, &vec[n].msg_hdr, (flags & ~MSG_WAITFORONE) | more) : -EFAULT;
+        if (r >= 0 && !shs_writable(&vec[n].msg_len, sizeof vec[n].msg_len))
+            r = -EFAULT;
+        if (r < 0)
+            break;
+        vec[n++].msg_len = (unsigned)r;
+        over = timeout && shs_now() >= end;
+    }
+    if (n && timeout)
+        shs_time_left(end, timeout);
+    if (n && r < 0 && r != -EAGAIN)
+        __atomic_store_n(&ep->error, (uint32_t)-r, __ATOMIC_SEQ_CST);
+    return n ? (int)n : (int)r;
+}
+
 int shs_i_recvmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags, struct timespec *timeout)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
@@ -411,18 +536,7 @@ int shs_i_recvmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags, st
         shs_gate_leave(&g);
         return r;
     }
+    struct shs_endpoint *ep = g.f->end.ep;
     shs_gate_leave(&g);
-    unsigned n = 0;
-    for (; n < vlen; n++) {
-        int more = n && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0;
-        long r = recv_msg(fd, &vec[n].msg_hdr, (flags & ~MSG_WAITFORONE) | more);
-        if (r < 0)
-            return n ? (int)n : (int)r;
-        vec[n].msg_len = (unsigned)r;
-        if (r == 0) {
-            n++;
-            break;
-        }
-    }
-    return (int)n;
+    return recv_many(fd, ep, vec, vlen, flags, timeout);
 }

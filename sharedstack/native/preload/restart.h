@@ -30,15 +30,56 @@ static inline struct timespec *shs_time_left(uint64_t deadline, struct timespec 
     ts->tv_nsec = (long)(left % 1000000000ull);
     return deadline ? ts : NULL;
 }
-/* Are an array of buffers, and a message with its array, there to be read? What is not, is for the kernel to refuse. */
-static inline bool shs_vector_good(const struct iovec *iov, int count)
+#define SHS_IOV_MAX 1024
+#define SHS_USER_BITS 56 /* no buffer of a 64-bit program is longer, on any processor */
+
+/* What the kernel has against an array of buffers, before it looks where they are: 0 or -errno. */
+static inline long shs_vector_refused(const struct iovec *iov, size_t count)
 {
-    return count >= 0 && count <= 1024 && shs_readable(iov, (size_t)count * sizeof *iov);
+    long r = 0;
+    if (SHS_UNLIKELY(!shs_readable(iov, count * sizeof *iov)))
+        return -EFAULT;
+    for (size_t i = 0; i < count; i++)
+        if (SHS_UNLIKELY((ssize_t)iov[i].iov_len < 0))
+            return -EINVAL;
+        else if (SHS_UNLIKELY((uint64_t)iov[i].iov_len >> SHS_USER_BITS))
+            r = -EFAULT;
+    return r;
 }
 
+/* Is it an array of buffers that the kernel would not refuse? */
+static inline bool shs_vector_good(const struct iovec *iov, int count)
+{
+    return count >= 0 && count <= SHS_IOV_MAX && shs_vector_refused(iov, (size_t)count) == 0;
+}
+
+/* An address to send to: looked at, also where it is of no use, as for a stream. */
+static inline long shs_address_refused(const struct sockaddr *addr, socklen_t len)
+{
+    if (!addr)
+        return 0;
+    return len > sizeof(struct sockaddr_storage) ? -EINVAL : shs_readable(addr, len) ? 0 : -EFAULT;
+}
+
+/* What the kernel has against a message, in its order. */
+static inline long shs_message_refused(const struct msghdr *msg, bool sends)
+{
+    if (SHS_UNLIKELY(!shs_readable(msg, sizeof *msg)))
+        return -EFAULT;
+    if (SHS_UNLIKELY(msg->msg_name)) {
+        socklen_t len = msg->msg_namelen < sizeof(struct sockaddr_storage) ? msg->msg_namelen : sizeof(struct sockaddr_storage);
+        if ((int)msg->msg_namelen < 0)
+            return -EINVAL;
+        if (sends && !shs_readable(msg->msg_name, len))
+            return -EFAULT;
+    }
+    return SHS_UNLIKELY(msg->msg_iovlen > SHS_IOV_MAX) ? -EMSGSIZE : shs_vector_refused(msg->msg_iov, msg->msg_iovlen);
+}
+
+/* Is it a message that can be looked into? Else it is for the kernel to refuse. */
 static inline bool shs_message_readable(const struct msghdr *msg)
 {
-    return shs_readable(msg, sizeof *msg) && msg->msg_iovlen <= 1024 && shs_readable(msg->msg_iov, msg->msg_iovlen * sizeof *msg->msg_iov);
+    return shs_message_refused(msg, false) == 0;
 }
 
 /* Is this process's thread the only one that can read here? */

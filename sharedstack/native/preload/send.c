@@ -14,9 +14,11 @@
 #include "preload/signals.h"
 #include "shm/sys.h"
 
-/* A blocking send that found no room, in no lock: 0 when there may be some, -EAGAIN after SO_SNDTIMEO, or -errno. */
-static long wait_writable(int fd, uint64_t *deadline)
+/* A blocking send that found no room, in no lock: 0 when there may be some, -EAGAIN after SO_SNDTIMEO, or -errno. What waits must look at *f again:
+ * the descriptor may have been closed meanwhile. */
+static long wait_writable(struct shs_fd **f, struct shs_fd **orphan, uint64_t *deadline)
 {
+    int fd = (*f)->end.fd;
     struct shs_signal_mark mark = shs_signal_mark();
     if (!*deadline) {
         uint64_t timeout = shs_socket_timeout(fd, SO_SNDTIMEO);
@@ -27,7 +29,15 @@ static long wait_writable(int fd, uint64_t *deadline)
         struct timespec ts;
         if (shs_now() >= *deadline)
             return -EAGAIN;
+        uintptr_t outer = shs_wait_begin(fd);
         int r = shs_n_ppoll(&p, 1, shs_time_left(*deadline == ~0ull ? 0 : *deadline, &ts), NULL);
+        struct shs_fd *left = shs_wait_end(outer);
+        if (SHS_UNLIKELY(left)) {
+            if (*orphan)
+                shs_orphan_drop(*orphan);
+            *f = *orphan = left;
+            p.fd = fd = left->end.fd;
+        }
         if (r > 0)
             return 0;
         if (r < 0 && !(r == -EINTR && shs_restarts(mark)))
@@ -49,7 +59,7 @@ static long send_natively(struct shs_fd *f, struct shs_cursor *cur, int flags)
 
 /* The pair was given back since the gate was passed: the kernel takes everything, and this thread's hazard is seen. With a deadline part of
  * the socket's time-out has passed already. */
-static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint64_t deadline)
+static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint64_t deadline, struct shs_fd **orphan)
 {
     long total = 0, r;
     if (!deadline)
@@ -57,15 +67,17 @@ static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint6
     do {
         r = send_natively(f, cur, flags | MSG_DONTWAIT);
         total += r > 0 ? r : 0;
-    } while (cur->left && (r > 0 || r == -EAGAIN) && (r = wait_writable(f->end.fd, &deadline)) == 0);
+    } while (cur->left && (r > 0 || r == -EAGAIN) && (r = wait_writable(&f, orphan, &deadline)) == 0);
     return total ? total : r;
 }
 
-long shs_ring_send(struct shs_gate *g, const struct iovec *iov, int count, int flags)
+long shs_ring_send_or_lost(struct shs_gate *g, const struct iovec *iov, int count, int flags)
 {
-    struct shs_fd *f = g->f;
+    struct shs_fd *f = g->f, *orphan = NULL;
     struct shs_cursor cur;
     shs_cursor_init(&cur, iov, count);
+    if (SHS_UNLIKELY(cur.left == SHS_CURSOR_MOST) && shs_vector_refused(iov, (size_t)count))
+        return -EFAULT;
     f->takes = 0;
     bool block = !(flags & MSG_DONTWAIT) && !(shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK);
     uint64_t deadline = 0;
@@ -75,14 +87,19 @@ long shs_ring_send(struct shs_gate *g, const struct iovec *iov, int count, int f
         if (r > 0)
             sent += r;
         if (SHS_UNLIKELY(r == SHS_STALE)) {
-            r = send_rest(f, &cur, flags, deadline);
-            return r > 0 ? sent + r : sent ? sent : r;
+            r = send_rest(f, &cur, flags | MSG_NOSIGNAL, deadline, &orphan);
+            sent += r > 0 ? r : 0;
+            break;
         }
         if (SHS_LIKELY(!block || cur.left == 0) || (r < 0 && r != -EAGAIN))
             break;
-        if (r < 0 && (r = wait_writable(f->end.fd, &deadline)) < 0)
+        if (r < 0 && (r = wait_writable(&f, &orphan, &deadline)) < 0)
             break;
     }
+    if (SHS_UNLIKELY(orphan))
+        shs_orphan_drop(orphan);
+    else if (!sent && shs_is_lost(f, r))
+        return SHS_LOST;
     if (SHS_UNLIKELY(r == -EPIPE) && !sent && !(flags & MSG_NOSIGNAL))
         raise(SIGPIPE);
     return sent ? sent : r;
@@ -108,22 +125,26 @@ static long counted_send(struct shs_gate *g, const struct msghdr *whole, int fla
     struct shs_cursor cur;
     uint64_t deadline = 0;
     long sent = 0, r;
+    struct shs_fd *f = g->f, *orphan = NULL;
     shs_cursor_init(&cur, whole->msg_iov, (int)whole->msg_iovlen);
     for (;;) {
-        r = shs_end_send_native(&shs_proc.env, g->who, &g->f->end, native_sendmsg, &n);
+        n.fd = f->end.fd;
+        r = shs_end_send_native(&shs_proc.env, g->who, &f->end, native_sendmsg, &n);
         if (r > 0) {
             sent += r;
             shs_cursor_advance(&cur, (size_t)r);
         }
         if (!block || cur.left == 0 || (r < 0 && r != -EAGAIN))
             break;
-        if (r < 0 && (r = wait_writable(n.fd, &deadline)) < 0)
+        if (r < 0 && (r = wait_writable(&f, &orphan, &deadline)) < 0)
             break;
         msg.msg_iov = iov;
         size_t pieces;
         shs_cursor_rest(&cur, iov, cur.left, &pieces);
         msg.msg_iovlen = pieces;
     }
+    if (SHS_UNLIKELY(orphan))
+        shs_orphan_drop(orphan);
     return sent ? sent : r;
 }
 
@@ -156,8 +177,8 @@ static long send_msg(int fd, const struct msghdr *msg, int flags)
     long r;
     if (!g.ring) {
         r = g.dgram ? shs_dgram_sendmsg(&g, fd, msg, flags) : shs_n_sendmsg(fd, msg, flags);
-    } else if (!shs_message_readable(msg)) {
-        r = -EFAULT;
+    } else if (SHS_UNLIKELY((r = shs_message_refused(msg, true)) != 0)) {
+        ;
     } else if (msg->msg_controllen || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE))) {
         bool block = !(flags & MSG_DONTWAIT) && !(shs_peek32(&g.f->end.ep->flags) & SHS_EPF_NONBLOCK);
         r = flags & (MSG_OOB | MSG_ZEROCOPY) ? lowered_send(&g, msg, flags) : counted_send(&g, msg, flags, block);
@@ -166,7 +187,9 @@ static long send_msg(int fd, const struct msghdr *msg, int flags)
         else if (r == -EPIPE && !(flags & MSG_NOSIGNAL))
             raise(SIGPIPE);
     } else {
-        r = shs_ring_send(&g, msg->msg_iov, (int)msg->msg_iovlen, flags);
+        r = shs_ring_send_or_lost(&g, msg->msg_iov, (int)msg->msg_iovlen, flags);
+        if (SHS_UNLIKELY(r == SHS_LOST))
+            r = shs_n_sendmsg(fd, msg, flags);
     }
     shs_gate_leave(&g);
     return r;
@@ -178,8 +201,8 @@ ssize_t shs_i_write(int fd, const void *buf, size_t len)
     struct iovec iov = {(void *)(uintptr_t)buf, len};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     long r;
-    if (SHS_UNLIKELY(g.ring))
-        r = shs_ring_send(&g, &iov, 1, 0);
+    if (SHS_UNLIKELY(g.ring && (r = shs_ring_send_or_lost(&g, &iov, 1, 0)) != SHS_LOST))
+        ;
     else
         r = g.dgram ? shs_dgram_sendmsg(&g, fd, &msg, 0) : shs_n_write(fd, buf, len);
     shs_gate_leave(&g);
@@ -192,9 +215,9 @@ ssize_t shs_i_writev(int fd, const struct iovec *iov, int iovcnt)
     struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)iovcnt};
     long r;
     bool ours = (g.ring || g.dgram) && shs_vector_good(iov, iovcnt);
-    if (SHS_UNLIKELY(ours && g.ring))
-        r = shs_ring_send(&g, iov, iovcnt, 0);
-    else if (SHS_UNLIKELY(ours && shs_dgram_room(iov, iovcnt)))
+    if (SHS_UNLIKELY(ours && g.ring && (r = shs_ring_send_or_lost(&g, iov, iovcnt, 0)) != SHS_LOST))
+        ;
+    else if (SHS_UNLIKELY(ours && g.dgram && shs_dgram_room(iov, iovcnt)))
         r = shs_dgram_sendmsg(&g, fd, &msg, 0);
     else
         r = shs_n_writev(fd, iov, iovcnt);
@@ -213,7 +236,11 @@ ssize_t shs_i_sendto(int fd, const void *buf, size_t len, int flags, const struc
     struct iovec iov = {(void *)(uintptr_t)buf, len};
     long r;
     if (SHS_LIKELY(g.ring && !(flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)))) {
-        r = shs_ring_send(&g, &iov, 1, flags); /* a connected stream ignores the address, as the kernel does */
+        /* a connected stream ignores the address, as the kernel does */
+        r = SHS_UNLIKELY(addr) ? shs_address_refused(addr, addrlen) : 0;
+        r = r ? r : shs_ring_send_or_lost(&g, &iov, 1, flags);
+        if (SHS_UNLIKELY(r == SHS_LOST))
+            r = shs_n_sendto(fd, buf, len, flags, addr, addrlen);
     } else if (g.ring) {
         struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
         shs_gate_leave(&g);
@@ -249,6 +276,8 @@ int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
     }
     shs_gate_leave(&g);
     unsigned n = 0;
+    if (vlen > SHS_IOV_MAX)
+        vlen = SHS_IOV_MAX; /* as the kernel cuts it */
     for (; n < vlen; n++) {
         long r = shs_i_sendmsg(fd, &vec[n].msg_hdr, flags);
         if (r >= 0 && !shs_writable(&vec[n].msg_len, sizeof vec[n].msg_len))

@@ -19,9 +19,10 @@
 
 void shs_cursor_init(struct shs_cursor *cur, const struct iovec *iov, int count)
 {
-    *cur = (struct shs_cursor){iov, count, 0, 0};
+    size_t left = 0;
     for (int i = 0; i < count; i++)
-        cur->left += iov[i].iov_len;
+        left = SHS_LIKELY(iov[i].iov_len < SHS_CURSOR_MOST - left) ? left + iov[i].iov_len : SHS_CURSOR_MOST;
+    *cur = (struct shs_cursor){iov, count, 0, left};
 }
 
 void shs_cursor_advance(struct shs_cursor *cur, size_t n)
@@ -314,6 +315,60 @@ long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cu
     if (!peek)
         shs_store64(&dir->rd, shs_rd_pack(index, off));
     return got ? got : SHS_RING_EMPTY;
+}
+
+/* From memory that is no ring; false: a bad pointer. */
+static bool copy_flat(const uint8_t *from, struct shs_cursor *cur, size_t len)
+{
+    return copy_ring((uint8_t *)(uintptr_t)from, (size_t)1 << (8 * sizeof(size_t) - 1), 0, cur, len, true);
+}
+
+size_t shs_ring_peek(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, const uint8_t *kernel,
+                     size_t n)
+{
+    uint64_t rd = shs_load64(&dir->rd), end = shs_word_index(shs_load64(&dir->word)), index = shs_rd_index(rd);
+    uint64_t chunk = shs_load64(&dir->rchunk);
+    size_t sum = 0, used = 0, off = shs_rd_off(rd);
+    if (shs_index_add(index, sizeof(struct shs_record)) == shs_chunk_base(chunk)) { /* as in shs_ring_pull */
+        index = shs_chunk_base(chunk);
+        off = 0;
+    }
+    bool sane = shs_index_diff(end, index) >= 0 && shs_index_diff(end, index) <= (int64_t)MOST_AHEAD && shs_chunk_valid(env->arena, chunk);
+    uint8_t *ring = sane ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
+    while (ring && shs_index_diff(end, index) > 0 && cur->left) {
+        struct shs_record rec = *record_at(ring, chunk, index);
+        size_t size = shs_chunk_bytes(chunk);
+        if (rec.kind == SHS_REC_SWITCH) {
+            if (!shs_chunk_valid(env->arena, rec.ksent) || shs_chunk_log(rec.ksent) <= shs_chunk_log(chunk) ||
+                !(ring = shs_unit_memory(env, shs_chunk_unit(rec.ksent))))
+                return sum;
+            chunk = rec.ksent;
+            index = shs_chunk_base(chunk);
+            continue;
+        }
+        if (rec.len > size || off > rec.len || (int64_t)shs_record_size(rec.len) > shs_index_diff(end, index))
+            return sum;
+        uint64_t behind = rec.ksent - taken;
+        if ((int64_t)behind > 0 && behind > used) { /* kernel bytes come first: as many as there are */
+            size_t here = behind - used < n - used ? (size_t)behind - used : n - used;
+            here = here < cur->left ? here : cur->left;
+            if (!copy_flat(kernel + used, cur, here))
+                return sum;
+            used += here;
+            sum += here;
+            if (used < behind)
+                return sum;
+            continue;
+        }
+        size_t here = rec.len - off < cur->left ? rec.len - off : cur->left;
+        if (!copy_ring(ring, size, (index - shs_chunk_base(chunk) + sizeof rec + off) & (size - 1), cur, here, true))
+            return sum;
+        sum += here;
+        off = 0;
+        index = shs_index_add(index, shs_record_size(rec.len));
+    }
+    size_t rest = n - used < cur->left ? n - used : cur->left;
+    return copy_flat(kernel + used, cur, rest) ? sum + rest : sum;
 }
 
 long shs_ring_pull_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, bool peek, uint32_t me,

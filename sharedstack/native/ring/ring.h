@@ -27,6 +27,7 @@ enum {
     SHS_RING_BROKEN,        /* what the other end wrote makes no sense: leave the ring alone for good */
 };
 
+#define SHS_CURSOR_MOST ((size_t)0x7ffff000) /* what the kernel takes of a call at most; more is cut to this */
 void shs_cursor_init(struct shs_cursor *cur, const struct iovec *iov, int count);
 void shs_cursor_advance(struct shs_cursor *cur, size_t n);
 #define SHS_CURSOR_PIECES 64
@@ -36,6 +37,10 @@ size_t shs_cursor_rest(const struct shs_cursor *cur, struct iovec iov[SHS_CURSOR
 /* Push what fits of cur (all of it, or, when it is large, a good part): bytes pushed and cur advanced, or SHS_RING_*,
  * or -EFAULT: a bad pointer in cur. */
 long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur);
+/* Look at what is there without consuming it: records, and between and behind them, where the order of the stream has them, `n` bytes that are
+ * first in the kernel's queue. Returns bytes. Under rlock. */
+size_t shs_ring_peek(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, const uint8_t *kernel,
+                     size_t n);
 /* Give the direction a larger chunk if it may have one and the reader has come to the present one. */
 bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me);
 /* Pull all whole and partial records that come no later than stream position `taken`: bytes, or SHS_RING_EMPTY, -EFAULT, or
