@@ -70,8 +70,8 @@ def under_load(lab: Lab, how: str, mode: str = "eager") -> tuple[Actor, Actor]:
 def end_load(server: Actor, client: Actor) -> None:
     client.do("stop.set()")
     alive, wrong, served = server.do("end()", 30)
-    assert (alive, wrong) == ([False] * 3, [])
+    assert (alive, wrong) == ([False] * 3, []), (alive, wrong, served)
     alive, wrong, asked = client.do("end()", 30)
-    assert (alive, wrong) == ([False] * 3, [])
+    assert (alive, wrong) == ([False] * 3, []), (alive, wrong, served)
     assert (served["given"], served["taken"]) == (asked["taken"], asked["given"])
     assert asked["asked"] > 10

@@ -114,6 +114,19 @@ def test_with_many_threads_inside(lab: Lab, mode: str, how: str) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("how", ["recv", "poll", "epoll"])
+def test_there_and_back_under_load(lab: Lab, how: str) -> None:
+    """Rings are emptied while other threads receive from them: no byte overtakes another one."""
+    server, client = under_load(lab, how)
+    for i in range(40):
+        for actor in (server,) if i % 3 else (server, client):
+            actor.do(f"os.setresuid({NOBODY}, 0, 0); os.setresuid(0, 0, 0)")
+        asked = client.do("totals['asked']")
+        wait_until(lambda seen=asked: client.do("totals['asked']") > seen)
+    end_load(server, client)
+
+
+@needs_root
 @pytest.mark.parametrize("mode", MODES)
 def test_a_forked_child_drops_root(lab: Lab, mode: str) -> None:
     """It serves on a connection that its parent had by ring, and one of its own."""

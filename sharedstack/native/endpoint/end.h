@@ -106,6 +106,20 @@ struct shs_rx {
 long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags,
                   struct shs_rx *how);
 
+/* Where a ring's bytes go when its process leaves the stack. */
+struct shs_drain {
+    bool (*room)(struct shs_drain *drain, struct iovec *iov); /* memory for more; false: none */
+    void (*done)(struct shs_drain *drain);                    /* that is all: before any other thread receives again */
+    size_t n;
+    uint32_t error; /* errno that comes after them */
+};
+
+/*
+ * Shut the ring for good and take what it holds, with the kernel's bytes that come before it: in one hold of rlock, so that no other thread
+ * receives in between, and whoever comes next finds the direction OFF. A ring that other processes share stays under count.
+ */
+void shs_end_drain(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_drain *drain);
+
 /* A taker's note to itself: the pair may be given back while it sleeps, and then its count is gone. */
 struct shs_take {
     struct shs_direction *dir; /* NULL: not counted */

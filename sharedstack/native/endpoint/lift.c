@@ -308,40 +308,22 @@ void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1,
     }
 }
 
-static void lock_repaired(struct shs_env *env, const struct shs_who *who, uint32_t *lock, struct shs_direction *dir)
+void shs_end_leave(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_drain *drain)
 {
-    if (shs_lock(env, lock, who->lock_word) != SHS_LOCK_REPAIR)
-        return;
-    if (lock == &dir->rlock)
-        shs_dir_repair_reader(dir);
-    else
-        shs_dir_repair_writer(dir);
-}
-
-bool shs_end_leave(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, bool force)
-{
-    struct shs_direction *rx = shs_end_rx(end), *tx = shs_end_tx(end);
-    bool shared = shs_load32(&end->ep->flags) & SHS_EPF_SHARED, empty = true;
+    struct shs_direction *tx = shs_end_tx(end);
+    bool shared = shs_load32(&end->ep->flags) & SHS_EPF_SHARED;
     if (!shared)
         shs_store32(&end->ep->slot, 0); /* nobody brings it under count any more */
-    lock_repaired(env, who, &rx->rlock, rx);
-    if (shs_end_reads(end, rx)) {
-        shs_ring_close(rx);
-        empty = !shs_ring_waiting(rx);
-        if (force && !shared)
-            shs_store64(&rx->rd, shs_rd_pack(shs_word_index(shs_load64(&rx->word)), 0));
-        if (!shared && (empty || force))
-            shs_store32(&rx->rx_on, SHS_OFF);
-    }
-    shs_unlock(&rx->rlock);
-    if (shared || (!empty && !force))
-        return shared || empty;
-    lock_repaired(env, who, &tx->wlock, tx);
+    if (drain)
+        shs_end_drain(env, who, end, drain);
+    if (shared)
+        return;
+    if (shs_lock(env, &tx->wlock, who->lock_word) == SHS_LOCK_REPAIR)
+        shs_dir_repair_writer(tx);
     if (shs_end_writes(end, tx)) {
         shs_store32(&tx->tx_on, SHS_OFF);
         if (shs_load32(&tx->bell))
             shs_bell_ring(env, tx, shs_load32(&tx->bell)); /* it naps no more: it waits where the kernel's bytes will come */
     }
     shs_unlock(&tx->wlock);
-    return true;
 }

@@ -20,10 +20,9 @@ bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end);
 void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole);
 /*
  * The process leaves the stack, and keeps the socket: both directions are the kernel's from now on, uncounted, and the record is nobody's until
- * it comes back. What other processes hold too (EPF_SHARED) is left as it is but for its ring, which is shut. Before that the ring is to
- * be emptied: false where something is in it, unless `force`, which throws that away.
+ * it comes back. What other processes hold too (EPF_SHARED) is left as it is; its ring is drained if there is a `drain`.
  */
-bool shs_end_leave(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, bool force);
+void shs_end_leave(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_drain *drain);
 /* The connection is about to be dissolved (connect(2) to AF_UNSPEC): what is unread here is lost, what was sent is still received. `sole`: nobody
  * else looks into the record. To be called before the kernel's connect. */
 void shs_end_dissolve(struct shs_env *env, const struct shs_who *who, uint32_t ep1, bool sole);

@@ -20,6 +20,7 @@
 #include "shm/units.h"
 
 #define PEEK_MOST ((size_t)4 << 20) /* of the kernel's bytes, where they are peeked at together with a ring's */
+#define DRAIN_NS 5000000000ull
 
 static uint32_t dir_handle(const struct shs_env *env, const struct shs_direction *dir)
 {
@@ -328,14 +329,12 @@ long shs_end_lock_rx(struct shs_env *env, const struct shs_who *who, struct shs_
     return r;
 }
 
-long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags,
-                  struct shs_rx *how)
+/* Under rlock, and under count. */
+static long recv_locked(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir,
+                        struct shs_cursor *cur, int flags, struct shs_rx *how)
 {
-    struct shs_direction *dir = shs_end_rx(end);
     bool peek = flags & MSG_PEEK;
-    long r = shs_end_lock_rx(env, who, end, dir);
-    if (SHS_UNLIKELY(r < 0))
-        return r;
+    long r;
     for (;;) {
         uint64_t need = 0, taken = shs_load64(&dir->taken);
         if (SHS_UNLIKELY(peek) && shs_ring_waiting(dir) && (r = peek_both(end, env, dir, cur)) > 0)
@@ -423,6 +422,61 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
             shs_ring_open(env, who, end, dir, how);
         break;
     }
+    return r;
+}
+
+long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags,
+                  struct shs_rx *how)
+{
+    struct shs_direction *dir = shs_end_rx(end);
+    long r = shs_end_lock_rx(env, who, end, dir);
+    if (SHS_UNLIKELY(r < 0))
+        return r;
+    r = recv_locked(env, who, end, dir, cur, flags, how);
     shs_unlock(&dir->rlock);
     return r;
+}
+
+static bool never(void *set)
+{
+    (void)set;
+    return false;
+}
+
+void shs_end_drain(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_drain *drain)
+{
+    struct shs_direction *dir = shs_end_rx(end);
+    uint64_t looked = 0, until = shs_now() + DRAIN_NS;
+    struct shs_rx how = {.looked_ns = &looked, .must_look = true, .begin = never};
+    if (lock_reader(env, who, end, dir) < 0)
+        return;
+    for (;;) {
+        struct iovec iov;
+        struct shs_cursor cur;
+        shs_ring_close(dir);
+        if ((!shs_ring_waiting(dir) && !end->ep->error) || drain->error)
+            break;
+        if (!drain->room(drain, &iov)) {
+            drain->error = ENOBUFS;
+            break;
+        }
+        shs_cursor_init(&cur, &iov, 1);
+        long r = shs_peek32(&dir->rx_on) != SHS_RECOUNT || recount(end, dir) ? recv_locked(env, who, end, dir, &cur, MSG_DONTWAIT, &how)
+                                                                             : -EAGAIN;
+        if (r > 0)
+            drain->n += (size_t)r;
+        else if (r == 0)
+            break;
+        else if (r == -EAGAIN && shs_now() < until) /* the kernel has not delivered them yet: corked ones take 200 ms */
+            shs_sys_poll(&(struct pollfd){.fd = end->fd, .events = POLLIN}, 1, 10);
+        else
+            drain->error = r == -EAGAIN ? ECONNRESET : (uint32_t)-r; /* a gap: nothing of what follows makes sense */
+    }
+    if (drain->n || drain->error)
+        drain->done(drain);
+    if (!(shs_load32(&end->ep->flags) & SHS_EPF_SHARED)) {
+        shs_store64(&dir->rd, shs_rd_pack(shs_word_index(shs_load64(&dir->word)), 0));
+        shs_store32(&dir->rx_on, SHS_OFF);
+    }
+    shs_unlock(&dir->rlock);
 }

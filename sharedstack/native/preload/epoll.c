@@ -10,6 +10,7 @@
 #include "intercepts.gen.h"
 #include "preload/gate.h"
 #include "preload/kept.h"
+#include "preload/member.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
 #include "shm/probe.h"
@@ -280,6 +281,8 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t time
         return -EFAULT;
     if (!set || max <= 0 || nowhere)
         return wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
+    if (SHS_UNLIKELY(shs_load32(&shs_proc.attach) == SHS_LEAVING))
+        shs_left();
     if (SHS_UNLIKELY(shs_proc.kept)) {
         int n = shs_kept_events(epfd, events, 0, max);
         if (n)

@@ -179,12 +179,13 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
     __atomic_store_n(&t->hazard, ((uint32_t)fd << 1 | (uint32_t)receive) + 1, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     uint32_t state = __atomic_load_n(&f->state, __ATOMIC_ACQUIRE);
-    if (SHS_UNLIKELY(shs_kept_waiting(f))) {
-        g->kept = receive;
-        return;
-    }
-    if (SHS_UNLIKELY(state == SHS_FD_TCP && !f->why && ++f->ops >= (shs_proc.env.opt.eager ? 1 : shs_proc.env.opt.lift_after))) {
-        if (shs_cas32(&f->state, SHS_FD_TCP, SHS_FD_BUSY)) {
+    if (SHS_UNLIKELY(state == SHS_FD_TCP)) {
+        if (SHS_UNLIKELY(shs_kept_waiting(f))) { /* not to be registered before that has been received */
+            g->kept = receive;
+            return;
+        }
+        bool due = !f->why && ++f->ops >= (shs_proc.env.opt.eager ? 1 : shs_proc.env.opt.lift_after);
+        if (due && shs_cas32(&f->state, SHS_FD_TCP, SHS_FD_BUSY)) {
             register_fd(f, fd);
             shs_cas32(&f->state, SHS_FD_BUSY, SHS_FD_TCP);
         }
@@ -195,7 +196,11 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
     g->who = shs_who();
     if (SHS_UNLIKELY(!g->who)) { /* no slot: bytes that nobody counts must meet no ring */
         struct shs_end end;
-        if (shs_proc.attach == SHS_ATTACHED && shs_join_try()) {
+        if (shs_load32(&shs_proc.attach) == SHS_LEAVING && shs_left()) {
+            shs_gate_leave(g);
+            *g = (struct shs_gate){0};
+            shs_gate_slow(g, fd, receive);
+        } else if (shs_proc.attach == SHS_ATTACHED && shs_join_try()) {
             if (!shs_end_of(&shs_proc.env, f->ep1, &end)) {
                 shs_join_unlock();
                 return;

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include "endpoint/lift.h"
 #include "intercepts.gen.h"
 #include "preload/epoll.h"
 #include "ring/ring.h"
@@ -9,63 +10,63 @@
 #include "shm/sys.h"
 
 #define PIECE 65536
-#define PATIENCE_NS 5000000000ull /* for bytes that the kernel has, and has not delivered: corked ones take 200 ms */
 #define KEPT_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_PEEK | MSG_WAITALL | MSG_CMSG_CLOEXEC | MSG_TRUNC)
 
-/* Room for another piece; NULL: no memory. Only who leaves has it so far. */
-static struct shs_kept *with_room(struct shs_kept *k)
+/* With room for another piece; NULL: no memory. Only who leaves has it so far. */
+static struct shs_kept *with_room(struct shs_kept *k, size_t n)
 {
     size_t was = k ? k->room : 0, room = was ? was * 2 : 2 * PIECE;
-    if (k && k->room - k->n - sizeof *k >= PIECE)
+    if (k && k->room - n - sizeof *k >= PIECE)
         return k;
     struct shs_kept *more = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (more == MAP_FAILED)
         return NULL;
     if (k) {
-        memcpy(more, k, sizeof *k + k->n);
+        memcpy(more, k, sizeof *k + n);
         munmap(k, was);
     }
     more->room = room;
     return more;
 }
 
-static bool never(void *set)
+struct keeping {
+    struct shs_drain drain;
+    struct shs_fd *f;
+    struct shs_kept *k;
+};
+
+static bool room(struct shs_drain *drain, struct iovec *iov)
 {
-    (void)set;
-    return false;
+    struct keeping *keeping = (struct keeping *)drain;
+    struct shs_kept *k = with_room(keeping->k, drain->n);
+    if (k) {
+        keeping->k = k;
+        *iov = (struct iovec){k->bytes + drain->n, PIECE};
+    }
+    return k;
 }
 
-void shs_keep(struct shs_fd *f, struct shs_end *end, const struct shs_who *who)
+/* Nothing was to be had for its bytes: the least that says so. */
+static struct shs_kept lost = {.error = ENOBUFS};
+
+static void publish(struct shs_drain *drain)
 {
-    struct shs_kept *k = f->kept, *more;
-    uint64_t until = shs_now() + PATIENCE_NS, looked = 0;
-    struct shs_rx how = {.looked_ns = &looked, .must_look = true, .begin = never};
-    for (;;) {
-        shs_ring_close(shs_end_rx(end));
-        if (!shs_end_waiting(end) && !end->ep->error)
-            break;
-        if (!(more = with_room(k))) {
-            if (k)
-                k->error = ENOBUFS;
-            break;
-        }
-        k = more;
-        struct iovec iov = {k->bytes + k->n, PIECE};
-        struct shs_cursor cur;
-        shs_cursor_init(&cur, &iov, 1);
-        long r = shs_end_recv(&shs_proc.env, who, end, &cur, MSG_DONTWAIT, &how);
-        if (r > 0)
-            k->n += (uint64_t)r;
-        if (r == -EAGAIN && shs_now() < until)
-            shs_sys_poll(&(struct pollfd){.fd = end->fd, .events = POLLIN}, 1, 10);
-        else if (r <= 0 && r != SHS_STALE)
-            k->error = r == -EAGAIN ? ECONNRESET : (uint32_t)-r; /* a gap: nothing of what follows makes sense */
-        if (r <= 0 && (r != -EAGAIN || k->error))
-            break;
+    struct keeping *keeping = (struct keeping *)drain;
+    struct shs_kept *k = keeping->k;
+    if (k) {
+        k->n = drain->n;
+        k->error = drain->error;
     }
-    if (k && !f->kept)
-        __atomic_add_fetch(&shs_proc.kept, 1, __ATOMIC_SEQ_CST);
-    __atomic_store_n(&f->kept, k, __ATOMIC_RELEASE);
+    __atomic_add_fetch(&shs_proc.kept, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&keeping->f->kept, k ? k : &lost, __ATOMIC_RELEASE);
+}
+
+void shs_keep_and_leave(struct shs_fd *f, struct shs_end *end, const struct shs_who *who, bool keep)
+{
+    struct keeping keeping = {.drain = {.room = room, .done = publish}, .f = f};
+    shs_end_leave(&shs_proc.env, who, end, keep ? &keeping.drain : NULL);
+    if (keeping.k && !f->kept) /* it was asked for in vain */
+        munmap(keeping.k, keeping.k->room);
 }
 
 size_t shs_kept_pending(const struct shs_fd *f)
@@ -103,7 +104,7 @@ static void finish(struct shs_fd *f)
         return;
     if (__atomic_sub_fetch(&shs_proc.kept, 1, __ATOMIC_SEQ_CST) == 0 && shs_proc.quiet)
         shs_proc.off = true;
-    if (!shs_proc.quiet && !f->copied && shs_proc.threads <= 1) /* another thread may be receiving: then the memory is lost */
+    if (!shs_proc.quiet && !f->copied && k != &lost && shs_proc.threads <= 1) /* another thread may be receiving: then the memory is lost */
         munmap(k, k->room);
 }
 

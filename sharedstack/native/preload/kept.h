@@ -1,7 +1,7 @@
 /*
  * Purpose: what a ring held that was unread when its process left the stack (member.h). It comes before all that the kernel has, and is
  * received from memory, without a system call. Processes that share the descriptor by fork share this memory too.
- * Who may call: the interceptors; shs_keep only who leaves.
+ * Who may call: the interceptors; shs_keep_and_leave only who leaves.
  * A reader that is killed while it copies has taken nothing.
  */
 #pragma once
@@ -23,8 +23,8 @@ static inline bool shs_kept_waiting(const struct shs_fd *f)
     return SHS_UNLIKELY(k != NULL) && (shs_load64(&k->rd) < k->n || shs_load32(&k->error));
 }
 
-/* Shut the end's ring and keep what it holds, with the kernel's bytes that come before it. */
-void shs_keep(struct shs_fd *f, struct shs_end *end, const struct shs_who *who);
+/* The end leaves the stack; `keep`: what its ring holds is kept, with the kernel's bytes that come before it. */
+void shs_keep_and_leave(struct shs_fd *f, struct shs_end *end, const struct shs_who *who, bool keep);
 /* As recvmsg(2) on what is kept; what MSG_WAITALL wants more, the kernel gives. */
 long shs_kept_recv(struct shs_fd *f, int fd, struct shs_cursor *cur, int flags);
 /* Bytes for FIONREAD. */

@@ -64,6 +64,14 @@ static void entered(const struct shs_env *fresh)
     shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
 }
 
+bool shs_left(void)
+{
+    shs_join_lock();
+    bool over = shs_load32(&shs_proc.attach) != SHS_LEAVING; /* else it is this thread that leaves, and we are in a signal handler */
+    shs_join_unlock();
+    return over;
+}
+
 bool shs_attach(int fd)
 {
     uint32_t state = shs_load32(&shs_proc.attach);
@@ -174,10 +182,7 @@ static void leave_stream(struct shs_fd *f, int fd, const struct shs_who *who)
         return;
     }
     /* what other processes may read as well is theirs, unless it was we who read last */
-    if (!shared || shs_load32(&end.rx->opener) == env->slot1)
-        shs_keep(f, &end, who);
-    for (int i = 0; !shs_end_leave(env, who, &end, (f->kept && f->kept->error) || i == 10); i++)
-        shs_keep(f, &end, who); /* another thread had just opened it again */
+    shs_keep_and_leave(f, &end, who, !shared || shs_load32(&end.rx->opener) == env->slot1);
 }
 
 static void leave_datagrams(struct shs_fd *f, int fd, const struct shs_who *who)

@@ -19,6 +19,8 @@
 bool shs_join_try(void);
 void shs_join_lock(void);
 void shs_join_unlock(void);
+/* Wait until whoever is leaving has left: what a ring held comes before all that is in the kernel. false: that is the caller itself. */
+bool shs_left(void);
 /* Attach if that was not tried lately; true if attached. `fd` is an internet socket of the network namespace in question. */
 bool shs_attach(int fd);
 /* Leave the stack, if attached. Under the join lock. */

@@ -10,6 +10,7 @@
 #include "preload/epoll.h"
 #include "preload/gate.h"
 #include "preload/kept.h"
+#include "preload/member.h"
 #include "preload/nap.h"
 #include "preload/poll.h"
 #include "preload/restart.h"
@@ -121,6 +122,8 @@ static int sleep_natively(struct waiting *w, bool *answered)
         if (f && shs_taker_enter(&shs_proc.env, w->who, &f->end, &w->takes[i]) != 1)
             quiet = false; /* its ring holds something, or it is not paired any more */
     }
+    if (SHS_UNLIKELY(shs_proc.kept) && shs_kept_polled(w->fds, w->n))
+        quiet = false; /* its process left the stack just now */
     int r = 0;
     *answered = quiet;
     if (quiet) {
@@ -238,6 +241,14 @@ int shs_poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
     bool writers = false;
     *native = !shs_guarding || shs_proc.quiet || !shs_readable(fds, n * sizeof *fds) || !has_ring(fds, n, &writers) ||
               (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999));
+    if (*native && SHS_UNLIKELY(shs_load32(&shs_proc.attach) == SHS_LEAVING))
+        shs_left();
+    if (*native && SHS_UNLIKELY(shs_proc.kept) && !shs_proc.quiet && shs_kept_polled(fds, n)) { /* its process left the stack just now */
+        struct timespec zero = {0, 0};
+        *native = false;
+        int ready = shs_n_ppoll(fds, n, &zero, mask);
+        return ready < 0 ? ready : shs_kept_poll(fds, n);
+    }
     if (*native)
         return 0;
     struct pollfd few[STACK_FDS + 1], *copy = few;
