@@ -9,6 +9,7 @@
 
 #include "intercepts.gen.h"
 #include "preload/dgram.h"
+#include "preload/gate.h"
 #include "ring/ring.h"
 #include "shm/probe.h"
 #include "shm/sys.h"
@@ -124,6 +125,7 @@ static void set_flag(struct shs_fd *f, uint32_t flag, bool on)
 
 int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
+    shs_meet_inherited();
     struct shs_fd *f = shs_fd_look(fd);
     if (f && f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED) {
         bool registered = f->state >= SHS_FD_REG;
@@ -149,6 +151,8 @@ int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t l
 
 static int after_fcntl(int fd, int cmd, void *arg, int r)
 {
+    if (r >= 0 && (cmd == F_SETFL || cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC))
+        shs_meet_inherited();
     struct shs_fd *f = shs_fd_look(fd);
     if (r < 0 || !f)
         return r;
@@ -171,6 +175,8 @@ int shs_i_fcntl64(int fd, int cmd, void *arg)
 
 int shs_i_ioctl(int fd, unsigned long request, void *arg)
 {
+    if (request == FIONBIO || request == SIOCINQ)
+        shs_meet_inherited();
     int r = shs_n_ioctl(fd, request, arg);
     struct shs_fd *f;
     if (r < 0 || !(f = shs_fd_look(fd)) || f->state < SHS_FD_REG || f->state > SHS_FD_PAIRED)

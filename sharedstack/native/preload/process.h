@@ -79,6 +79,7 @@ enum shs_attach_state { SHS_NOT_ATTACHED, SHS_ATTACHED, SHS_ATTACH_FAILED };
 
 struct shs_process {
     bool resolved, off;
+    bool met;                /* what was inherited over exec has been looked at */
     uint32_t attach;         /* enum shs_attach_state */
     uint32_t attach_why;     /* REASON_* if it failed */
     uint64_t retry_ns;       /* when to try again */

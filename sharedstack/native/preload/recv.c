@@ -307,9 +307,8 @@ long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags)
         return shs_n_recvmsg(f->end.fd, msg, flags);
     if (shs_end_waiting(&f->end)) { /* MSG_TRUNC on a stream discards: receive, and throw away */
         void *bin = malloc(65536);
-        struct iovec iov = {bin, msg->msg_iovlen ? msg->msg_iov[0].iov_len : 0};
-        if (iov.iov_len > 65536)
-            iov.iov_len = 65536;
+        size_t room = shs_vector_room(msg->msg_iov, msg->msg_iovlen);
+        struct iovec iov = {bin, room < 65536 ? room : 65536};
         long r = bin ? ring_recv(g, &iov, 1, flags & RING_FLAGS) : -ENOMEM;
         free(bin);
         return r;
@@ -329,7 +328,7 @@ ssize_t shs_i_read(int fd, void *buf, size_t len)
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
     struct iovec iov = {buf, len};
     long r;
-    if (SHS_UNLIKELY(g.ring))
+    if (SHS_UNLIKELY(g.ring && len))
         r = ring_recv(&g, &iov, 1, 0);
     else
         r = g.dgram && len ? shs_dgram_recvfrom(&g, fd, buf, len, 0, NULL, NULL) : shs_n_read(fd, buf, len);
@@ -345,9 +344,9 @@ ssize_t shs_i___read_chk(int fd, void *buf, size_t len, size_t room)
 ssize_t shs_i_readv(int fd, const struct iovec *iov, int iovcnt)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
-    bool ours = (g.ring || g.dgram) && shs_vector_good(iov, iovcnt);
+    bool ours = (g.ring || g.dgram) && shs_vector_good(iov, iovcnt) && shs_vector_room(iov, (size_t)iovcnt);
     long r;
-    if (SHS_UNLIKELY(ours))
+    if (SHS_UNLIKELY(ours)) /* of no bytes it is no receive, and never waits, as read(2) of none */
         r = g.ring ? ring_recv(&g, iov, iovcnt, 0) : shs_dgram_readv(&g, fd, iov, iovcnt);
     else
         r = shs_n_readv(fd, iov, iovcnt);

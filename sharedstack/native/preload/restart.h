@@ -36,6 +36,15 @@ static inline bool shs_vector_good(const struct iovec *iov, int count)
     return count >= 0 && count <= 1024 && shs_readable(iov, (size_t)count * sizeof *iov);
 }
 
+/* Bytes that an array of buffers, which was found readable, has room for. */
+static inline size_t shs_vector_room(const struct iovec *iov, size_t count)
+{
+    size_t room = 0;
+    for (size_t i = 0; i < count; i++)
+        room += iov[i].iov_len;
+    return room;
+}
+
 static inline bool shs_message_readable(const struct msghdr *msg)
 {
     return shs_readable(msg, sizeof *msg) && msg->msg_iovlen <= 1024 && shs_readable(msg->msg_iov, msg->msg_iovlen * sizeof *msg->msg_iov);
