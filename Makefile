@@ -17,7 +17,7 @@ SOURCES := $(shell find sharedstack helper tests/native scripts/sources.py -type
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
-.PHONY: help build demo test lint format sanitize m32 abi bench conformance models clean system-build system-demo system-test FORCE
+.PHONY: help build demo test lint format sanitize m32 abi bench conformance soak models clean system-build system-demo system-test FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -56,6 +56,9 @@ m32: system-test $(VENV)/.tools ## library and layout for 32 bits: same offsets,
 
 abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing exported but what is declared
 	@$(BIN)/python scripts/abi.py build/libsharedstack.so build/libshs_native.so
+
+soak: $(VENV)/.test $(VENV)/.built ## 200,000 random steps on the kernel and through sharedstack, compared
+	@cd tests && ../$(BIN)/python -m differential.soak --steps 200000
 
 bench: $(VENV)/.built ## the project's own comparison with the kernel
 	@$(BIN)/sharedstack bench

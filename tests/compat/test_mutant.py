@@ -62,6 +62,12 @@ def test_datagrams_notice(nothing: str) -> None:
 
 
 @pytest.mark.timeout(110)
+def test_the_differential_machine_notices(nothing: str) -> None:
+    outcomes = play(nothing, str(HERE.parent / "differential"))
+    assert outcomes == {"test_no_difference": "PASSED", "test_the_path": "FAILED", "test_nothing_is_left": "PASSED"}
+
+
+@pytest.mark.timeout(110)
 def test_semantics_notice(nothing: str) -> None:
     chosen = "half_close or flags or unread_count or switching or messages or vfork_child or execute"
     outcomes = play(nothing, str(HERE / "test_semantics.py"), "-k", f"test_same_as_the_kernel and ({chosen})")

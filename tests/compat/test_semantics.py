@@ -17,11 +17,15 @@ from compat.fix_lab import EAGER_SHARE, PROGRAMS, Builder, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-SUITES = ("semantics", "ends", "waits", "signals", "pointers", "processes", "threads", "sets", "copying", "sending", "numbers", "forking")
+SUITES = (
+    *("semantics", "ends", "waits", "signals", "pointers", "processes", "threads", "sets", "copying", "sending", "numbers", "forking"),
+    "corners",
+)
 
 # by design; a scene of its own tally
 MOSTLY_KERNEL = {
     "connected_after_fork": "shared before it was paired",
+    "passed_early": "shared before it was paired",
     "spawned": "given to a program without the library",
     "copied_early": "copied before it was paired: a call on one number is not seen from the other",
     "full": "writes until nothing more is taken: a ring never refuses what the kernel would take",

@@ -72,12 +72,12 @@ static int identity(struct shs_env *env, int fd, struct shs_anchor *anchor)
     return 0;
 }
 
-int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor)
+int shs_anchor_identify(struct shs_env *env, int fd, bool any, struct shs_anchor *anchor)
 {
     struct tcp_info info;
     if (get_info(fd, &info) != 0)
         return SHS_REASON_NOT_INET;
-    if (info.tcpi_state != STATE_ESTABLISHED)
+    if (info.tcpi_state != STATE_ESTABLISHED && !any)
         return SHS_REASON_NOT_ESTABLISHED;
     int why = identity(env, fd, anchor);
     if (why)

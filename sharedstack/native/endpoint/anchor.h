@@ -11,8 +11,8 @@ struct shs_anchor {
     uint64_t cookie, inode;
 };
 
-/* Fill in the identity of an established TCP connection: 0, or the REASON_* (positive) why it cannot be lifted. */
-int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor);
+/* Fill in the identity of a TCP connection, established, or (any) ending as well: 0, or the REASON_* (positive) why it cannot be lifted. */
+int shs_anchor_identify(struct shs_env *env, int fd, bool any, struct shs_anchor *anchor);
 /* The same of a UDP socket, which has to be bound (REASON_NOT_ESTABLISHED else). */
 int shs_anchor_datagram(struct shs_env *env, int fd, struct shs_anchor *anchor);
 /* The address and port of an internet socket address; false: of another family. */

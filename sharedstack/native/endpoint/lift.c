@@ -139,7 +139,7 @@ void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t 
 static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, bool make)
 {
     struct shs_anchor anchor;
-    int why = shs_anchor_identify(env, fd, &anchor);
+    int why = shs_anchor_identify(env, fd, !make, &anchor); /* a record that is there is good to the end: its ring may hold bytes */
     if (why)
         return -why;
     if (!shs_tables_lock(env, who))

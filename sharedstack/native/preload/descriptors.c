@@ -122,6 +122,7 @@ int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
 int shs_i_shutdown(int fd, int how)
 {
     struct shs_fd *f;
+    shs_meet_inherited();
     if (shs_gate_paired(fd, &f) && how != SHUT_RD)
         shs_residue_finish(&shs_proc.env, shs_who(), &f->end, SHS_FINISH_MS);
     long r = shs_gate_paired(fd, &f) ? shs_end_shutdown(&shs_proc.env, shs_who(), &f->end, how) : SHS_STALE;
@@ -129,7 +130,7 @@ int shs_i_shutdown(int fd, int how)
         if (f && (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)) { /* never to be brought under count any more */
             uint32_t flags = (how != SHUT_RD ? SHS_EPF_WRSHUT : 0u) | (how != SHUT_WR ? SHS_EPF_RDSHUT : 0u);
             __atomic_fetch_or(&shs_fd_record(f)->flags, flags, __ATOMIC_SEQ_CST);
-            if (f->udp && how != SHUT_WR)
+            if (f->state == SHS_FD_PAIRED && how != SHUT_WR)
                 shs_ring_close(shs_end_rx(&f->end));
         }
         return shs_n_shutdown(fd, how);
@@ -231,12 +232,14 @@ int shs_fd_copied(int from, int to)
 
 int shs_i_dup(int fd)
 {
+    shs_meet_inherited();
     return shs_fd_copied(fd, shs_n_dup(fd));
 }
 
 /* `to` is about to be replaced by a copy of fd. */
 static int replacing(int fd, int to)
 {
+    shs_meet_inherited();
     if (fd == to || shs_proc.quiet || shs_sys_fcntl(fd, F_GETFD, 0) < 0)
         return 0;
     int r = shs_make_way(to);
@@ -294,9 +297,16 @@ static void each_right(const struct msghdr *msg, void (*visit)(int))
     }
 }
 
+/* What it is must be known before the first call on it that is no data call: a ring may hold bytes for it. */
+static void received(int fd)
+{
+    shs_fd_reset(fd);
+    shs_gate_meet(fd);
+}
+
 void shs_received_rights(struct msghdr *msg)
 {
-    each_right(msg, shs_fd_reset);
+    each_right(msg, received);
 }
 
 static void passed(int fd)

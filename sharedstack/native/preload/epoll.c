@@ -19,12 +19,17 @@
 #define DOZE_MOST 64          /* rings to be looked at before a doze; with more, sleeping is as cheap */
 #define FLUSH_EVERY_NS 1000000 /* how long the kernel may not know of a change while rings are busy */
 
-static bool any_ready(struct shs_set *set, int epfd)
+bool shs_set_ready(struct shs_set *set, int epfd)
 {
     for (uint32_t i = 0, n = set->n_opened; i < n; i++)
         if (shs_member_ready(set, shs_fd_look(set->opened[i]), epfd))
             return true;
-    return set->urgent || (SHS_UNLIKELY(shs_proc.kept) && shs_kept_any(epfd));
+    return false;
+}
+
+static bool any_ready(struct shs_set *set, int epfd)
+{
+    return shs_set_ready(set, epfd) || set->urgent || (SHS_UNLIKELY(shs_proc.kept) && shs_kept_any(epfd));
 }
 
 /* Report ready members; *came: when the first of them was published, if its writer said so. */

@@ -72,3 +72,5 @@ void shs_set_shut(struct shs_set *set);
 void shs_set_flush(struct shs_set *set, int epfd);
 /* What of its interest the rings alone make ready now: EPOLLIN, EPOLLRDNORM, EPOLLOUT, EPOLLWRNORM. */
 uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd);
+/* Is there anything to report of its rings? */
+bool shs_set_ready(struct shs_set *set, int epfd);

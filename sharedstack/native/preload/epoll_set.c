@@ -397,6 +397,7 @@ static int change_unknown(struct shs_fd *f, int epfd, int op, int fd, struct epo
 
 int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
+    shs_meet_inherited();
     struct shs_fd *f = shs_fd_make(fd), *e = shs_fd_look(epfd);
     if (f && f->state == SHS_FD_EPOLL && f->epoll && op == EPOLL_CTL_ADD)
         shs_set_shared(f->epoll, fd); /* nested: who waits on the outer set does not look into this one */

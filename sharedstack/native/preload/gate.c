@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 
+#include "endpoint/fds.h"
 #include "endpoint/lift.h"
 #include "preload/attach.h"
 #include "preload/dgram.h"
@@ -232,6 +233,43 @@ bool shs_nudged(int fd)
     if (what & SHS_NUDGE_COOL)
         shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
     return (what & SHS_NUDGE_OVER) && shs_move(fd);
+}
+
+void shs_gate_meet(int fd)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    if ((f && f->state != SHS_FD_UNKNOWN) || shs_fd_own(fd))
+        return;
+    struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
+    shs_gate_leave(&g);
+}
+
+struct entry64 { /* of getdents64(2) */
+    uint64_t ino;
+    int64_t off;
+    uint16_t size;
+    uint8_t type;
+    char name[];
+};
+
+void shs_meet_inherited_slow(void)
+{
+    _Alignas(struct entry64) char entries[2048];
+    int dir = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
+    long n;
+    while (dir >= 0 && (n = SHS_SYS(syscall(SYS_getdents64, dir, entries, sizeof entries))) > 0)
+        for (long at = 0; at < n;) {
+            const struct entry64 *entry = (const void *)(entries + at);
+            int fd = 0;
+            for (const char *c = entry->name; *c >= '0' && *c <= '9'; c++)
+                fd = fd * 10 + (*c - '0');
+            if (fd > 2 && fd != dir)
+                shs_gate_meet(fd);
+            at += entry->size;
+        }
+    if (dir >= 0)
+        shs_sys_close(dir);
+    shs_proc.met = true;
 }
 
 bool shs_gate_paired(int fd, struct shs_fd **out)

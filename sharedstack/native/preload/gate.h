@@ -41,6 +41,20 @@ static inline void shs_gate_leave(struct shs_gate *g)
         __atomic_store_n(&shs_self.hazard, g->outer, __ATOMIC_RELEASE);
 }
 
+/* No call of ours made this descriptor: find out what it is, as its first data call would. */
+void shs_gate_meet(int fd);
+
+/*
+ * The same for all that this program inherited, once: before a call that is about a descriptor but no data call, and so does not find out
+ * itself. The ring of a connection that came over exec may hold bytes, which poll has to report.
+ */
+void shs_meet_inherited_slow(void);
+static inline void shs_meet_inherited(void)
+{
+    if (SHS_UNLIKELY(!shs_proc.met && !shs_proc.off && !shs_proc.quiet))
+        shs_meet_inherited_slow();
+}
+
 /*
  * The connection is the kernel's for good because of an option, or (level SHS_OPTION_OF_CALL) flags of a call. The flag is set last:
  * whoever sees it finds out what did it.

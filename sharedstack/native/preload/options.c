@@ -10,6 +10,7 @@
 
 #include "intercepts.gen.h"
 #include "preload/dgram.h"
+#include "preload/gate.h"
 #include "preload/kept.h"
 #include "ring/ring.h"
 #include "shm/probe.h"
@@ -147,6 +148,7 @@ static int set_nodelay(int fd, const void *value, socklen_t len)
 
 int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
+    shs_meet_inherited();
     struct shs_fd *f = shs_fd_look(fd);
     if (f && f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED) {
         bool registered = f->state >= SHS_FD_REG;
@@ -174,6 +176,8 @@ int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t l
 
 static int after_fcntl(int fd, int cmd, void *arg, int r)
 {
+    if (r >= 0 && (cmd == F_SETFL || cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC))
+        shs_meet_inherited();
     struct shs_fd *f = shs_fd_look(fd);
     if (r < 0 || !f)
         return r;
@@ -196,6 +200,8 @@ int shs_i_fcntl64(int fd, int cmd, void *arg)
 
 int shs_i_ioctl(int fd, unsigned long request, void *arg)
 {
+    if (request == FIONBIO || request == SIOCINQ)
+        shs_meet_inherited();
     int r = shs_n_ioctl(fd, request, arg);
     struct shs_fd *f;
     if (r >= 0 && request == SIOCINQ && (f = shs_fd_look(fd)) && f->kept)

@@ -38,13 +38,23 @@ static struct shs_fd *ring_of(const struct pollfd *p)
     return shs_load32(&dir->rx_on) != SHS_OFF && shs_end_reads(&f->end, dir) ? f : NULL;
 }
 
+/* Readable, by a ring: its own, or one of an epoll set, which a member's ring was open in when the set was first polled. */
+static bool ring_ready(const struct pollfd *p)
+{
+    if (!(p->events & (POLLIN | POLLRDNORM)))
+        return false;
+    struct shs_fd *f = ring_of(p);
+    if (f)
+        return shs_end_waiting(&f->end);
+    f = p->fd >= 0 ? shs_fd_look(p->fd) : NULL;
+    return f && f->state == SHS_FD_EPOLL && f->epoll && shs_set_ready(f->epoll, p->fd);
+}
+
 static bool any_ready(const struct waiting *w)
 {
-    for (nfds_t i = 0; i < w->n; i++) {
-        struct shs_fd *f = (w->fds[i].events & (POLLIN | POLLRDNORM)) ? ring_of(&w->fds[i]) : NULL;
-        if (f && shs_end_waiting(&f->end))
+    for (nfds_t i = 0; i < w->n; i++)
+        if (ring_ready(&w->fds[i]))
             return true;
-    }
     return SHS_UNLIKELY(shs_proc.kept) && shs_kept_polled(w->fds, w->n);
 }
 
@@ -54,14 +64,15 @@ static int merge(struct waiting *w, bool kernel)
     int ready = 0;
     for (nfds_t i = 0; i < w->n; i++) {
         short want = (short)(w->fds[i].events & (POLLIN | POLLRDNORM));
-        struct shs_fd *f = want ? ring_of(&w->fds[i]) : NULL;
         if (!kernel)
             w->fds[i].revents = 0;
         if (kernel && w->fds[i].revents)
             __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
-        if (f && shs_end_waiting(&f->end)) {
+        if (ring_ready(&w->fds[i])) {
+            struct shs_fd *f = ring_of(&w->fds[i]);
             w->fds[i].revents |= want;
-            shs_self.poll_peer_cpu = shs_peek32(&shs_end_rx(&f->end)->wcpu);
+            if (f)
+                shs_self.poll_peer_cpu = shs_peek32(&shs_end_rx(&f->end)->wcpu);
         }
         ready += w->fds[i].revents != 0;
     }
@@ -230,8 +241,11 @@ static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers)
         found |= ring;
         if (fds[i].fd >= 0 && (!ring || (fds[i].events & ~(POLLIN | POLLRDNORM | POLLRDHUP | POLLPRI))))
             *writers |= !ring ? (fds[i].events & POLLOUT) != 0 : true;
-        if (f && f->state == SHS_FD_EPOLL && f->epoll && !f->epoll->shared)
-            shs_set_shared(f->epoll, fds[i].fd);
+        if (f && f->state == SHS_FD_EPOLL && f->epoll) {
+            if (!f->epoll->shared)
+                shs_set_shared(f->epoll, fds[i].fd);
+            found |= ring_ready(&fds[i]);
+        }
     }
     return found && shs_who();
 }
@@ -239,6 +253,7 @@ static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers)
 int shs_poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, bool *native)
 {
     bool writers = false;
+    shs_meet_inherited();
     *native = !shs_guarding || shs_proc.quiet || !shs_readable(fds, n * sizeof *fds) || !has_ring(fds, n, &writers) ||
               (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999));
     if (*native && SHS_UNLIKELY(shs_load32(&shs_proc.attach) == SHS_LEAVING))

@@ -84,6 +84,7 @@ struct shs_process {
     bool resolved, off;
     bool quiet;              /* confined (seccomp): no system call but the program's own, ever again */
     uint32_t kept;           /* descriptors that may have kept bytes (kept.h) */
+    bool met;                /* what was inherited over exec has been looked at */
     uint32_t attach;         /* enum shs_attach_state */
     uint32_t attach_why;     /* REASON_* if it failed */
     uint64_t retry_ns;       /* when to try again */

@@ -432,7 +432,7 @@ ssize_t shs_i_read(int fd, void *buf, size_t len)
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
     struct iovec iov = {buf, len};
     long r;
-    if (SHS_UNLIKELY(g.ring && (r = ring_recv(&g, &iov, 1, 0)) != SHS_LOST))
+    if (SHS_UNLIKELY(g.ring && len && (r = ring_recv(&g, &iov, 1, 0)) != SHS_LOST))
         ;
     else if (SHS_UNLIKELY(g.kept && len))
         r = kept_recv(&g, fd, &iov, 1, 0);
@@ -450,7 +450,8 @@ ssize_t shs_i___read_chk(int fd, void *buf, size_t len, size_t room)
 ssize_t shs_i_readv(int fd, const struct iovec *iov, int iovcnt)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_RECEIVE);
-    bool ours = (g.ring || g.dgram || g.kept) && shs_vector_good(iov, iovcnt);
+    /* of no bytes it is no receive, and never waits, as read(2) of none */
+    bool ours = (g.ring || g.dgram || g.kept) && shs_vector_good(iov, iovcnt) && shs_vector_room(iov, (size_t)iovcnt);
     long r;
     r = !ours    ? SHS_LOST
         : g.kept ? kept_recv(&g, fd, iov, iovcnt, 0)

@@ -76,6 +76,15 @@ static inline long shs_message_refused(const struct msghdr *msg, bool sends)
     return SHS_UNLIKELY(msg->msg_iovlen > SHS_IOV_MAX) ? -EMSGSIZE : shs_vector_refused(msg->msg_iov, msg->msg_iovlen);
 }
 
+/* Bytes that an array of buffers, which was found readable, has room for. */
+static inline size_t shs_vector_room(const struct iovec *iov, size_t count)
+{
+    size_t room = 0;
+    for (size_t i = 0; i < count; i++)
+        room += iov[i].iov_len;
+    return room;
+}
+
 /* Is it a message that can be looked into? Else it is for the kernel to refuse. */
 static inline bool shs_message_readable(const struct msghdr *msg)
 {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "intercepts.gen.h"
+#include "preload/gate.h"
 #include "preload/kept.h"
 #include "preload/poll.h"
 #include "preload/signals.h"
@@ -65,6 +66,7 @@ static int select_any(int n, fd_set *rd, fd_set *wr, fd_set *ex, const struct ti
 {
     struct pollfd few[STACK_FDS], *fds = few;
     *native = true;
+    shs_meet_inherited();
     if (n < 0 || n > FD_SETSIZE || !shs_guarding || shs_proc.quiet || !good(n, rd) || !good(n, wr) || !good(n, ex))
         return 0;
     int count = to_array(n, rd, wr, ex, fds, STACK_FDS);

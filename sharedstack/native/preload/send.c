@@ -215,9 +215,10 @@ ssize_t shs_i_writev(int fd, const struct iovec *iov, int iovcnt)
     struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)iovcnt};
     long r;
     bool ours = (g.ring || g.dgram) && shs_vector_good(iov, iovcnt);
+    ours = ours && shs_vector_room(iov, (size_t)iovcnt); /* of no bytes it does not come to the socket at all */
     if (SHS_UNLIKELY(ours && g.ring && (r = shs_ring_send_or_lost(&g, iov, iovcnt, 0)) != SHS_LOST))
         ;
-    else if (SHS_UNLIKELY(ours && g.dgram && shs_dgram_room(iov, iovcnt)))
+    else if (SHS_UNLIKELY(ours && g.dgram))
         r = shs_dgram_sendmsg(&g, fd, &msg, 0);
     else
         r = shs_n_writev(fd, iov, iovcnt);
@@ -257,8 +258,8 @@ ssize_t shs_i_sendto(int fd, const void *buf, size_t len, int flags, const struc
 
 ssize_t shs_i_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-    if (SHS_UNLIKELY(shs_proc.attach == SHS_ATTACHED && shs_readable(msg, sizeof *msg) && msg->msg_controllen))
-        shs_sending_rights(msg);
+    if (SHS_UNLIKELY(shs_guarding && shs_readable(msg, sizeof *msg) && msg->msg_controllen))
+        shs_sending_rights(msg); /* also before anything was lifted: it will not be then */
     return send_msg(fd, msg, flags);
 }
 
