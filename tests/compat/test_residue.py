@@ -150,6 +150,38 @@ def test_kernel_bytes_behind_ring_bytes(lab: Lab, outside: str, mode: str) -> No
     pair.end()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_inherited_before_it_was_used(lab: Lab, outside: str, mode: str) -> None:
+    """A child of vfork has the socket when it is not lifted yet, and reads at its leisure: it stays with the kernel."""
+    server, client = lab.actor(mode), lab.actor(mode)
+    server.do(SERVER)
+    client.do(CLIENT)
+    port = server.do("l = socket.create_server(('127.0.0.1', 0)); l.getsockname()[1]")
+    client.do(f"s = socket.create_connection(('127.0.0.1', {port}))")
+    server.do(f"c, _ = l.accept(); outside = {outside!r}; begin('subprocess', 40000)")
+    for _ in range(40):
+        client.do("send(1000)")
+        server.do("c.sendall(b'.')")
+    assert server.do("end()") == "all\n"
+    # the last point and the answer come from two processes at the same time
+    assert client.do("s.recv(44, socket.MSG_WAITALL)").replace(b".", b"") == b"done"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_stdio_of_a_writer_that_is_gone(lab: Lab, outside: str, mode: str) -> None:
+    """fdopen when nothing can be sent again: the bytes go to the stream all the same."""
+    pair = Pair(lab, mode, outside)
+    pair.server.do("libc = ctypes.CDLL(None); libc.fdopen.restype = ctypes.c_void_p; None")
+    pair.send(700)
+    pair.client.do("s.shutdown(socket.SHUT_WR)")
+    pair.server.do("f = libc.fdopen(c.fileno(), b'r')")
+    pair.server.do("buf = ctypes.create_string_buffer(1000); n = libc.fread(buf, 1, 1000, ctypes.c_void_p(f))")
+    assert pair.server.do("n") == 700
+    begin = pair.server.do("got")
+    assert pair.server.do("buf.raw[:700]") == pair.client.do(f"stream({begin}, {begin} + 700)")
+    pair.end()
+
+
 def test_nothing_is_left(lab: Lab) -> None:
     for actor in lab.actors:
         actor.end()

@@ -153,6 +153,17 @@ static long hand_over_streams(void)
     return r;
 }
 
+/* Whatever is not close-on-exec another program will have too, at the same time if it is a child. */
+static void mark_inherited(void)
+{
+    for (int c = 0; c < SHS_FD_CHUNKS; c++)
+        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            if (f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED && shs_sys_fcntl(c * SHS_FD_CHUNK + i, F_GETFD, 0) == 0)
+                shs_fd_shared(f);
+        }
+}
+
 long shs_before_exec(const char *path, int fd, bool search, char *const *envp)
 {
     char found[4096];
@@ -160,11 +171,15 @@ long shs_before_exec(const char *path, int fd, bool search, char *const *envp)
         return 0;
     if (search && path && !shs_find_program(path, found, sizeof found))
         return 0; /* it will fail */
+    mark_inherited();
     /* whatever it is, stdio uses those three natively */
     return shs_outside_program(search ? found : path, fd, envp) ? hand_over_below(INT32_MAX) : hand_over_streams();
 }
 
 long shs_before_shell(void)
 {
-    return shs_proc.off ? 0 : shs_outside_program("/bin/sh", -1, environ) ? hand_over_below(INT32_MAX) : 0;
+    if (shs_proc.off)
+        return 0;
+    mark_inherited();
+    return shs_outside_program("/bin/sh", -1, environ) ? hand_over_below(INT32_MAX) : 0;
 }

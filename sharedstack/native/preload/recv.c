@@ -137,6 +137,8 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
         return -EAGAIN;
     if (shs_interrupted(mark, !deadline)) /* with SO_RCVTIMEO the kernel never restarts, signal(7) */
         return -EINTR;
+    if (SHS_UNLIKELY(shs_load32(&shs_end_tx(&f->end)->re_on))) /* what its peer waits for, perhaps */
+        (void)shs_end_send_residue(&shs_proc.env, who, &f->end);
     bool same_cpu = shs_peek32(&dir->wcpu) == shs_peek32(&dir->rcpu), again = false;
     struct shs_bell_own *bell = NULL;
     f->gap.cheap = shs_may_nap(f, deadline);
