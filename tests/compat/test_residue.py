@@ -6,6 +6,8 @@ bytes of a stream of 32-bit counters, so that each byte says where it belongs.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from compat.fix_lab import Actor, Builder, Lab
 
@@ -180,6 +182,27 @@ def test_stdio_of_a_writer_that_is_gone(lab: Lab, outside: str, mode: str) -> No
     begin = pair.server.do("got")
     assert pair.server.do("buf.raw[:700]") == pair.client.do(f"stream({begin}, {begin} + 700)")
     pair.end()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_passed_to_a_plain_process(lab: Lab, outside: str, tmp_path: Path, mode: str) -> None:
+    pair, plain = Pair(lab, mode, outside), lab.actor("kernel")
+    before = pair.residue()
+    plain.do(f"u = socket.socket(socket.AF_UNIX); u.bind({str(tmp_path / 'over')!r}); u.listen()")
+    pair.server.do(f"over = socket.socket(socket.AF_UNIX); over.connect({str(tmp_path / 'over')!r})")
+    pair.send(700)
+    pair.send(8000)
+    pair.server.do("take(10); socket.send_fds(over, [b'x'], [c.fileno()]); c.close()")
+    plain.do("v, _ = u.accept(); _, (fd,), _, _ = socket.recv_fds(v, 1, 1); c = socket.socket(fileno=fd)")
+    pair.send(300)
+    begin = pair.server.do("got")
+    assert plain.do("c.recv(8990, socket.MSG_WAITALL)") == pair.client.do(f"stream({begin}, {begin} + 8990)")
+    plain.do("c.sendall(b'done')")
+    assert pair.client.do("s.recv(4)") == b"done"
+    if mode == "eager":
+        assert pair.residue() - before == 8690
+    pair.end()
+    plain.end()
 
 
 def test_nothing_is_left(lab: Lab) -> None:
