@@ -279,7 +279,9 @@ void shs_dir_repair_reader(struct shs_direction *dir)
     }
 }
 
-long shs_end_lock_rx(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir)
+/* Inline in shs_end_recv, which every receive goes through. */
+static inline __attribute__((always_inline)) long lock_counted(struct shs_env *env, const struct shs_who *who, struct shs_end *end,
+                                                               struct shs_direction *dir)
 {
     long r = lock_reader(env, who, end, dir);
     if (r < 0)
@@ -293,12 +295,17 @@ long shs_end_lock_rx(struct shs_env *env, const struct shs_who *who, struct shs_
     return r;
 }
 
+long shs_end_lock_rx(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir)
+{
+    return lock_counted(env, who, end, dir);
+}
+
 long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags,
                   struct shs_rx *how)
 {
     struct shs_direction *dir = shs_end_rx(end);
     bool peek = flags & MSG_PEEK;
-    long r = shs_end_lock_rx(env, who, end, dir);
+    long r = lock_counted(env, who, end, dir);
     if (SHS_UNLIKELY(r < 0))
         return r;
     for (;;) {
