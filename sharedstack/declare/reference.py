@@ -42,7 +42,7 @@ _WHEN = {"ALWAYS": "always", "NONZERO": "unless 0", "ABOVE_ONE": "above 1", "NOT
 DOES: dict[str, str] = {
     "recvmmsg": "lifted: one message after the other, as recvmsg; its time-out is then not looked at",
     "sendmsg": "without control data as send; with control data, or flags other than MSG_DONTWAIT, MSG_NOSIGNAL and MSG_MORE, by"
-    " the kernel, counted; descriptors that are passed are marked as shared",
+    " the kernel, counted; descriptors that are passed are marked as shared, or handed over to a receiver outside the library",
     "sendmmsg": "lifted: one message after the other, as sendmsg",
     "sendfile": "to a lifted socket: read into a buffer of the library, and as send; what was not sent stays in the file",
     "sendfile64": "as sendfile",

@@ -6,6 +6,8 @@ bytes of a stream of 32-bit counters, so that each byte says where it belongs.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from compat.fix_lab import Actor, Builder, Lab
 
@@ -148,6 +150,59 @@ def test_kernel_bytes_behind_ring_bytes(lab: Lab, outside: str, mode: str) -> No
     if mode == "eager":
         assert pair.residue() - before > 100000
     pair.end()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_inherited_before_it_was_used(lab: Lab, outside: str, mode: str) -> None:
+    """A child of vfork has the socket when it is not lifted yet, and reads at its leisure: it stays with the kernel."""
+    server, client = lab.actor(mode), lab.actor(mode)
+    server.do(SERVER)
+    client.do(CLIENT)
+    port = server.do("l = socket.create_server(('127.0.0.1', 0)); l.getsockname()[1]")
+    client.do(f"s = socket.create_connection(('127.0.0.1', {port}))")
+    server.do(f"c, _ = l.accept(); outside = {outside!r}; begin('subprocess', 40000)")
+    for _ in range(40):
+        client.do("send(1000)")
+        server.do("c.sendall(b'.')")
+    assert server.do("end()") == "all\n"
+    # the last point and the answer come from two processes at the same time
+    assert client.do("s.recv(44, socket.MSG_WAITALL)").replace(b".", b"") == b"done"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_stdio_of_a_writer_that_is_gone(lab: Lab, outside: str, mode: str) -> None:
+    """fdopen when nothing can be sent again: the bytes go to the stream all the same."""
+    pair = Pair(lab, mode, outside)
+    pair.server.do("libc = ctypes.CDLL(None); libc.fdopen.restype = ctypes.c_void_p; None")
+    pair.send(700)
+    pair.client.do("s.shutdown(socket.SHUT_WR)")
+    pair.server.do("f = libc.fdopen(c.fileno(), b'r')")
+    pair.server.do("buf = ctypes.create_string_buffer(1000); n = libc.fread(buf, 1, 1000, ctypes.c_void_p(f))")
+    assert pair.server.do("n") == 700
+    begin = pair.server.do("got")
+    assert pair.server.do("buf.raw[:700]") == pair.client.do(f"stream({begin}, {begin} + 700)")
+    pair.end()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_passed_to_a_plain_process(lab: Lab, outside: str, tmp_path: Path, mode: str) -> None:
+    pair, plain = Pair(lab, mode, outside), lab.actor("kernel")
+    before = pair.residue()
+    plain.do(f"u = socket.socket(socket.AF_UNIX); u.bind({str(tmp_path / 'over')!r}); u.listen()")
+    pair.server.do(f"over = socket.socket(socket.AF_UNIX); over.connect({str(tmp_path / 'over')!r})")
+    pair.send(700)
+    pair.send(8000)
+    pair.server.do("take(10); socket.send_fds(over, [b'x'], [c.fileno()]); c.close()")
+    plain.do("v, _ = u.accept(); _, (fd,), _, _ = socket.recv_fds(v, 1, 1); c = socket.socket(fileno=fd)")
+    pair.send(300)
+    begin = pair.server.do("got")
+    assert plain.do("c.recv(8990, socket.MSG_WAITALL)") == pair.client.do(f"stream({begin}, {begin} + 8990)")
+    plain.do("c.sendall(b'done')")
+    assert pair.client.do("s.recv(4)") == b"done"
+    if mode == "eager":
+        assert pair.residue() - before == 8690
+    pair.end()
+    plain.end()
 
 
 def test_nothing_is_left(lab: Lab) -> None:

@@ -139,6 +139,10 @@ MODELS: dict[str, tuple[list[str], list[str]]] = {
             "POLLER N=2 INDEX_ANEW",
         ],
     ),
+    "residue": (
+        [""],
+        ["NO_COLLECT", "SEND_EARLY", "OWN_FIRST", "RD_FIRST", "NO_RD_REPAIR", "RD_LEFT", "NO_RECOUNT", "OWN_PROGRESS", "NO_STICKY"],
+    ),
     "growth": (
         [""],
         ["RD_FIRST", "FREE_FIRST", "NO_RD_REPAIR", "PUBLISH_FIRST", "NO_REVERT", "GROW_TWICE", "NO_RESERVE"],

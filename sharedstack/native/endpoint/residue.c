@@ -87,6 +87,8 @@ static long take_chunks(struct shs_env *env, const struct shs_who *who, struct s
 /* Under wlock: nothing of it is left to send, or nothing can be sent any more. */
 static void done_with(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir)
 {
+    /* its recaller may have died before this store, and nobody came to rlock since; then its repair has to be seen by re_on */
+    shs_store64(&dir->rd, shs_rd_pack(shs_word_index(shs_load64(&dir->word)), 0));
     shs_store32(&dir->re_on, 0);
     int r = shs_lock(env, &env->arena->lock, who->lock_word);
     if (r == SHS_LOCK_REPAIR)

@@ -315,7 +315,9 @@ void shs_dir_repair_reader(struct shs_direction *dir)
     }
 }
 
-long shs_end_lock_rx(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir)
+/* Inline in shs_end_recv, which every receive goes through. */
+static inline __attribute__((always_inline)) long lock_counted(struct shs_env *env, const struct shs_who *who, struct shs_end *end,
+                                                               struct shs_direction *dir)
 {
     long r = lock_reader(env, who, end, dir);
     if (r < 0)
@@ -329,9 +331,15 @@ long shs_end_lock_rx(struct shs_env *env, const struct shs_who *who, struct shs_
     return r;
 }
 
+long shs_end_lock_rx(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir)
+{
+    return lock_counted(env, who, end, dir);
+}
+
 /* Under rlock, and under count. */
-static long recv_locked(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir,
-                        struct shs_cursor *cur, int flags, struct shs_rx *how)
+static inline __attribute__((always_inline)) long recv_locked(struct shs_env *env, const struct shs_who *who, struct shs_end *end,
+                                                              struct shs_direction *dir, struct shs_cursor *cur, int flags,
+                                                              struct shs_rx *how)
 {
     bool peek = flags & MSG_PEEK;
     long r;
@@ -429,7 +437,7 @@ long shs_end_recv(struct shs_env *env, const struct shs_who *who, struct shs_end
                   struct shs_rx *how)
 {
     struct shs_direction *dir = shs_end_rx(end);
-    long r = shs_end_lock_rx(env, who, end, dir);
+    long r = lock_counted(env, who, end, dir);
     if (SHS_UNLIKELY(r < 0))
         return r;
     r = recv_locked(env, who, end, dir, cur, flags, how);

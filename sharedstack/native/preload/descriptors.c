@@ -281,20 +281,32 @@ int shs_i_fclose(FILE *stream)
     return shs_n_fclose(stream);
 }
 
-static void each_right(const struct msghdr *msg, void (*visit)(int))
+/* What visiting them gave: the first -errno, else the sum. */
+static long each_right(const struct msghdr *msg, long (*visit)(int))
 {
+    long sum = 0;
     struct msghdr copy = *msg; /* CMSG_NXTHDR takes no const */
     if (!shs_readable(copy.msg_control, copy.msg_controllen))
-        return; /* the kernel refuses it */
+        return 0; /* the kernel refuses it */
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&copy); c; c = CMSG_NXTHDR(&copy, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
         for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
             int fd;
             memcpy(&fd, (uint8_t *)c + at, sizeof fd);
-            visit(fd);
+            long r = visit(fd);
+            if (r < 0)
+                return r;
+            sum += r;
         }
     }
+    return sum;
+}
+
+static long received(int fd)
+{
+    shs_fd_reset(fd);
+    return 0;
 }
 
 /* What it is must be known before the first call on it that is no data call: a ring may hold bytes for it. */
@@ -309,16 +321,24 @@ void shs_received_rights(struct msghdr *msg)
     each_right(msg, received);
 }
 
-static void passed(int fd)
+static long passed(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
     if (f)
         shs_fd_shared(f);
+    return f && f->state == SHS_FD_PAIRED;
 }
 
-void shs_sending_rights(const struct msghdr *msg)
+static long passed_outside(int fd)
 {
-    each_right(msg, passed);
+    struct shs_fd *f = shs_fd_look(fd);
+    long r = f ? shs_hand_over(f, SHS_REASON_OUTSIDE_HOLDER, false) : 0;
+    return r == -EPIPE ? 0 : r;
+}
+
+long shs_sending_rights(int over, const struct msghdr *msg)
+{
+    return each_right(msg, passed) > 0 && shs_plain_receiver(over) ? each_right(msg, passed_outside) : 0;
 }
 
 uint64_t shs_socket_timeout(int fd, int option)

@@ -1,6 +1,7 @@
 #include "common.h"
 
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "endpoint/fds.h"
@@ -154,6 +155,17 @@ static long hand_over_streams(void)
     return r;
 }
 
+/* Whatever is not close-on-exec another program will have too, at the same time if it is a child. */
+static void mark_inherited(void)
+{
+    for (int c = 0; c < SHS_FD_CHUNKS; c++)
+        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            if (f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED && shs_sys_fcntl(c * SHS_FD_CHUNK + i, F_GETFD, 0) == 0)
+                shs_fd_shared(f);
+        }
+}
+
 long shs_before_exec(const char *path, int fd, bool search, char *const *envp)
 {
     char found[4096];
@@ -161,11 +173,40 @@ long shs_before_exec(const char *path, int fd, bool search, char *const *envp)
         return 0;
     if (search && path && !shs_find_program(path, found, sizeof found))
         return 0; /* it will fail */
+    mark_inherited();
     /* whatever it is, stdio uses those three natively */
     return shs_outside_program(search ? found : path, fd, envp) ? hand_over_below(INT32_MAX) : hand_over_streams();
 }
 
 long shs_before_shell(void)
 {
-    return shs_proc.off ? 0 : shs_outside_program("/bin/sh", -1, environ) ? hand_over_below(INT32_MAX) : 0;
+    if (shs_proc.off)
+        return 0;
+    mark_inherited();
+    return shs_outside_program("/bin/sh", -1, environ) ? hand_over_below(INT32_MAX) : 0;
+}
+
+bool shs_plain_receiver(int over)
+{
+    static const char library[] = "libsharedstack";
+    struct ucred peer = {0};
+    socklen_t len = sizeof peer;
+    char path[32], buf[4096];
+    if (shs_sys_getsockopt(over, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0 || peer.pid <= 0 || peer.pid == getpid())
+        return false;
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)peer.pid);
+    int maps = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));
+    if (maps < 0)
+        return maps == -EACCES; /* another user's */
+    size_t have = 0;
+    bool found = false;
+    for (long n; !found && (n = SHS_SYS(read(maps, buf + have, sizeof buf - have))) > 0;) {
+        have += (size_t)n;
+        found = memmem(buf, have, library, sizeof library - 1);
+        size_t keep = have < sizeof library ? have : sizeof library; /* it may be cut in two */
+        memmove(buf, buf + have - keep, keep);
+        have = keep;
+    }
+    shs_sys_close(maps);
+    return !found;
 }

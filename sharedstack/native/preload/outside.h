@@ -26,5 +26,7 @@ long shs_before_shell(void);
 bool shs_outside_program(const char *path, int fd, char *const *envp);
 /* Where execvp(3) finds a program: false, and it finds none. */
 bool shs_find_program(const char *name, char *found, size_t room);
+/* Is the process at the other end of a Unix socket known to be without the library? (Of a socketpair it is not known who has it.) */
+bool shs_plain_receiver(int over);
 /* execl, execlp (`search`) and execle (`env`): -1 and errno, as they. */
 int shs_exec_list(const char *path, const char *arg, va_list args, bool search, bool env);

@@ -172,6 +172,8 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
         return -EAGAIN;
     if (shs_interrupted(mark, !deadline)) /* with SO_RCVTIMEO the kernel never restarts, signal(7) */
         return -EINTR;
+    if (SHS_UNLIKELY(shs_load32(&shs_end_tx(&f->end)->re_on))) /* what its peer waits for, perhaps */
+        (void)shs_end_send_residue(&shs_proc.env, who, &f->end);
     uintptr_t outer = shs_wait_begin(f->end.fd);
     long r = rest(f, who, cur, flags, deadline, mark, ended);
     *orphan = shs_wait_end(outer);

@@ -8,8 +8,9 @@
 
 /* Descriptors came by SCM_RIGHTS: their numbers mean something new. */
 void shs_received_rights(struct msghdr *msg);
-/* Descriptors are about to be passed on: from now on another process may use them too. */
-void shs_sending_rights(const struct msghdr *msg);
+/* Descriptors are about to be passed on by socket `over`: from now on another process may use them too, perhaps one outside the library: 0, or
+ * -errno where that must not be. */
+long shs_sending_rights(int over, const struct msghdr *msg);
 /* The socket may from now on be used by another process at once: what is not under count stays with the kernel. */
 void shs_fd_shared(struct shs_fd *f);
 /* Sleep on the socket and the bell, the ring staying open: 0 (look again), -EBUSY (another thread dozes there) or -errno. */

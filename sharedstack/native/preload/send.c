@@ -258,20 +258,23 @@ ssize_t shs_i_sendto(int fd, const void *buf, size_t len, int flags, const struc
 
 ssize_t shs_i_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
+    long rights = 0;
     if (SHS_UNLIKELY(shs_guarding && shs_readable(msg, sizeof *msg) && msg->msg_controllen))
-        shs_sending_rights(msg); /* also before anything was lifted: it will not be then */
-    return send_msg(fd, msg, flags);
+        rights = shs_sending_rights(fd, msg); /* also before anything was lifted: it will not be then */
+    return rights < 0 ? rights : send_msg(fd, msg, flags);
 }
 
 int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
 {
     struct shs_gate g = shs_gate_enter(fd, SHS_SEND);
     bool ring = g.ring || g.dgram;
-    for (unsigned i = 0; !ring && i < vlen; i++)
-        if (shs_readable(&vec[i], sizeof vec[i]) && vec[i].msg_hdr.msg_controllen)
-            shs_sending_rights(&vec[i].msg_hdr);
+    long rights = 0;
+    unsigned good = 0; /* those that may be sent */
+    for (; !ring && good < vlen && rights >= 0; good += rights >= 0)
+        if (shs_readable(&vec[good], sizeof vec[good]) && vec[good].msg_hdr.msg_controllen)
+            rights = shs_sending_rights(fd, &vec[good].msg_hdr);
     if (!ring) {
-        int r = shs_n_sendmmsg(fd, vec, vlen, flags);
+        int r = rights < 0 && good == 0 ? (int)rights : shs_n_sendmmsg(fd, vec, good, flags);
         shs_gate_leave(&g);
         return r;
     }
