@@ -231,12 +231,39 @@ static void one_at_a_time(void)
     say("collisions: %d", (int)collisions);
 }
 
+/* An edge, and the one report of a one-shot member, have all that is so, also what did not change. */
+static void both_ways_at_once(void)
+{
+    static const uint32_t kinds[] = {EPOLLET, EPOLLONESHOT, EPOLLET | EPOLLONESHOT};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        int e[2];
+        struct epoll_event event = {0};
+        warm_pair(e);
+        show("nothing yet", recv(e[0], buf, 10, MSG_DONTWAIT));
+        set = epoll_create1(0);
+        control(EPOLL_CTL_ADD, e[0], EPOLLIN | EPOLLOUT | kinds[i]);
+        show("writable", epoll_wait(set, &event, 1, 300));
+        say("events: %x", event.events);
+        for (int turn = 0; turn < 3; turn++) {
+            show("nothing", recv(e[0], buf, 10, MSG_DONTWAIT));
+            put(e[1], 10);
+            if (kinds[i] & EPOLLONESHOT)
+                control(EPOLL_CTL_MOD, e[0], EPOLLIN | EPOLLOUT | kinds[i]);
+            show("both", epoll_wait(set, &event, 1, 300));
+            say("events: %x", event.events);
+            show("recv", recv(e[0], buf, sizeof buf, MSG_DONTWAIT));
+        }
+        drop(e);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct scene scenes[] = {
         {"added_with_bytes", added_with_bytes},           {"added_beside_another", added_beside_another},
         {"rearmed_with_bytes", rearmed_with_bytes},       {"equal_data", equal_data},
         {"end_of_a_disarmed_one", end_of_a_disarmed_one}, {"one_at_a_time", one_at_a_time},
+        {"both_ways_at_once", both_ways_at_once},
     };
     return play(scenes, sizeof scenes / sizeof *scenes, argc, argv);
 }

@@ -270,6 +270,13 @@ static bool surely_writable(struct shs_fd *f)
     return true;
 }
 
+/* The same, asked of the kernel. */
+static bool writable(const struct shs_fd *f)
+{
+    struct pollfd p = {.fd = f->end.fd, .events = POLLOUT};
+    return shs_n_poll(&p, 1, 0) > 0 && (p.revents & POLLOUT);
+}
+
 uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd)
 {
     uint32_t ready = 0;
@@ -278,6 +285,9 @@ uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd)
     if ((f->events & IN_EVENTS) && shs_end_waiting(&f->end) &&
         (!(f->events & EPOLLET) || f->edge_index != shs_word_index(shs_load64(&shs_end_rx(&f->end)->word))))
         ready |= f->events & IN_EVENTS;
+    /* an edge, and a one-shot member's one report, have all that is so */
+    if (ready && (f->events & OUT_EVENTS) && (f->events & KERNEL_EVENTS) && (surely_writable(f) || writable(f)))
+        ready |= f->events & OUT_EVENTS;
     if ((f->events & OUT_EVENTS) && !(f->events & KERNEL_EVENTS)) {
         if (surely_writable(f))
             ready |= f->events & OUT_EVENTS;
