@@ -130,6 +130,14 @@ static void switch_in_circles(void)
     set_index(64);
 }
 
+/* A chunk that begins 2^44 bytes ago, full of empty records. */
+static void switch_far_back(void)
+{
+    *record(0) = (struct shs_record){.kind = SHS_REC_SWITCH, .ksent = shs_chunk_pack(8, 2, SHS_INDEX_MASK + 1 - (1ull << 44))};
+    memset(shs_unit_memory(&env, 8), 0, 4 * SHS_UNIT_BYTES);
+    set_index(64);
+}
+
 /* Written by the reader, believed by the writer. */
 static void reader_chunk_across_window(void)
 {
@@ -212,6 +220,7 @@ static const struct hostile cases[] = {
     WRITER(reader_chunk_huge),
     WRITER(reader_ahead),
     WRITER(index_unaligned),
+    {"switch_far_back, pending", switch_far_back, ask_pending},
     {"random records, pull", random_pull, nothing},
     {"random records, pending", random_pending, nothing},
 };

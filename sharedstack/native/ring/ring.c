@@ -231,6 +231,13 @@ long shs_ring_grow_datagram(struct shs_env *env, struct shs_direction *dir, stru
     return grow(env, dir, me, cur, kind, tag);
 }
 
+/* Does a switch record at `index` name a chunk that may follow: a larger one, which begins just behind it? Who only looks goes no other way. */
+static bool goes_on(struct shs_env *env, uint64_t chunk, uint64_t next, uint64_t index)
+{
+    return shs_chunk_valid(env->arena, next) && shs_chunk_log(next) > shs_chunk_log(chunk) &&
+           shs_chunk_base(next) == shs_index_add(index, sizeof(struct shs_record));
+}
+
 /* The reader has come to a switch record: go over to its chunk, give the old one back. */
 static bool follow_switch(struct shs_env *env, struct shs_direction *dir, uint64_t old, uint64_t next, uint32_t me)
 {
@@ -339,8 +346,7 @@ size_t shs_ring_peek(struct shs_env *env, struct shs_direction *dir, struct shs_
         struct shs_record rec = *record_at(ring, chunk, index);
         size_t size = shs_chunk_bytes(chunk);
         if (rec.kind == SHS_REC_SWITCH) {
-            if (!shs_chunk_valid(env->arena, rec.ksent) || shs_chunk_log(rec.ksent) <= shs_chunk_log(chunk) ||
-                !(ring = shs_unit_memory(env, shs_chunk_unit(rec.ksent))))
+            if (!goes_on(env, chunk, rec.ksent, index) || !(ring = shs_unit_memory(env, shs_chunk_unit(rec.ksent))))
                 return sum;
             chunk = rec.ksent;
             index = shs_chunk_base(chunk);
@@ -472,7 +478,7 @@ size_t shs_ring_pending(struct shs_env *env, struct shs_direction *dir)
         struct shs_record *rec = record_at(ring, chunk, index);
         if (rec->kind == SHS_REC_SWITCH) {
             uint64_t next = shs_peek64(&rec->ksent);
-            if (!shs_chunk_valid(env->arena, next) || shs_chunk_log(next) <= shs_chunk_log(chunk))
+            if (!goes_on(env, chunk, next, index))
                 break;
             chunk = next;
             ring = shs_unit_memory(env, shs_chunk_unit(chunk));
