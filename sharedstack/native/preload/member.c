@@ -1,7 +1,6 @@
 #include "preload/member.h"
 
 #include <linux/futex.h>
-#include <linux/membarrier.h>
 #include <sys/mman.h>
 
 #include "endpoint/fds.h"
@@ -58,7 +57,6 @@ static void entered(const struct shs_env *fresh)
     shs_proc.unwitnessed = false;
     shs_self.slot1 = 0;
     shs_self.witness = true;
-    syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
     shs_store32(&shs_proc.attach, SHS_ATTACHED);
     /* the helper knows the process from its credentials; which slot it took, it learns here */
     shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);

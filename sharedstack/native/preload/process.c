@@ -93,6 +93,9 @@ void shs_start(void)
     strncpy(shs_proc.stack_name, name && *name ? name : SHS_DEFAULT_STACK, SHS_MAX_STACK_NAME);
     shs_proc.env.bulk_fd = shs_proc.env.bell_fd = -1;
     shs_proc.off = !shs_proc.env.opt.enable;
+    /* Here, though few programs will need it: under a microsecond now, and tens of milliseconds once there are threads (the kernel waits for its own readers). */
+    if (!shs_proc.off)
+        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
     __atomic_store_n(&shs_proc.resolved, true, __ATOMIC_RELEASE);
     errno = saved;
 }
@@ -294,8 +297,8 @@ static bool inside(const struct shs_thread *t, int fd, int receive)
 bool shs_in_flight(int fd, int receive)
 {
     bool found = false;
-    if (shs_proc.threads > 1)
-        syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    if (shs_proc.threads > 1 && SHS_SYS(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0)) < 0)
+        return true; /* forbidden: nobody can say */
     lock_threads();
     sweep_late();
     uint32_t own = shs_self.ended && shs_self.listed ? shs_self.who.tag : 0;

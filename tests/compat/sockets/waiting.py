@@ -135,11 +135,12 @@ def closed_while_waiting_in_send(stage: Stage) -> None:
 
 @scene()
 def shut_while_waiting_in_send(stage: Stage) -> None:
+    """It begins on an empty connection: whether a full one still takes a part depends on when the peer's kernel acknowledged what."""
     a, b = stage.ends()
-    fill(a)
-    waiter = stage.thread(lambda: c.send(a, b"s" * 5000000, NOSIG)).asleep()
+    waiter = stage.thread(lambda: c.send(a, b"s" * 20_000_000, NOSIG)).asleep()
     stage.say("shutdown", c.call("shutdown", a, socket.SHUT_WR))
-    stage.say("it ends, with a part", 0 <= waiter.result() < 5000000)
+    sent = waiter.result()
+    stage.say("it ends, with a part", 0 < sent < 20_000_000 if isinstance(sent, int) else sent)
     stage.say("and the next", c.send(a, b"x", NOSIG))
     b.close()
 
