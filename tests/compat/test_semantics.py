@@ -34,6 +34,7 @@ MOSTLY_KERNEL = {
     "one_at_a_time": "sends as much as is taken, to threads that wait in one set",
     "fork_and_share": "two processes wait in one stream: only one may doze, so both sleep in the kernel",
     "readers": "two threads wait in one stream: only one may doze",
+    "pollers": "two threads wait in one stream: only one may doze",
     "workers": "several threads wait in one epoll set: only one may doze",
     "waiting_from_the_start": "a thread that was in the kernel before the connection was counted keeps it there",
     "two_sets": "a member of several sets: which of them sleeps is not known",

@@ -82,10 +82,10 @@ static int merge(struct waiting *w, bool kernel)
 static int look(struct waiting *w, bool due)
 {
     struct timespec zero = {0, 0};
-    bool rings = any_ready(w);
-    if (!due && rings)
-        return merge(w, false);
-    int r = shs_n_ppoll(w->fds, w->n, &zero, NULL);
+    int r = !due && any_ready(w) ? merge(w, false) : 0;
+    if (r != 0)
+        return r;
+    r = shs_n_ppoll(w->fds, w->n, &zero, NULL);
     if (r < 0)
         return r;
     return merge(w, true);
@@ -185,9 +185,9 @@ static int wait_fds(struct waiting *w, bool poll_only)
                     break;
             }
             shs_spin_end(&spin, hit);
-            if (hit) {
+            if (hit && (r || (r = look(w, false)) != 0)) { /* else another thread took it */
                 shs_gap_note(&shs_proc.env, &t->gap, start, 0);
-                return r ? r : look(w, false);
+                return r;
             }
         }
         if (w->deadline && shs_now() >= w->deadline)
