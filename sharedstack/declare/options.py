@@ -31,12 +31,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("spin_us", 20, 0, 1_000_000, "µs", "longest spin for data that recent waits say will come soon"),
     Option("spin_gap_us", 12, 0, 1_000_000, "µs", "spin only while data recently came within this time of waiting for it"),
     Option(
-        "spin_pauses",
-        32,
-        1,
+        "spin_pause_ns",
         1000,
-        "pauses",
-        "pause instructions between two looks of a spinner; fewer are faster, more leave the writer its cache line",
+        0,
+        1_000_000,
+        "ns",
+        "how long a spinner pauses between two looks; less is faster, more leaves the writer its cache line, and finds more at each look",
     ),
     Option("spin_always", 0, 0, 1, "", "1: spin for spin_us at every wait, whatever recent waits say"),
     Option("probe_us", 150, 0, 1_000_000, "µs", "how long a probing spin lasts (a few, now and then, to learn whether spinning would pay)"),
@@ -64,7 +64,7 @@ OPTIONS: tuple[Option, ...] = (
 
 PROFILES: dict[str, dict[str, int]] = {
     "default": {},
-    "latency": {"spin_us": 10_000, "spin_gap_us": 1_000_000, "spin_always": 1, "spin_pauses": 2, "lift_after": 1},
+    "latency": {"spin_us": 10_000, "spin_gap_us": 1_000_000, "spin_always": 1, "spin_pause_ns": 60, "lift_after": 1},
     "throughput": {"spin_us": 50, "spin_gap_us": 50, "ring_max": 1 << 20},
     "powersave": {"spin_us": 0, "probe_us": 0},
 }

@@ -30,6 +30,7 @@ struct shs_spin {
     struct shs_gap *gap;
     uint64_t start_ns, until_ns;
     uint32_t looks;
+    uint32_t pauses; /* between two looks */
     bool counted; /* in stack.spinners: only spins of some length are, the word is everybody's */
 };
 
