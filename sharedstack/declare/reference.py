@@ -133,7 +133,7 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
         ("seteuid", "setfsuid", "setgid and kin", "setgroups", "initgroups", "capset", "chroot", "pivot_root"),
         "none: the real uid and the network namespace decide on a stack, and these change neither",
     ),
-    Missing(("sigset", "sysv_signal", "siglongjmp"), "handlers run inside the library; one that jumps out of a call may leave a lock held"),
+    Missing(("sigset", "sysv_signal"), "handlers do not wait until their thread holds no lock, and waits do not know that they ran"),
     Missing(("pidfd_getfd",), "a process that takes a lifted socket so is not noticed"),
     Missing(("sctp_sendmsg and other protocols' functions",), "none: only TCP over IPv4 and IPv6 is lifted"),
 )

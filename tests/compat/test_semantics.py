@@ -20,6 +20,7 @@ pytest_plugins = ["compat.fix_paths"]
 SUITES = (
     *("semantics", "ends", "waits", "signals", "pointers", "processes", "threads", "sets", "copying", "sending", "numbers", "forking"),
     "corners",
+    "deferred",
 )
 
 # by design; a scene of its own tally

@@ -17,6 +17,7 @@
 #include "preload/nested.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
+#include "preload/signals.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
 
@@ -182,6 +183,7 @@ static void mark_shared(void)
 static void child(void)
 {
     struct shs_thread *self = &shs_self;
+    shs_defer_forked();
     memset(&threads_lock, 0, sizeof threads_lock);
     for (uint32_t tag = 1; tag < MAX_THREADS; tag++)
         if (threads[tag] && threads[tag] != &late) {

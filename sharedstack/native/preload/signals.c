@@ -29,20 +29,36 @@ static void give_up(int sig, const siginfo_t *info)
         raise(sig);
 }
 
+/* An instruction raised it, and would raise it again: it cannot wait. */
+static bool raised_here(int sig, const siginfo_t *info)
+{
+    bool kind = sig == SIGSEGV || sig == SIGBUS || sig == SIGFPE || sig == SIGILL || sig == SIGTRAP || sig == SIGSYS;
+    return kind && info->si_code > 0;
+}
+
 /* A handler of one parameter does not mind two more, in all calling conventions that we know. */
-static void on_signal(int sig, siginfo_t *info, void *context)
+void shs_handle(int sig, siginfo_t *info, void *context)
 {
     struct shs_thread *t = &shs_self;
+    void (*handler)(int, siginfo_t *, void *) = __atomic_load_n(&program[sig].handler, __ATOMIC_ACQUIRE);
+    if (!handler) /* taken away by another thread while it waited */
+        return;
+    t->handled.all++;
+    if (!(__atomic_load_n(&program[sig].flags, __ATOMIC_RELAXED) & SA_RESTART))
+        t->handled.breaking++;
+    handler(sig, info, context);
+}
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
     if ((sig == SIGSEGV || sig == SIGBUS) && shs_probe_failed(context))
         return;
     if (!__atomic_load_n(&program[sig].handler, __ATOMIC_ACQUIRE)) {
         give_up(sig, info);
         return;
     }
-    t->handled.all++;
-    if (!(__atomic_load_n(&program[sig].flags, __ATOMIC_RELAXED) & SA_RESTART))
-        t->handled.breaking++;
-    __atomic_load_n(&program[sig].handler, __ATOMIC_ACQUIRE)(sig, info, context);
+    if (raised_here(sig, info) || !shs_defer_signal(sig, info, context))
+        shs_handle(sig, info, context);
 }
 
 static struct sigaction guard(void)

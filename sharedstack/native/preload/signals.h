@@ -1,5 +1,5 @@
 /*
- * Purpose: know whether a signal handler of the program ran during a call of ours. The kernel interrupts a wait of its own; ours goes on
+ * Purpose: the program's handlers. They wait while their thread holds a lock (defer.c); and we have to know whether one ran during a call of ours. The kernel interrupts a wait of its own; ours goes on
  * (a spin), or ends for another reason at that very moment (a nap), and has to say EINTR where the kernel would. Handlers are
  * installed with ours in front of them; the program is told of its own.
  */
@@ -24,3 +24,10 @@ void shs_guard_memory(void);
 extern bool shs_guarding;
 /* A wait of ours ended with EINTR: would the kernel have gone on with the program's own call? */
 bool shs_restarts(struct shs_signal_mark since);
+
+/* Call the program's handler of sig. */
+void shs_handle(int sig, siginfo_t *info, void *context);
+/* In our handler: true if the signal has to wait until the thread holds no lock, and is noted. */
+bool shs_defer_signal(int sig, const siginfo_t *info, void *context);
+/* In a forked child: it has none of its parent's locks, nor its signals. */
+void shs_defer_forked(void);

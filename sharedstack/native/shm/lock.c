@@ -16,7 +16,7 @@ static bool take_over(struct shs_env *env, uint32_t *word, uint32_t held, uint32
     return true;
 }
 
-int shs_lock_try(struct shs_env *env, uint32_t *word, uint32_t me)
+static int try_once(struct shs_env *env, uint32_t *word, uint32_t me)
 {
     uint32_t held = shs_load32(word);
     if (held == 0)
@@ -24,6 +24,15 @@ int shs_lock_try(struct shs_env *env, uint32_t *word, uint32_t me)
     if ((held & ~(uint32_t)SHS_LOCK_WAITERS) == me)
         return -EDEADLK;
     return take_over(env, word, held, me) ? SHS_LOCK_REPAIR : -EAGAIN;
+}
+
+int shs_lock_try(struct shs_env *env, uint32_t *word, uint32_t me)
+{
+    shs_defer_begin();
+    int r = try_once(env, word, me);
+    if (r < 0)
+        shs_defer_end();
+    return r;
 }
 
 int shs_lock_slow(struct shs_env *env, uint32_t *word, uint32_t me)
@@ -54,7 +63,9 @@ int shs_lock_slow(struct shs_env *env, uint32_t *word, uint32_t me)
             held |= SHS_LOCK_WAITERS;
         }
         /* the owner may die without waking us: look again, ever more seldom (a stopped owner costs nothing) */
+        shs_defer_end(); /* the owner may be stopped for long: nobody shall find us deaf */
         (void)SHS_SYS(syscall(SYS_futex, word, FUTEX_WAIT, held, &nap, NULL, 0));
+        shs_defer_begin();
         if (nap.tv_nsec < 100000000)
             nap.tv_nsec *= 2;
     }

@@ -1,9 +1,11 @@
 /*
  * Purpose: locks in shared memory that name their owner, so that whoever finds the owner dead can take over and repair.
  * A lock word is 0 (free) or slot1 << 16 | thread tag << 1 | waiters. The order of locks is declared in declare/locks.py.
+ * Signal handlers of the program wait until the thread has no lock (shm/defer.h).
  * When the caller dies: the word keeps its name; the next one who wants the lock gets SHS_LOCK_REPAIR with the lock held.
  */
 #pragma once
+#include "shm/defer.h"
 #include "shm/stack.h"
 
 enum {
@@ -13,15 +15,20 @@ enum {
 
 /* Take the lock without waiting: SHS_LOCKED, SHS_LOCK_REPAIR, -EAGAIN (held by the living), -EDEADLK (held by this thread). */
 int shs_lock_try(struct shs_env *env, uint32_t *word, uint32_t me);
-/* Take the lock, waiting in the kernel for a live owner, however long: SHS_LOCKED, SHS_LOCK_REPAIR or -EDEADLK. */
+/* The slow half of shs_lock: waits in the kernel for a live owner, however long; handlers run meanwhile. */
 int shs_lock_slow(struct shs_env *env, uint32_t *word, uint32_t me);
 void shs_unlock_slow(uint32_t *word);
 
+/* Take the lock: SHS_LOCKED, SHS_LOCK_REPAIR or -EDEADLK. */
 static inline int shs_lock(struct shs_env *env, uint32_t *word, uint32_t me)
 {
+    shs_defer_begin();
     if (SHS_LIKELY(shs_cas32(word, 0, me)))
         return SHS_LOCKED;
-    return shs_lock_slow(env, word, me);
+    int r = shs_lock_slow(env, word, me);
+    if (r < 0)
+        shs_defer_end();
+    return r;
 }
 
 static inline void shs_unlock(uint32_t *word)
@@ -29,4 +36,5 @@ static inline void shs_unlock(uint32_t *word)
     uint32_t old = __atomic_exchange_n(word, 0, __ATOMIC_SEQ_CST);
     if (SHS_UNLIKELY(old & SHS_LOCK_WAITERS))
         shs_unlock_slow(word);
+    shs_defer_end();
 }
