@@ -180,6 +180,8 @@ ENDPOINT = Struct(
         Field("tx_calls", "u64", "sends by ring", unit="calls", lock="wlock"),
         Field("tx_full", "u64", "sends that found the ring full", unit="calls", lock="wlock"),
         Field("tx_bells", "u64", "doorbells rung", unit="calls", lock="wlock"),
+        Field("sndbuf", "u32", "what the program set by SO_SNDBUF; 0: nothing", unit="bytes", owner="a holder"),
+        Field("rcvbuf", "u32", "what the program set by SO_RCVBUF; 0: nothing", unit="bytes", owner="a holder"),
         Line("the reader", "receiving"),
         Field("rx_local", "u64", "bytes received by ring", unit="bytes", lock="rlock"),
         Field("rx_kernel", "u64", "bytes received by the kernel since the record exists", unit="bytes", lock="rlock"),
@@ -210,6 +212,14 @@ DIRECTION = Struct(
         Field("wchunk", "u64", "chunk written to, packed: CHUNK_*; 0: none", lock="wlock"),
         Field("rd_seen", "u64", "read index when the writer last looked", unit="bytes", lock="wlock", derived=True),
         Field("wslot", "u32", "slot plus one of the last writer", lock="wlock"),
+        Field(
+            "most",
+            "u32",
+            "that may be unread, with the records' headers: the smaller of its writer's sndbuf and its reader's rcvbuf; 0: no such bound",
+            unit="bytes",
+            owner="a holder of either end",
+            derived=True,
+        ),
         Field(
             "answered",
             "u64",

@@ -22,6 +22,8 @@ FLAGS = sum(v for k, v in C.items() if k.startswith("EPF_"))
 _UNWRAPPED = 1 << 40
 # once in some seconds at most
 _PAIRINGS_MAX = 1 << 28
+BUFFER_MAX = 1 << 30  # the kernel takes no more: half of INT_MAX (socket(7))
+
 _STATISTICS = ("tx_local", "tx_kernel", "tx_calls", "tx_full", "tx_bells", "rx_local", "rx_kernel", "rx_calls", "rx_lifts", "rx_lowers")
 
 
@@ -70,6 +72,8 @@ def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
     found.expect(known(*option), f"{at}.opt_name", option, "0, 0, a declared option, or flags of a call")
     for field in _STATISTICS:
         found.expect(ep[field] < COUNT_MAX, f"{at}.{field}", ep[field], "a plausible count, below 2^60")
+    for field in ("sndbuf", "rcvbuf"):
+        found.within(at, ep, field, 0, BUFFER_MAX)
     if not ep["family"] & DATAGRAM:
         _connection(found, ep, at)
 

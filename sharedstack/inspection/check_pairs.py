@@ -94,6 +94,7 @@ def _ends(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> N
         found.equal(at, pair, field, 0)
     for side in (0, 1):
         found.equal(f"{at}.dir[{side}]", pair["dir"][side], "wr_seen", 0)
+    _bounds(found, shot, pair, at)
     found.expect(any(ends), f"{at}.endpoint", ends, "at least one end: a pair that both have left is free")
     found.expect(ends[0] != ends[1], f"{at}.endpoint", ends, "two ends")
     found.expect(cookies[0] != cookies[1], f"{at}.cookie", cookies, "two sockets")
@@ -109,6 +110,16 @@ def _ends(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> N
             found.expect(ep["side"] == side, f"endpoint[{number - 1}].side", ep["side"], f"{side}, as in its pair")
 
 
+def _bounds(found: Findings, shot: Snapshot, pair: View, at: str) -> None:
+    """No ring holds more than what its writer set by SO_SNDBUF, or its reader by SO_RCVBUF."""
+    if not all(0 < number <= shot.endpoints_top for number in pair["endpoint"]):
+        return
+    ends = [binary.endpoint(shot.stack, number - 1) for number in pair["endpoint"]]
+    for side in (0, 1):
+        bounds = [bound for bound in (ends[side]["sndbuf"], ends[1 - side]["rcvbuf"]) if bound]
+        found.equal(f"{at}.dir[{side}]", pair["dir"][side], "most", min(bounds, default=0))
+
+
 def _inbox(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> None:
     """The pair of a datagram socket: one end, which names it back; the reader's looks are in order."""
     number = pair["endpoint"][1]
@@ -116,6 +127,7 @@ def _inbox(found: Findings, shot: Snapshot, pair: View, at: str, index: int) -> 
         ep = binary.endpoint(shot.stack, number - 1)
         named = ep["state"] != C["EP_FREE"] and ep["pair"] == index + 1 and ep["family"] & C["FAMILY_DATAGRAM"]
         found.expect(bool(named), f"{at}.endpoint[1]", number, f"a datagram socket's endpoint whose pair is {index + 1}")
+        found.equal(f"{at}.dir[0]", pair["dir"][0], "most", ep["rcvbuf"])
     found.expect(pair["looks"] < COUNT_MAX, f"{at}.looks", pair["looks"], "a plausible count, below 2^60")
     found.within(at, pair, "mark_left", 0, 1 << 32)
     for field in ("empty_ns", "mark_ns"):

@@ -55,6 +55,19 @@ static bool is_v4(const uint8_t addr[16])
     return !memcmp(addr, prefix, sizeof prefix);
 }
 
+/* SO_BUF_LOCK (Linux 5.14): the program set SO_SNDBUF (1) or SO_RCVBUF (2), on this socket or on the listener that it came from. */
+#define BUF_LOCK 72
+
+uint32_t shs_anchor_buffer(int fd, int option)
+{
+    int locked = 0, value = 0;
+    socklen_t len = sizeof locked;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, BUF_LOCK, &locked, &len) != 0 || !(locked & (option == SO_SNDBUF ? 1 : 2)))
+        return 0;
+    len = sizeof value;
+    return shs_sys_getsockopt(fd, SOL_SOCKET, option, &value, &len) == 0 ? (uint32_t)value / 2 : 0;
+}
+
 /* Who it is, and whether it belongs here. */
 static int identity(struct shs_env *env, int fd, struct shs_anchor *anchor)
 {
@@ -69,6 +82,8 @@ static int identity(struct shs_env *env, int fd, struct shs_anchor *anchor)
     if (shs_sys_stat(fd, "", &st) != 0)
         return SHS_REASON_NOT_INET;
     anchor->inode = st.ino;
+    anchor->sndbuf = shs_anchor_buffer(fd, SO_SNDBUF);
+    anchor->rcvbuf = shs_anchor_buffer(fd, SO_RCVBUF);
     return 0;
 }
 

@@ -9,12 +9,15 @@
 struct shs_anchor {
     struct shs_flow flow;
     uint64_t cookie, inode;
+    uint32_t sndbuf, rcvbuf; /* as the program set them (SO_SNDBUF, SO_RCVBUF), in bytes; 0: it did not */
 };
 
 /* Fill in the identity of a TCP connection, established, or (any) ending as well: 0, or the REASON_* (positive) why it cannot be lifted. */
 int shs_anchor_identify(struct shs_env *env, int fd, bool any, struct shs_anchor *anchor);
 /* The same of a UDP socket, which has to be bound (REASON_NOT_ESTABLISHED else). */
 int shs_anchor_datagram(struct shs_env *env, int fd, struct shs_anchor *anchor);
+/* What the program set of one of them: before the kernel doubled it; 0 if it did not. */
+uint32_t shs_anchor_buffer(int fd, int option);
 /* The address and port of an internet socket address; false: of another family. */
 struct sockaddr_storage;
 bool shs_take_address(const struct sockaddr_storage *sa, uint8_t addr[16], uint16_t *port);

@@ -91,6 +91,7 @@ static void use_inbox(struct shs_env *env, uint32_t ep1, uint32_t pair1)
     shs_store32(&pair->state, SHS_PAIR_LIVE);
     ep->side = 1;
     shs_store32(&ep->pair, pair1);
+    shs_end_bound(env, ep);
 }
 
 int shs_dgram_register(struct shs_env *env, const struct shs_who *who, int fd)
@@ -106,6 +107,7 @@ int shs_dgram_register(struct shs_env *env, const struct shs_who *who, int fd)
         struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
         ep->cookie = anchor.cookie;
         ep->inode = anchor.inode;
+        ep->rcvbuf = anchor.rcvbuf; /* sndbuf: many send to one inbox */
         ep->slot = env->slot1;
         ep->holders = 1;
         ep->created_ns = shs_now();

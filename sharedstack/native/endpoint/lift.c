@@ -47,6 +47,23 @@ void shs_tables_unlock(struct shs_env *env)
     shs_unlock(&env->stack->ctl);
 }
 
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return !a || (b && b < a) ? b : a;
+}
+
+void shs_end_bound(struct shs_env *env, const struct shs_endpoint *ep)
+{
+    struct shs_pair *pair = shs_pair_at(env->arena, shs_load32(&ep->pair));
+    for (int i = 0; pair && i < 2; i++) {
+        struct shs_endpoint *writer = shs_endpoint_at(env->stack, shs_load32(&pair->endpoint[i])),
+                            *reader = shs_endpoint_at(env->stack, shs_load32(&pair->endpoint[1 - i]));
+        shs_fence(); /* of two ends that set theirs at once, the later one sees both */
+        if (reader && (writer || i == 0)) /* an inbox has no writer */
+            shs_set32(&pair->dir[i].most, smaller(writer ? shs_load32(&writer->sndbuf) : 0, shs_load32(&reader->rcvbuf)));
+    }
+}
+
 static void make_pair(struct shs_env *env, uint32_t first, uint32_t second)
 {
     struct shs_endpoint *a = shs_endpoint_at(env->stack, first), *b = shs_endpoint_at(env->stack, second);
@@ -79,6 +96,7 @@ static void make_pair(struct shs_env *env, uint32_t first, uint32_t second)
     shs_store32(&pair->state, SHS_PAIR_LIVE);
     shs_store32(&a->pair, pair1);
     shs_store32(&b->pair, pair1);
+    shs_end_bound(env, a);
     shs_count(env, SHS_CTR_PAIRED, 1);
     shs_fence();
     env->nudge |= shs_load32(&env->arena->cooling) ? 0 : SHS_NUDGE_COOL;
@@ -154,6 +172,8 @@ static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, 
         if (ep) {
             ep->cookie = anchor.cookie;
             ep->inode = anchor.inode;
+            ep->sndbuf = anchor.sndbuf;
+            ep->rcvbuf = anchor.rcvbuf;
             ep->slot = env->slot1;
             ep->holders = 1;
             ep->created_ns = shs_now();

@@ -8,10 +8,13 @@
 #include <netinet/tcp.h>
 #include <stdarg.h>
 
+#include "endpoint/anchor.h"
+#include "endpoint/lift.h"
 #include "intercepts.gen.h"
 #include "preload/dgram.h"
 #include "preload/gate.h"
 #include "preload/kept.h"
+#include "preload/member.h"
 #include "ring/ring.h"
 #include "shm/probe.h"
 #include "shm/sys.h"
@@ -146,6 +149,25 @@ static int set_nodelay(int fd, const void *value, socklen_t len)
     return r == SHS_STALE || r == -EAGAIN ? shs_n_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, value, len) : (int)r;
 }
 
+/* A ring holds no more than the program's buffers would. Two threads that set one at once may leave the other's: as in the kernel, one of them is last. */
+static void note_buffer(struct shs_fd *f, int fd, int name)
+{
+    struct shs_endpoint *ep = shs_fd_record(f);
+    bool sends = name == SO_SNDBUF || name == SO_SNDBUFFORCE;
+    if (!shs_join_try()) /* its process leaves the stack, or comes to it: it is asked for again then */
+        return;
+    if (f->state >= SHS_FD_REG && f->state <= SHS_FD_PAIRED && shs_proc.attach == SHS_ATTACHED) {
+        shs_set32(sends ? &ep->sndbuf : &ep->rcvbuf, shs_anchor_buffer(fd, sends ? SO_SNDBUF : SO_RCVBUF));
+        shs_end_bound(&shs_proc.env, ep);
+    }
+    shs_join_unlock();
+}
+
+static bool is_buffer(int level, int name)
+{
+    return level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVBUF || name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE);
+}
+
 int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     shs_meet_inherited();
@@ -171,7 +193,10 @@ int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t l
     }
     if (level == IPPROTO_TCP && name == TCP_NODELAY)
         return set_nodelay(fd, value, len);
-    return shs_n_setsockopt(fd, level, name, value, len);
+    int r = shs_n_setsockopt(fd, level, name, value, len);
+    if (r == 0 && is_buffer(level, name) && f && f->state >= SHS_FD_REG && f->state <= SHS_FD_PAIRED)
+        note_buffer(f, fd, name);
+    return r;
 }
 
 static int after_fcntl(int fd, int cmd, void *arg, int r)

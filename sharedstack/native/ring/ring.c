@@ -17,6 +17,8 @@
 /* A writer cannot be further ahead than all the chunks that it may have gone through are large. */
 #define MOST_AHEAD ((size_t)SHS_MAX_RING_UNITS * SHS_UNIT_BYTES * 2)
 
+#define SMALLEST_PIECE 256 /* of a send that is cut: bytes, with its header */
+
 void shs_cursor_init(struct shs_cursor *cur, const struct iovec *iov, int count)
 {
     size_t left = 0;
@@ -129,19 +131,21 @@ static inline __attribute__((always_inline)) long push(struct shs_env *env, stru
             return SHS_RING_DEAD;
         uint64_t chunk = writer_chunk(dir, index);
         size_t size = shs_chunk_bytes(chunk), len = cur->left;
+        uint32_t most = shs_peek32(&dir->most);
+        size_t limit = SHS_UNLIKELY(most && most < size) ? most : size;
         uint8_t *ring = shs_chunk_valid(env->arena, chunk) ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
         if (SHS_UNLIKELY(!ring || index % SHS_RECORD_ALIGN))
             return SHS_RING_BROKEN;
         /* one record's room stays free for a switch; rd_seen spares us the reader's cache line while there is room */
         int64_t used = shs_index_diff(index, shs_peek64(&dir->rd_seen));
-        if (used < 0 || used + (int64_t)shs_record_size(len) + 16 > (int64_t)size) {
+        if (used < 0 || used + (int64_t)shs_record_size(len) + 16 > (int64_t)limit) {
             shs_set64(&dir->rd_seen, shs_rd_index(shs_load64(&dir->rd)));
             used = shs_index_diff(index, shs_peek64(&dir->rd_seen));
             if (used < 0 || used > (int64_t)size)
                 return SHS_RING_BROKEN;
-            if (used + shs_record_size(len) + 16 > size) {
-                size_t room = size - (size_t)used;
-                if (kind != SHS_REC_DATA || len <= size / 2 || room < size / 4)
+            if (used + shs_record_size(len) + 16 > limit) {
+                size_t room = (size_t)used < limit ? limit - (size_t)used : 0;
+                if (kind != SHS_REC_DATA || len <= limit / 2 || room < limit / 4 || room < SMALLEST_PIECE)
                     return SHS_RING_FULL;
                 len = room - 16 - sizeof(struct shs_record);
             }
@@ -184,7 +188,8 @@ static long grow(struct shs_env *env, struct shs_direction *dir, uint32_t me, st
     while (cur && ((size_t)SHS_UNIT_BYTES << log) < need && log < 6)
         log += 2;
     size_t size = (size_t)SHS_UNIT_BYTES << log;
-    if (size > env->opt.ring_max || (cur && size < need))
+    uint32_t most = shs_peek32(&dir->most);
+    if (size > env->opt.ring_max || (most && size > most) || (cur && size < need))
         return SHS_RING_FULL;
     if (!shs_arena_try(env, me))
         return SHS_RING_FULL;

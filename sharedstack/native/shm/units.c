@@ -73,6 +73,7 @@ static void renew(struct shs_direction *dir)
     shs_store32(&dir->bell, 0);
     shs_store32(&dir->opener, 0);
     shs_set32(&dir->wslot, 0);
+    shs_set32(&dir->most, 0);
     shs_set32(&dir->wcpu, 0);
     shs_set32(&dir->rcpu, 0);
 }
