@@ -257,13 +257,66 @@ static void both_ways_at_once(void)
     }
 }
 
+/* In a new image: what came before it, by the set that was made before it, too; then what comes afterwards. */
+static int waits_in(int epfd, int fd, int alone)
+{
+    struct epoll_event event = {0};
+    set = epfd;
+    show("epoll_wait", epoll_wait(set, &event, 1, 1000));
+    say("events: %x, data: %d", event.events, (int)event.data.u32);
+    show("recv", recv(fd, buf, sizeof buf, MSG_DONTWAIT));
+    show("nothing more", epoll_wait(set, &event, 1, 0));
+    if (!alone)
+        return 0;
+    must_send(fd, "go on", 5);
+    show("epoll_wait", epoll_wait(set, &event, 1, 1000));
+    show("recv", recv(fd, buf, sizeof buf, MSG_DONTWAIT));
+    return 0;
+}
+
+/* A set that comes over exec with its members, one of which has unread bytes; its number below theirs, and above. */
+static void inherited_over_exec(void)
+{
+    static const uint32_t kinds[] = {0, EPOLLET, EPOLLONESHOT};
+    for (int i = 0; i < 6; i++) {
+        int e[2], below = i % 2 ? dup(0) : -1, status = -1;
+        char numbers[3][16];
+        char *args[] = {"sets", numbers[0], numbers[1], numbers[2], NULL};
+        warm_pair(e);
+        if (below >= 0)
+            close(below);
+        set = epoll_create1(0);
+        control(EPOLL_CTL_ADD, e[0], EPOLLIN | kinds[i / 2]);
+        put(e[1], 100);
+        snprintf(numbers[0], sizeof numbers[0], "%d", set);
+        snprintf(numbers[1], sizeof numbers[1], "%d", e[0]);
+        snprintf(numbers[2], sizeof numbers[2], "%d", kinds[i / 2] != EPOLLONESHOT);
+        pid_t child = fork();
+        if (child == 0) {
+            execv("/proc/self/exe", args);
+            _exit(126);
+        }
+        close(e[0]);
+        close(set);
+        if (kinds[i / 2] != EPOLLONESHOT) {
+            must_recv(e[1], buf, 5);
+            put(e[1], 50);
+        }
+        waitpid(child, &status, 0);
+        show("status", status);
+        close(e[1]);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct scene scenes[] = {
         {"added_with_bytes", added_with_bytes},           {"added_beside_another", added_beside_another},
         {"rearmed_with_bytes", rearmed_with_bytes},       {"equal_data", equal_data},
         {"end_of_a_disarmed_one", end_of_a_disarmed_one}, {"one_at_a_time", one_at_a_time},
-        {"both_ways_at_once", both_ways_at_once},
+        {"both_ways_at_once", both_ways_at_once},         {"inherited_over_exec", inherited_over_exec},
     };
+    if (argc == 4)
+        return waits_in(atoi(argv[1]), atoi(argv[2]), atoi(argv[3]));
     return play(scenes, sizeof scenes / sizeof *scenes, argc, argv);
 }

@@ -278,6 +278,7 @@ static int wait_alone(struct shs_set *set, int epfd, struct epoll_event *events,
 /* The common part of the three waits. */
 static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t timeout_ns, const sigset_t *mask)
 {
+    shs_meet_inherited();
     struct shs_fd *f = shs_fd_look(epfd);
     struct shs_set *set = f && f->state == SHS_FD_EPOLL ? f->epoll : NULL;
     struct timespec ts = {(time_t)(timeout_ns / 1000000000), (long)(timeout_ns % 1000000000)};

@@ -12,6 +12,9 @@
 #include "preload/nested.h"
 #include "preload/process.h"
 
+/* The kernel keeps state of its own for members with one of these. */
+#define SHS_KERNEL_EVENTS ((uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP))
+
 struct shs_set {
     struct shs_nested lock;
     uint32_t sleepers;
@@ -39,6 +42,8 @@ void shs_set_lock(struct shs_set *set);
 void shs_set_unlock(struct shs_set *set);
 /* From now on somebody may wait on the set whom we do not see: rings of members stay shut, the kernel knows everything. */
 void shs_set_shared(struct shs_set *set, int epfd);
+/* Another process is about to have the sets of this one (all, or those that are not close-on-exec): the kernel knows everything. */
+void shs_sets_told(bool inherited_only);
 /* The process leaves its stack: no member has a ring any more, and the kernel knows everything. */
 void shs_set_leave(struct shs_set *set, int epfd);
 /* In a forked child: the parent's set. */
@@ -70,6 +75,16 @@ void shs_set_wakes(struct shs_set *set);
 void shs_set_shut(struct shs_set *set);
 /* Under the lock: tell the kernel what it does not know yet. */
 void shs_set_flush(struct shs_set *set, int epfd);
+/* Under the lock: a paired member was added, re-armed or met. An open ring is listed, or shut where somebody sleeps in the set already; if it holds
+ * something, whoever sleeps looks again. */
+void shs_set_list(struct shs_set *set, struct shs_fd *f, int epfd, int fd);
+/* The set came over exec, should it be one: members with bytes in their rings are reported from now on. */
+void shs_set_meet(int epfd);
+/* The set of `epoll descriptor plus one`; NULL: none that is known. */
+struct shs_set *shs_set_at(uint32_t epfd1);
+/* Under the lock: to the list of open rings, and out of it. */
+void shs_set_enlist(struct shs_set *set, struct shs_fd *f, int fd);
+void shs_set_unlist(struct shs_set *set, struct shs_fd *f, int fd);
 /* What of its interest the rings alone make ready now: EPOLLIN, EPOLLRDNORM, EPOLLOUT, EPOLLWRNORM. */
 uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd);
 /* Is there anything to report of its rings? */

@@ -1,5 +1,5 @@
 /*
- * The lists of a set: members with open rings, and members of which the kernel does not know the latest. epoll_ctl.
+ * The lists of a set: members with open rings, and members of which the kernel does not know the latest.
  */
 #include "preload/epoll.h"
 
@@ -14,7 +14,6 @@
 
 #define IN_EVENTS ((uint32_t)(EPOLLIN | EPOLLRDNORM))
 #define OUT_EVENTS ((uint32_t)(EPOLLOUT | EPOLLWRNORM))
-#define KERNEL_EVENTS ((uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLEXCLUSIVE | EPOLLWAKEUP)) /* the kernel keeps state for these */
 
 void shs_set_lock(struct shs_set *set)
 {
@@ -62,7 +61,7 @@ struct shs_set *shs_set_of(int epfd)
     return f->epoll;
 }
 
-static struct shs_set *set_at(uint32_t epfd1)
+struct shs_set *shs_set_at(uint32_t epfd1)
 {
     struct shs_fd *e = epfd1 ? shs_fd_look((int)epfd1 - 1) : NULL;
     return e && e->state == SHS_FD_EPOLL ? e->epoll : NULL;
@@ -109,6 +108,20 @@ void shs_set_shared(struct shs_set *set, int epfd)
     shs_set_shut(set);
     shs_set_flush(set, epfd);
     shs_set_unlock(set);
+}
+
+void shs_sets_told(bool inherited_only)
+{
+    for (int c = 0; c < SHS_FD_CHUNKS; c++)
+        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            int epfd = c * SHS_FD_CHUNK + i;
+            if (f->state != SHS_FD_EPOLL || !f->epoll || !f->epoll->n_dirty || (inherited_only && shs_sys_fcntl(epfd, F_GETFD, 0) != 0))
+                continue;
+            shs_set_lock(f->epoll);
+            shs_set_flush(f->epoll, epfd);
+            shs_set_unlock(f->epoll);
+        }
 }
 
 void shs_set_leave(struct shs_set *set, int epfd)
@@ -160,7 +173,7 @@ void shs_set_inherited(struct shs_set *set)
     set->shared = true;
 }
 
-static void unlist(struct shs_set *set, struct shs_fd *f, int fd)
+void shs_set_unlist(struct shs_set *set, struct shs_fd *f, int fd)
 {
     for (uint32_t i = 0; f->listed && i < set->n_opened; i++)
         if (set->opened[i] == fd) {
@@ -172,10 +185,10 @@ static void unlist(struct shs_set *set, struct shs_fd *f, int fd)
 
 void shs_set_forget(struct shs_fd *f, int fd)
 {
-    struct shs_set *set = set_at(f->listed ? f->listed : f->known);
+    struct shs_set *set = shs_set_at(f->listed ? f->listed : f->known);
     if (set) {
         shs_set_lock(set);
-        unlist(set, f, fd);
+        shs_set_unlist(set, f, fd);
         if (f->known && !f->set) {
             struct epoll_event none = {0};
             shs_n_epoll_ctl((int)f->known - 1, EPOLL_CTL_DEL, fd, &none);
@@ -188,11 +201,11 @@ void shs_set_forget(struct shs_fd *f, int fd)
 
 void shs_set_quit(struct shs_fd *f, int fd)
 {
-    struct shs_set *set = set_at(f->listed ? f->listed : f->set ? f->set : f->known);
+    struct shs_set *set = shs_set_at(f->listed ? f->listed : f->set ? f->set : f->known);
     if (!set)
         return;
     shs_set_lock(set);
-    unlist(set, f, fd);
+    shs_set_unlist(set, f, fd);
     if (f->dirty)
         shs_set_flush(set, (int)(f->set ? f->set : f->known) - 1);
     set->urgent = true;
@@ -206,7 +219,7 @@ void shs_set_quit(struct shs_fd *f, int fd)
 bool shs_set_begin(void *fd_entry)
 {
     struct shs_fd *f = fd_entry;
-    struct shs_set *set = set_at(f->set);
+    struct shs_set *set = shs_set_at(f->set);
     uint32_t why = SHS_REASON_MANY_SETS;
     if (!f->set && !f->copied)
         return true;
@@ -224,7 +237,7 @@ bool shs_set_begin(void *fd_entry)
     return false;
 }
 
-static void list(struct shs_set *set, struct shs_fd *f, int fd)
+void shs_set_enlist(struct shs_set *set, struct shs_fd *f, int fd)
 {
     if (!f->listed) {
         set->opened[set->n_opened++] = fd;
@@ -239,8 +252,8 @@ void shs_set_done(void *fd_entry, bool opened)
     if (!set)
         return;
     shs_self.opening = NULL;
-    if (opened && set_at(f->set) == set)
-        list(set, f, f->end.fd);
+    if (opened && shs_set_at(f->set) == set)
+        shs_set_enlist(set, f, f->end.fd);
     else if (opened)
         shs_ring_close(shs_end_rx(&f->end));
     shs_set_unlock(set);
@@ -286,9 +299,9 @@ uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd)
         (!(f->events & EPOLLET) || f->edge_index != shs_word_index(shs_load64(&shs_end_rx(&f->end)->word))))
         ready |= f->events & IN_EVENTS;
     /* an edge, and a one-shot member's one report, have all that is so */
-    if (ready && (f->events & OUT_EVENTS) && (f->events & KERNEL_EVENTS) && (surely_writable(f) || writable(f)))
+    if (ready && (f->events & OUT_EVENTS) && (f->events & SHS_KERNEL_EVENTS) && (surely_writable(f) || writable(f)))
         ready |= f->events & OUT_EVENTS;
-    if ((f->events & OUT_EVENTS) && !(f->events & KERNEL_EVENTS)) {
+    if ((f->events & OUT_EVENTS) && !(f->events & SHS_KERNEL_EVENTS)) {
         if (surely_writable(f))
             ready |= f->events & OUT_EVENTS;
         else if (f->dirty)
@@ -297,9 +310,7 @@ uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd)
     return ready;
 }
 
-/* A paired member was added or re-armed: an open ring is listed, or shut where somebody sleeps in the set already; if it holds
- * something, whoever sleeps looks again. */
-static void list_member(struct shs_set *set, struct shs_fd *f, int epfd, int fd)
+void shs_set_list(struct shs_set *set, struct shs_fd *f, int epfd, int fd)
 {
     bool room = f->listed || set->n_opened < set->room;
     struct shs_direction *dir = shs_end_rx(&f->end);
@@ -309,126 +320,7 @@ static void list_member(struct shs_set *set, struct shs_fd *f, int epfd, int fd)
         shs_ring_close(dir);
     bool waiting = shs_end_waiting(&f->end);
     if (room && (waiting || (shs_load64(&dir->word) & SHS_WORD_OPEN)))
-        list(set, f, fd);
+        shs_set_enlist(set, f, fd);
     if (waiting && set->sleepers)
         shs_set_call(set, epfd);
-}
-
-/* Can the change be noted, to be told to the kernel later? Under the lock. */
-static bool note_change(struct shs_set *set, struct shs_fd *f, int epfd, int op, int fd, const struct epoll_event *event)
-{
-    bool member = f->set == (uint32_t)epfd + 1, ours = !f->set || member;
-    if (f->state != SHS_FD_PAIRED || set->shared || set->sleepers || !ours || (f->known && f->known != (uint32_t)epfd + 1) ||
-        member != (op != EPOLL_CTL_ADD) || (f->events & KERNEL_EVENTS & (member ? ~0u : 0u)))
-        return false;
-    if (f->copied || (op != EPOLL_CTL_DEL && (!event || (event->events & KERNEL_EVENTS))))
-        return false;
-    struct shs_direction *dir = shs_end_rx(&f->end);
-    if (!(shs_load64(&dir->word) & SHS_WORD_OPEN) || !shs_end_reads(&f->end, dir) || (!f->listed && set->n_opened == set->room) ||
-        (!f->dirty && set->n_dirty == set->room))
-        return false;
-    if (op == EPOLL_CTL_DEL) {
-        f->set = 0;
-    } else {
-        f->set = (uint32_t)epfd + 1;
-        f->events = event->events;
-        f->data = event->data.u64;
-        list(set, f, fd);
-    }
-    if (!f->dirty)
-        set->dirty[set->n_dirty++] = fd;
-    f->dirty = true;
-    return true;
-}
-
-/* Tell the kernel at once, then note what it knows. */
-static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, int fd, struct epoll_event *event)
-{
-    if (set && f->dirty)
-        shs_set_flush(set, epfd);
-    if (f->known && f->known != (uint32_t)epfd + 1 && !f->set) { /* it left another set, which the kernel was not told yet */
-        struct epoll_event none = {0};
-        shs_n_epoll_ctl((int)f->known - 1, EPOLL_CTL_DEL, fd, &none);
-        f->known = 0;
-        f->dirty = false;
-    }
-    if (set && op != EPOLL_CTL_DEL && event && (event->events & EPOLLONESHOT))
-        set->oneshot = true; /* before it is reported for the first time */
-    int r = shs_n_epoll_ctl(epfd, op, fd, event);
-    if (r != 0)
-        return r;
-    if (op == EPOLL_CTL_DEL) {
-        if (f->set == (uint32_t)epfd + 1) {
-            if (set)
-                unlist(set, f, fd);
-            f->set = f->known = 0;
-        }
-        return 0;
-    }
-    f->set = f->known = (uint32_t)epfd + 1;
-    f->events = f->known_events = event->events;
-    f->data = f->known_data = event->data.u64;
-    f->edge_index = ~0ull; /* ADD and MOD report anew what is there */
-    if (set) {
-        set->urgent = true; /* what the kernel has for the new interest is reported by the next wait */
-        if (f->state == SHS_FD_PAIRED)
-            list_member(set, f, epfd, fd);
-    }
-    return 0;
-}
-
-/* A member of no concern to us, but for its data: one-shot members are told apart by that. */
-static int note_other(struct shs_fd *f, int epfd, int op, int fd, struct epoll_event *event)
-{
-    int r = shs_n_epoll_ctl(epfd, op, fd, event);
-    if (r == 0) {
-        f->set = op == EPOLL_CTL_DEL ? 0 : (uint32_t)epfd + 1;
-        f->events = 0;
-        f->data = op == EPOLL_CTL_DEL ? 0 : event->data.u64;
-    }
-    return r;
-}
-
-/* A set that we did not see being made: who else waits on it is unknown. */
-static int change_unknown(struct shs_fd *f, int epfd, int op, int fd, struct epoll_event *event)
-{
-    int r = change_now(NULL, f, epfd, op, fd, event);
-    struct shs_set *set = r == 0 && op == EPOLL_CTL_ADD ? shs_set_of(epfd) : NULL;
-    if (set) {
-        shs_set_shared(set, epfd);
-        shs_set_lock(set);
-        set->oneshot |= (event->events & EPOLLONESHOT) != 0;
-        if (f->state == SHS_FD_PAIRED)
-            list_member(set, f, epfd, fd);
-        shs_set_unlock(set);
-    }
-    return r;
-}
-
-int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
-{
-    shs_meet_inherited();
-    struct shs_fd *f = shs_fd_make(fd), *e = shs_fd_look(epfd);
-    if (f && f->state == SHS_FD_EPOLL && f->epoll && op == EPOLL_CTL_ADD)
-        shs_set_shared(f->epoll, fd); /* nested: who waits on the outer set does not look into this one */
-    if (f && f->state == SHS_FD_KERNEL)
-        return note_other(f, epfd, op, fd, event);
-    if (!f || f->state == SHS_FD_EPOLL)
-        return shs_n_epoll_ctl(epfd, op, fd, event);
-    if (op == EPOLL_CTL_ADD && f->set && f->set != (uint32_t)epfd + 1) {
-        f->copied = true; /* a member of two sets: whoever sleeps in the one would miss what the other opened */
-        shs_ring_quit(f);
-        if (set_at(f->set) && f->dirty)
-            shs_set_shared(set_at(f->set), (int)f->set - 1);
-    }
-    bool known = e && e->state == SHS_FD_EPOLL && e->epoll;
-    if (!known)
-        return change_unknown(f, epfd, op, fd, event);
-    struct shs_set *set = e->epoll;
-    if (SHS_UNLIKELY(f->kept != NULL))
-        f->kept->told = false; /* ADD and MOD report anew what is there */
-    shs_set_lock(set);
-    int r = note_change(set, f, epfd, op, fd, event) ? 0 : change_now(set, f, epfd, op, fd, event);
-    shs_set_unlock(set);
-    return r;
 }

@@ -6,6 +6,7 @@
 #include "endpoint/lift.h"
 #include "preload/attach.h"
 #include "preload/dgram.h"
+#include "preload/epoll.h"
 #include "preload/kept.h"
 #include "preload/member.h"
 #include "preload/signals.h"
@@ -252,7 +253,7 @@ struct entry64 { /* of getdents64(2) */
     char name[];
 };
 
-void shs_meet_inherited_slow(void)
+static void each_descriptor(void (*visit)(int fd))
 {
     _Alignas(struct entry64) char entries[2048];
     int dir = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0));
@@ -264,11 +265,34 @@ void shs_meet_inherited_slow(void)
             for (const char *c = entry->name; *c >= '0' && *c <= '9'; c++)
                 fd = fd * 10 + (*c - '0');
             if (fd > 2 && fd != dir)
-                shs_gate_meet(fd);
+                visit(fd);
             at += entry->size;
         }
     if (dir >= 0)
         shs_sys_close(dir);
+}
+
+static bool met_pairs;
+
+static void meet_socket(int fd)
+{
+    struct shs_fd *f;
+    shs_gate_meet(fd);
+    met_pairs |= shs_gate_paired(fd, &f);
+}
+
+static void meet_set(int fd)
+{
+    const struct shs_fd *f = shs_fd_look(fd);
+    if (f && f->state == SHS_FD_KERNEL)
+        shs_set_meet(fd);
+}
+
+void shs_meet_inherited_slow(void)
+{
+    each_descriptor(meet_socket);
+    if (met_pairs) /* what sets tell of their members is of use when those are known */
+        each_descriptor(meet_set);
     shs_proc.met = true;
 }
 

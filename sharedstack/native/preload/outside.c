@@ -7,6 +7,7 @@
 #include "endpoint/fds.h"
 #include "endpoint/lift.h"
 #include "endpoint/residue.h"
+#include "preload/epoll.h"
 #include "preload/member.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
@@ -164,6 +165,7 @@ static void mark_inherited(void)
             if (f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED && shs_sys_fcntl(c * SHS_FD_CHUNK + i, F_GETFD, 0) == 0)
                 shs_fd_shared(f);
         }
+    shs_sets_told(true);
 }
 
 long shs_before_exec(const char *path, int fd, bool search, char *const *envp)

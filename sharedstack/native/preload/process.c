@@ -238,6 +238,7 @@ static void prepare(void)
     shs_join_lock(); /* nobody is half-way into a stack, or out of it */
     shs_add32(&shs_proc.forks, 1);
     mark_shared();
+    shs_sets_told(false);
 }
 
 static void parent(void)

@@ -1,0 +1,97 @@
+/*
+ * Epoll sets that came over exec: the kernel says who their members are (proc_pid_fdinfo(5)). They are shared (who else has them is unknown),
+ * so that no ring is opened in them; but what was unread in a member's ring when the program was executed has to be reported.
+ */
+#include "preload/epoll.h"
+
+#include "preload/gate.h"
+#include "shm/sys.h"
+
+struct reader {
+    int fd;
+    size_t at, end;
+    char buf[1024];
+};
+
+static int next_char(struct reader *r)
+{
+    if (r->at == r->end) {
+        long n = SHS_SYS(syscall(SYS_read, r->fd, r->buf, sizeof r->buf));
+        if (n <= 0)
+            return -1;
+        r->at = 0;
+        r->end = (size_t)n;
+    }
+    return (unsigned char)r->buf[r->at++];
+}
+
+/* The rest of a line behind its next colon: a number, and blanks around it. false: none there. */
+static bool next_number(struct reader *r, int base, uint64_t *value)
+{
+    int c;
+    bool found = false;
+    while ((c = next_char(r)) != ':')
+        if (c < 0 || c == '\n')
+            return false;
+    *value = 0;
+    while ((c = next_char(r)) == ' ' || c == '\t')
+        ;
+    for (;; c = next_char(r)) {
+        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : 16;
+        if (digit >= base)
+            return found; /* what ended it is a blank, or a newline where it was the last one */
+        *value = *value * (uint64_t)base + (uint64_t)digit;
+        found = true;
+    }
+}
+
+/* At the beginning of a line: is it about a member? */
+static bool begins_member(struct reader *r, bool *over)
+{
+    const char *want = "tfd";
+    int c = 0;
+    while (*want && (c = next_char(r)) == *want)
+        want++;
+    *over = c < 0;
+    while (*want && c >= 0 && c != '\n')
+        c = next_char(r);
+    return !*want;
+}
+
+/* "tfd: 5 events: 19 data: 5 pos:0 ino:b0f7 sdev:8": the number may mean another file in this process, the inode does not. */
+static void meet_member(int epfd, uint64_t fd, uint64_t events, uint64_t data, uint64_t ino)
+{
+    struct shs_fd *f = fd < INT32_MAX ? shs_fd_look((int)fd) : NULL;
+    if (!f || f->state != SHS_FD_PAIRED || f->udp || f->set || f->end.ep->inode != ino)
+        return;
+    struct shs_set *set = shs_set_of(epfd);
+    if (!set)
+        return;
+    shs_set_shared(set, epfd);
+    shs_set_lock(set);
+    set->oneshot |= (events & EPOLLONESHOT) != 0;
+    f->set = f->known = (uint32_t)epfd + 1;
+    f->events = f->known_events = (uint32_t)events;
+    f->data = f->known_data = data;
+    f->edge_index = ~0ull;
+    shs_set_list(set, f, epfd, (int)fd);
+    shs_set_unlock(set);
+}
+
+void shs_set_meet(int epfd)
+{
+    char path[64] = "/proc/self/fdinfo/";
+    size_t at = strlen(path);
+    for (int digits = 1000000000; digits; digits /= 10)
+        if (epfd >= digits || digits == 1)
+            path[at++] = (char)('0' + epfd / digits % 10);
+    struct reader r = {.fd = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0))};
+    for (bool over = r.fd < 0; !over;) {
+        uint64_t fd, events, data, pos, ino, sdev;
+        if (begins_member(&r, &over) && next_number(&r, 10, &fd) && next_number(&r, 16, &events) && next_number(&r, 16, &data) &&
+            next_number(&r, 10, &pos) && next_number(&r, 16, &ino) && next_number(&r, 16, &sdev))
+            meet_member(epfd, fd, events, data, ino);
+    }
+    if (r.fd >= 0)
+        shs_sys_close(r.fd);
+}
