@@ -26,6 +26,8 @@ CONSTANTS: dict[str, int] = {
     "N_PAIRS": 8192,
     "UNIT_BYTES": 16384,
     "N_UNITS": 2048,
+    "N_TOLD": 64,
+    "TOLD_SHIFT": 16,
     "WINDOW_BYTES": 16 << 20,
     "MAX_RING_UNITS": 64,
     "RECORD_ALIGN": 16,
@@ -117,7 +119,7 @@ BELL = Struct(
 
 SLOT = Struct(
     "slot",
-    2048,
+    4096,
     "One participant (a process that has mapped the stack).",
     (
         Line("the kernel and the owner", "laid out as libc's robust mutex, because its list links live here"),
@@ -141,6 +143,9 @@ SLOT = Struct(
         Field("takes", "u32", "directions (pair * 2 + direction, plus one) in which a thread is counted as a taker", count=64),
         Line("the owner's threads"),
         Field("counters", "u64", "counters, in declared order", count=64),
+        Line("the owner's threads", "why sockets that have no record will never have one"),
+        Field("told", "u64", "inode of the socket << TOLD_SHIFT | REASON_*; 0: none", count=64),
+        Field("told_at", "u32", "where the next one goes"),
     ),
     {"bell": BELL},
 )

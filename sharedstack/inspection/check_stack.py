@@ -7,6 +7,7 @@ from ..declare.binary import View
 from ..declare.counters import COUNTERS
 from ..declare.layout import CONSTANTS as C
 from ..declare.options import OPTIONS
+from ..declare.reasons import REASONS
 from .findings import Findings
 from .snapshot import Snapshot
 from .words import LockWord
@@ -135,6 +136,12 @@ def _live_slot(found: Findings, shot: Snapshot, slot: View, at: str) -> None:
     found.within(at, slot, "spinning", 0, PID_MAX)
     _bells(found, slot, at)
     _counts(found, f"{at}.counters", slot["counters"])
+    for i, entry in enumerate(slot["told"]):
+        inode, reason = entry >> C["TOLD_SHIFT"], entry & ((1 << C["TOLD_SHIFT"]) - 1)
+        ok = not entry or (0 < inode < 1 << 32 and 0 < reason < len(REASONS))
+        found.expect(ok, f"{at}.told[{i}]", entry, "0, or the inode of a socket and a reason")
+    filled = sum(map(bool, slot["told"]))
+    found.expect(filled == min(slot["told_at"], C["N_TOLD"]), f"{at}.told_at", slot["told_at"], f"as many as were told, {filled}")
     for i, handle in enumerate(slot["takes"]):
         live = 0 < handle <= shot.pairs_top * 2 and binary.pair(shot.arena, (handle - 1) // 2)["state"] == C["PAIR_LIVE"]
         found.expect(handle == 0 or live, f"{at}.takes[{i}]", handle, "0 or a direction of a live pair")

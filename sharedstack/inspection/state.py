@@ -37,6 +37,8 @@ class Participant:
     alive: bool
     spinning: int
     counters: dict[str, int]
+    told: dict[int, str]
+    """Why sockets, by inode, will have no endpoint record."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def _participants(shot: Snapshot, live: bool) -> list[Participant]:
                 alive=not dead and (not live or not pid or processes.alive(pid)),
                 spinning=slot["spinning"],
                 counters=_named(slot["counters"]),
+                told={one >> C["TOLD_SHIFT"]: reason(one & ((1 << C["TOLD_SHIFT"]) - 1)) for one in slot["told"] if one},
             )
         )
     return found

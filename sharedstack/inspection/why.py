@@ -84,7 +84,9 @@ def _of_process(stack: Stack, pid: int, preloaded: set[int], all_sockets: bool) 
                 replace(blank, socket=_shown(record), tx=record.tx.why, rx=record.rx.why, option=record.tx.option or record.rx.option)
             )
         elif one:
+            told = {n: r for p in (stack.state.participants if stack.state else ()) if p.pid == pid for n, r in p.told.items()}
             why = explain(stack, who, one, fds, table, preloaded)
+            why = told.get(inode, why) if why == "short_lived" else why  # what cannot be seen from outside, the process has said
             found.append(replace(blank, socket=describe(one), tx=why, rx=why))
         elif all_sockets:
             found.append(replace(blank, socket=f"socket:[{inode}]", tx="not_inet", rx="not_inet"))

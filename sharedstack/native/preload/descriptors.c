@@ -18,6 +18,7 @@
 #include "preload/own.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
+#include "preload/tell.h"
 #include "shm/sys.h"
 
 static void now_is(int fd, uint32_t state)
@@ -267,6 +268,8 @@ intptr_t shs_i_fdopen(int fd, const char *mode)
     long r = f ? shs_hand_over(f, SHS_REASON_STDIO, true) : 0;
     if (r < 0 && r != -EPIPE)
         return r;
+    if (f && f->state == SHS_FD_TCP && f->why)
+        shs_tell(f, fd); /* stdio's own calls are not seen */
     intptr_t file = shs_n_fdopen(fd, mode);
     if (r == -EPIPE && file > 0)
         shs_push_back(f, (FILE *)file);

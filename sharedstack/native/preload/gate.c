@@ -10,6 +10,7 @@
 #include "preload/kept.h"
 #include "preload/member.h"
 #include "preload/signals.h"
+#include "preload/tell.h"
 #include "shm/sys.h"
 
 /* First use of a descriptor that no call of ours made: inherited over exec, received, or not a socket at all. */
@@ -186,8 +187,10 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
             g->kept = receive;
             return;
         }
-        bool due = !f->why && ++f->ops >= (shs_proc.env.opt.eager ? 1 : shs_proc.env.opt.lift_after);
-        if (due && shs_cas32(&f->state, SHS_FD_TCP, SHS_FD_BUSY)) {
+        bool due = (!f->why || !f->told) && ++f->ops >= (shs_proc.env.opt.eager ? 1 : shs_proc.env.opt.lift_after);
+        if (due && f->why)
+            shs_tell(f, fd);
+        else if (due && shs_cas32(&f->state, SHS_FD_TCP, SHS_FD_BUSY)) {
             register_fd(f, fd);
             shs_cas32(&f->state, SHS_FD_BUSY, SHS_FD_TCP);
         }

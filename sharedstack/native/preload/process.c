@@ -359,7 +359,7 @@ static void clear(struct shs_fd *f)
         shs_kept_drop(f);
     if (!f->ep1 && !f->set && !f->known && !f->listed && !f->epoll && !f->udp) { /* a short connection: what was never used is as it was */
         f->ops = f->why = 0;
-        f->copied = false;
+        f->copied = f->told = false;
         return;
     }
     *f = fresh;

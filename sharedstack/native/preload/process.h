@@ -52,6 +52,7 @@ struct shs_fd {
     bool copied;      /* has copies (dup(2)), or is in several sets: whoever waits for one number does not see the other's */
     uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
     struct shs_set *epoll;
+    bool told;        /* why it is not lifted, where no record says so (tell.h) */
     bool udp; /* a datagram socket: NEW and REG do not occur, PAIRED is recorded */
     struct shs_dgram *dgram;
     struct shs_kept *kept; /* what its ring held when the process left its stack; NULL: nothing (kept.h) */

@@ -101,6 +101,8 @@ int shs_slot_claim(struct shs_stack *stack, uint32_t pid, uint32_t flags)
         memset(slot->bells, 0, sizeof slot->bells);
         memset(slot->takes, 0, sizeof slot->takes);
         memset(slot->counters, 0, sizeof slot->counters);
+        memset(slot->told, 0, sizeof slot->told);
+        slot->told_at = 0;
         shs_slot_enrol(slot);
         shs_store32(&slot->state, SHS_SLOT_LIVE);
         return (int)i;
@@ -117,4 +119,10 @@ void shs_slot_release(struct shs_stack *stack, uint32_t index)
     shs_store32(&slot->robust, 0);
     slot->pid = 0;
     shs_store32(&slot->state, SHS_SLOT_FREE);
+}
+
+void shs_slot_tell(struct shs_slot *slot, uint64_t inode, uint32_t why)
+{
+    uint32_t at = __atomic_fetch_add(&slot->told_at, 1, __ATOMIC_RELAXED) % SHS_N_TOLD;
+    shs_set64(&slot->told[at], inode << SHS_TOLD_SHIFT | why);
 }

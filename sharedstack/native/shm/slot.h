@@ -28,3 +28,6 @@ static inline bool shs_slot_alive(struct shs_stack *stack, uint32_t slot1)
     return shs_load32(&slot->state) == SHS_SLOT_CLAIMED ||
            (shs_load32(&slot->state) == SHS_SLOT_LIVE && (shs_load32(&slot->flags) & SHS_SLOT_UNWITNESSED));
 }
+
+/* One's own slot: why the socket with that inode will have no record. Forgets the oldest of N_TOLD. */
+void shs_slot_tell(struct shs_slot *slot, uint64_t inode, uint32_t why);
