@@ -308,14 +308,88 @@ static void inherited_over_exec(void)
     }
 }
 
+/* A program without the library has the set, but no member: it hears of what comes to them all the same. */
+static void watched_by_a_plain_process(void)
+{
+    static const uint32_t kinds[] = {0, EPOLLET};
+    for (int i = 0; i < 2; i++) {
+        int e[2], status = -1;
+        char number[16];
+        char *args[] = {"sets", number, NULL};
+        warm_pair(e);
+        fcntl(e[0], F_SETFD, FD_CLOEXEC);
+        fcntl(e[1], F_SETFD, FD_CLOEXEC);
+        set = epoll_create1(0);
+        control(EPOLL_CTL_ADD, e[0], EPOLLIN | kinds[i]);
+        put(e[1], 30);
+        must_recv(e[0], buf, 30);
+        snprintf(number, sizeof number, "%d", 1000 + set);
+        pid_t child = fork();
+        if (child == 0) {
+            unsetenv("LD_PRELOAD");
+            execv("/proc/self/exe", args);
+            _exit(126);
+        }
+        usleep(100000);
+        put(e[1], 100);
+        waitpid(child, &status, 0);
+        show("status", status);
+        show("recv", recv(e[0], buf, sizeof buf, MSG_DONTWAIT));
+        put(e[1], 10);
+        struct epoll_event event = {0};
+        show("epoll_wait", epoll_wait(set, &event, 1, 1000));
+        show("recv", recv(e[0], buf, sizeof buf, MSG_DONTWAIT));
+        drop(e);
+    }
+}
+
+/* Of several sets that have a member exclusively one is told at least; what cannot be combined is refused. */
+static void exclusive(void)
+{
+    int e[2], first, second;
+    struct epoll_event event = {0};
+    warm_pair(e);
+    set = first = epoll_create1(0);
+    control(EPOLL_CTL_ADD, e[0], EPOLLIN | EPOLLEXCLUSIVE);
+    control(EPOLL_CTL_MOD, e[0], EPOLLIN);
+    put(e[1], 10);
+    show("alone", epoll_wait(first, &event, 1, 1000));
+    say("events: %x", event.events);
+    show("recv", recv(e[0], buf, sizeof buf, MSG_DONTWAIT));
+    set = second = epoll_create1(0);
+    control(EPOLL_CTL_ADD, e[0], EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT);
+    control(EPOLL_CTL_ADD, e[0], EPOLLIN | EPOLLEXCLUSIVE);
+    put(e[1], 10);
+    say("told: %d", epoll_wait(first, &event, 1, 1000) + epoll_wait(second, &event, 1, 1000) > 0);
+    show("recv", recv(e[0], buf, sizeof buf, MSG_DONTWAIT));
+    control(EPOLL_CTL_DEL, e[0], 0);
+    show("nothing", epoll_wait(second, &event, 1, 0));
+    close(first);
+    close(second);
+    close(e[0]);
+    close(e[1]);
+}
+
 int main(int argc, char **argv)
 {
     static const struct scene scenes[] = {
-        {"added_with_bytes", added_with_bytes},           {"added_beside_another", added_beside_another},
-        {"rearmed_with_bytes", rearmed_with_bytes},       {"equal_data", equal_data},
-        {"end_of_a_disarmed_one", end_of_a_disarmed_one}, {"one_at_a_time", one_at_a_time},
-        {"both_ways_at_once", both_ways_at_once},         {"inherited_over_exec", inherited_over_exec},
+        {"added_with_bytes", added_with_bytes},
+        {"added_beside_another", added_beside_another},
+        {"rearmed_with_bytes", rearmed_with_bytes},
+        {"equal_data", equal_data},
+        {"end_of_a_disarmed_one", end_of_a_disarmed_one},
+        {"one_at_a_time", one_at_a_time},
+        {"both_ways_at_once", both_ways_at_once},
+        {"watched_by_a_plain_process", watched_by_a_plain_process},
+        {"exclusive", exclusive},
+        {"inherited_over_exec", inherited_over_exec},
     };
+    if (argc == 2 && atoi(argv[1]) >= 1000) {
+        struct epoll_event event = {0};
+        show("plain: epoll_wait", epoll_wait(atoi(argv[1]) - 1000, &event, 1, 1000));
+        say("events: %x", event.events);
+        return 0;
+    }
     if (argc == 4)
         return waits_in(atoi(argv[1]), atoi(argv[2]), atoi(argv[3]));
     return play(scenes, sizeof scenes / sizeof *scenes, argc, argv);

@@ -128,19 +128,28 @@ struct entry {
     char name[];
 };
 
-/* Each of our descriptors below `limit` that is not close-on-exec. */
+/* Will the program have it, or an epoll set that has it? Whoever waits in that hears of what the kernel has, and of nothing else. */
+static bool goes_along(int fd)
+{
+    const struct shs_fd *f = shs_fd_look(fd);
+    if (shs_sys_fcntl(fd, F_GETFD, 0) == 0)
+        return true;
+    return f && f->set && shs_sys_fcntl((int)f->set - 1, F_GETFD, 0) == 0;
+}
+
+/* Each of our descriptors below `limit` that the program will have to do with. */
 static long hand_over_below(int limit)
 {
     _Alignas(struct entry) char buf[1024];
     long n, r = 0;
     int dir = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     for (int fd = 0; dir < 0 && fd < limit && fd < SHS_FD_CHUNK && r == 0; fd++) /* no /proc */
-        r = shs_sys_fcntl(fd, F_GETFD, 0) == 0 ? hand_over_number(fd) : 0;
+        r = goes_along(fd) ? hand_over_number(fd) : 0;
     while (dir >= 0 && r == 0 && (n = SHS_SYS(syscall(SYS_getdents64, dir, buf, sizeof buf))) > 0)
         for (long at = 0; at < n && r == 0; at += ((struct entry *)(buf + at))->len) {
             const char *name = ((struct entry *)(buf + at))->name;
             int fd = *name == '.' ? -1 : atoi(name);
-            if (fd >= 0 && fd < limit && fd != dir && shs_sys_fcntl(fd, F_GETFD, 0) == 0)
+            if (fd >= 0 && fd < limit && fd != dir && goes_along(fd))
                 r = hand_over_number(fd);
         }
     if (dir >= 0)
