@@ -348,10 +348,14 @@ int shs_ep_refs(uint32_t ep1, int n)
 }
 
 /* `end` stays: a thread that looks at the entry without a lock finds memory that is always mapped. */
+static __attribute__((noinline)) void clear_all(struct shs_fd *f)
+{
+    struct shs_fd fresh = {.end = f->end};
+    *f = fresh;
+}
+
 static void clear(struct shs_fd *f)
 {
-    struct shs_end end = f->end;
-    struct shs_fd fresh = {.end = end};
     if (f->dgram && shs_proc.threads <= 1) /* another thread may be looking at it still: then it is lost */
         free(f->dgram);
     __atomic_store_n(&f->state, SHS_FD_UNKNOWN, __ATOMIC_SEQ_CST);
@@ -362,7 +366,7 @@ static void clear(struct shs_fd *f)
         f->copied = f->told = false;
         return;
     }
-    *f = fresh;
+    clear_all(f);
 }
 
 void shs_fd_reset(int fd)
