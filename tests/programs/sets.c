@@ -343,6 +343,34 @@ static void watched_by_a_plain_process(void)
     }
 }
 
+/* A member that has unread bytes when it comes to a second set: both report them. */
+static void bytes_in_two_sets(void)
+{
+    for (int written = 0; written < 2; written++) {
+        int e[2], sets[2];
+        struct epoll_event event = {0};
+        warm_pair(e);
+        for (int i = 0; i < 2; i++) {
+            set = sets[i] = epoll_create1(0);
+            control(EPOLL_CTL_ADD, e[0], EPOLLIN);
+            if (i == 0)
+                put(e[1], 10);
+        }
+        if (written)
+            put(e[1], 20);
+        show("first", epoll_wait(sets[0], &event, 1, 1000));
+        show("second", epoll_wait(sets[1], &event, 1, 1000));
+        show("recv", recv(e[0], buf, 10, MSG_DONTWAIT));
+        show("first", epoll_wait(sets[0], &event, 1, written ? 1000 : 0));
+        show("second", epoll_wait(sets[1], &event, 1, written ? 1000 : 0));
+        show("recv", recv(e[0], buf, 100, MSG_DONTWAIT));
+        put(e[0], 30);
+        show("the other way", recv(e[1], buf, 100, MSG_WAITALL | MSG_DONTWAIT));
+        close(sets[0]);
+        drop(e);
+    }
+}
+
 /* Of several sets that have a member exclusively one is told at least; what cannot be combined is refused. */
 static void exclusive(void)
 {
@@ -382,6 +410,7 @@ int main(int argc, char **argv)
         {"both_ways_at_once", both_ways_at_once},
         {"watched_by_a_plain_process", watched_by_a_plain_process},
         {"exclusive", exclusive},
+        {"bytes_in_two_sets", bytes_in_two_sets},
         {"inherited_over_exec", inherited_over_exec},
     };
     if (argc == 2 && atoi(argv[1]) >= 1000) {

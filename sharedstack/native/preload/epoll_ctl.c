@@ -6,6 +6,7 @@
 #include "intercepts.gen.h"
 #include "preload/gate.h"
 #include "preload/kept.h"
+#include "preload/outside.h"
 #include "preload/restart.h"
 
 /* Can the change be noted, to be told to the kernel later? Under the lock. */
@@ -111,6 +112,8 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
         return shs_n_epoll_ctl(epfd, op, fd, event);
     if (op == EPOLL_CTL_ADD && f->set && f->set != (uint32_t)epfd + 1) {
         f->copied = true; /* a member of two sets: whoever sleeps in the one would miss what the other opened */
+        if (f->state == SHS_FD_PAIRED && shs_end_waiting(&f->end))
+            shs_hand_over(f, SHS_REASON_MANY_SETS, false); /* what is unread: only the kernel can report it in both */
         shs_ring_quit(f);
         if (shs_set_at(f->set) && f->dirty)
             shs_set_shared(shs_set_at(f->set), (int)f->set - 1);
