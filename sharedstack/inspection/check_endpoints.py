@@ -72,6 +72,8 @@ def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
     found.expect(known(*option), f"{at}.opt_name", option, "0, 0, a declared option, or flags of a call")
     for field in _STATISTICS:
         found.expect(ep[field] < COUNT_MAX, f"{at}.{field}", ep[field], "a plausible count, below 2^60")
+    watched = ep["set_slot"] <= shot.slots_top or ep["set_slot"] == C["SET_MANY"]
+    found.expect(watched, f"{at}.set_slot", ep["set_slot"], f"0 to {shot.slots_top}, or {C['SET_MANY']}")
     for field in ("sndbuf", "rcvbuf"):
         found.within(at, ep, field, 0, BUFFER_MAX)
     if not ep["family"] & DATAGRAM:

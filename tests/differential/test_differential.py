@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 from compat.fix_lab import MODES, Builder
+from differential.replay import fails
 from differential.soak import Soak, reports
 from differential.worlds import World
 
+KEPT = sorted((Path(__file__).parent / "kept").glob("*.jsonl"))
 STEPS, SECONDS = 20_000, 20.0
 LOCAL_SHARE = 0.25  # of the bytes in eager: much of what the machine does is done by the kernel alone, by design
 
@@ -42,6 +45,13 @@ def soak(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_no_difference(soak: Soak) -> None:
     assert not soak.failures, "\n".join(f"seed {seed}: {what}\n{script.read_text()}" for seed, what, script in soak.failures)
     assert soak.steps > 0
+
+
+@pytest.mark.parametrize("script", KEPT, ids=lambda p: p.stem)
+def test_what_was_wrong_once(soak: Soak, script: Path) -> None:
+    """Scripts of plays that failed, each for a bug of its own that was mended."""
+    steps = [json.loads(line) for line in script.read_text().splitlines()]
+    assert not fails(soak.worlds, steps, 5)
 
 
 def test_the_path(soak: Soak) -> None:

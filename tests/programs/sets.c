@@ -343,6 +343,48 @@ static void watched_by_a_plain_process(void)
     }
 }
 
+/* The child has the connection, and not the set: what it reads does not keep the parent's set from hearing. */
+static void read_by_a_child(void)
+{
+    int e[2], to_child[2], from_child[2];
+    struct epoll_event event = {0};
+    char go = 0;
+    connected(e);
+    if (pipe(to_child) != 0 || pipe(from_child) != 0)
+        fail("pipe");
+    set = epoll_create1(0);
+    control(EPOLL_CTL_ADD, e[0], EPOLLIN);
+    for (int i = 0; i < 2; i++) { /* just enough to lift it, its ring being open or not */
+        put(e[i], 1);
+        show("epoll_wait", epoll_wait(set, &event, 1, 0));
+        show("recv", recv(e[1 - i], buf, 1, MSG_WAITALL));
+        show("recv", recv(e[1 - i], buf, 1, MSG_DONTWAIT));
+    }
+    pid_t child = fork();
+    if (child == 0) {
+        close(set);
+        for (int i = 0; i < 3; i++)
+            recv(e[0], buf, sizeof buf, MSG_DONTWAIT);
+        (void)!write(from_child[1], "x", 1);
+        (void)!read(to_child[0], &go, 1);
+        _exit(0);
+    }
+    (void)!read(from_child[0], &go, 1);
+    for (int i = 0; i < 2; i++) {
+        pthread_t t;
+        run(&t, sleeps, (void *)1000);
+        usleep(50000);
+        put(e[1], 10);
+        void *said;
+        pthread_join(t, &said);
+        say("epoll_wait: %d", (int)(intptr_t)said);
+        show("recv", recv(e[0], buf, sizeof buf, MSG_DONTWAIT));
+    }
+    (void)!write(to_child[1], "x", 1);
+    waitpid(child, NULL, 0);
+    drop(e);
+}
+
 /* A member that has unread bytes when it comes to a second set: both report them. */
 static void bytes_in_two_sets(void)
 {
@@ -411,6 +453,7 @@ int main(int argc, char **argv)
         {"watched_by_a_plain_process", watched_by_a_plain_process},
         {"exclusive", exclusive},
         {"bytes_in_two_sets", bytes_in_two_sets},
+        {"read_by_a_child", read_by_a_child},
         {"inherited_over_exec", inherited_over_exec},
     };
     if (argc == 2 && atoi(argv[1]) >= 1000) {

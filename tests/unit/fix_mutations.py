@@ -28,6 +28,7 @@ NEIGHBOURS_AS_GOOD = {
         "endpoint.tx_local", "endpoint.rx_kernel", "endpoint.rx_lowers", "endpoint.rx_lifts", "endpoint.rx_local", "endpoint.rx_calls",
         "endpoint.pairings",
     },
+    "whose set has it, if anybody's": {"endpoint.set_slot"},
     "as the program set them, where there is no ring to bound": {"endpoint.sndbuf", "endpoint.rcvbuf"},
     "times: any that has passed will do": {
         "slot.start_ns", "endpoint.created_ns", "pair.made_ns", "direction.pub_ns", "pair.empty_ns", "pair.mark_ns",

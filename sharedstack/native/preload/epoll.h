@@ -78,6 +78,8 @@ void shs_set_flush(struct shs_set *set, int epfd);
 /* Under the lock: a paired member was added, re-armed or met. An open ring is listed, or shut where somebody sleeps in the set already; if it holds
  * something, whoever sleeps looks again. */
 void shs_set_list(struct shs_set *set, struct shs_fd *f, int epfd, int fd);
+/* The record of a registered connection says in whose sets it is: other processes that share it open no ring, which such a set's sleepers would miss. */
+void shs_set_mark(struct shs_fd *f, bool member);
 /* The set came over exec, should it be one: members with bytes in their rings are reported from now on. */
 void shs_set_meet(int epfd);
 /* The set of `epoll descriptor plus one`; NULL: none that is known. */

@@ -22,6 +22,7 @@ static bool note_change(struct shs_set *set, struct shs_fd *f, int epfd, int op,
     if (!(shs_load64(&dir->word) & SHS_WORD_OPEN) || !shs_end_reads(&f->end, dir) || (!f->listed && set->n_opened == set->room) ||
         (!f->dirty && set->n_dirty == set->room))
         return false;
+    shs_set_mark(f, op != EPOLL_CTL_DEL);
     if (op == EPOLL_CTL_DEL) {
         f->set = 0;
     } else {
@@ -52,6 +53,7 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
     int r = shs_n_epoll_ctl(epfd, op, fd, event);
     if (r != 0)
         return r;
+    shs_set_mark(f, op != EPOLL_CTL_DEL);
     if (op == EPOLL_CTL_DEL) {
         if (f->set == (uint32_t)epfd + 1) {
             if (set)

@@ -74,6 +74,7 @@ static void meet_member(int epfd, uint64_t fd, uint64_t events, uint64_t data, u
     f->events = f->known_events = (uint32_t)events;
     f->data = f->known_data = data;
     f->edge_index = ~0ull;
+    shs_set_mark(f, true);
     shs_set_list(set, f, epfd, (int)fd);
     shs_set_unlock(set);
 }

@@ -10,6 +10,7 @@
 #include "preload/gate.h"
 #include "preload/kept.h"
 #include "preload/restart.h"
+#include "shm/slot.h"
 #include "shm/sys.h"
 
 #define IN_EVENTS ((uint32_t)(EPOLLIN | EPOLLRDNORM))
@@ -212,6 +213,32 @@ void shs_set_quit(struct shs_fd *f, int fd)
     shs_set_unlock(set);
 }
 
+/* Whose sets it is in, as far as they live. */
+static uint32_t watcher(const struct shs_endpoint *ep)
+{
+    uint32_t slot1 = shs_load32(&ep->set_slot);
+    return slot1 == SHS_SET_MANY || shs_slot_alive(shs_proc.env.stack, slot1) ? slot1 : 0;
+}
+
+void shs_set_mark(struct shs_fd *f, bool member)
+{
+    if (f->udp || f->state < SHS_FD_REG || f->state > SHS_FD_PAIRED || !shs_who())
+        return;
+    struct shs_endpoint *ep = shs_fd_record(f);
+    uint32_t was = shs_load32(&ep->set_slot), now = watcher(ep), mine = shs_proc.env.slot1;
+    if (!member && now == mine)
+        shs_cas32(&ep->set_slot, was, 0);
+    else if (member && now != mine)
+        shs_cas32(&ep->set_slot, was, now ? SHS_SET_MANY : mine);
+}
+
+/* Would a process that shares the connection, and sleeps in a set that has it, miss what is in the ring? */
+static bool watched_elsewhere(const struct shs_endpoint *ep)
+{
+    uint32_t slot1 = SHS_UNLIKELY(shs_peek32(&ep->flags) & SHS_EPF_SHARED) ? watcher(ep) : 0;
+    return slot1 && slot1 != shs_proc.env.slot1;
+}
+
 /*
  * Opening a ring against falling asleep: both under the set's lock. The opener holds rlock, and a sleeper may want rlock under the
  * set's lock: so the opener only tries; it opens at its next read.
@@ -221,9 +248,10 @@ bool shs_set_begin(void *fd_entry)
     struct shs_fd *f = fd_entry;
     struct shs_set *set = shs_set_at(f->set);
     uint32_t why = SHS_REASON_MANY_SETS;
-    if (!f->set && !f->copied)
+    bool elsewhere = watched_elsewhere(f->end.ep);
+    if (!f->set && !f->copied && !elsewhere)
         return true;
-    if (set && !set->shared && !f->copied) {
+    if (set && !set->shared && !f->copied && !elsewhere) {
         if (!shs_nested_try(&set->lock))
             return false;
         if (!set->sleepers && (f->listed || set->n_opened < set->room)) {
@@ -249,8 +277,11 @@ void shs_set_done(void *fd_entry, bool opened)
 {
     struct shs_fd *f = fd_entry;
     struct shs_set *set = shs_self.opening;
-    if (!set)
+    if (!set) {
+        if (opened && watched_elsewhere(f->end.ep)) /* since we looked: who puts it into a set says so, and looks whether it is open then */
+            shs_ring_close(shs_end_rx(&f->end));
         return;
+    }
     shs_self.opening = NULL;
     if (opened && shs_set_at(f->set) == set)
         shs_set_enlist(set, f, f->end.fd);

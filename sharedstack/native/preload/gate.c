@@ -83,6 +83,8 @@ static void register_joined(struct shs_fd *f, int fd)
         shs_lowered_by(ep, SOL_SOCKET, SO_RCVLOWAT);
     __atomic_fetch_or(&ep->flags, flags, __ATOMIC_SEQ_CST);
     __atomic_store_n(&f->state, SHS_FD_REG, __ATOMIC_RELEASE);
+    if (f->set)
+        shs_set_mark(f, true);
 }
 
 static void register_fd(struct shs_fd *f, int fd)

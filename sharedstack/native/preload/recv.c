@@ -37,11 +37,13 @@ static uint64_t look_gap_ns(const struct shs_fd *f)
 static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, bool must_look, bool patient)
 {
     uint64_t looked = f->looked_ns, reported = __atomic_load_n(&shs_proc.reported, __ATOMIC_RELAXED);
+    bool watched =
+        f->set || f->copied || (shs_peek32(&f->end.ep->flags) & SHS_EPF_SHARED); /* perhaps in a set: of this process, or of another one */
     struct shs_rx how = {
         .looked_ns = &f->looked_ns,
         .must_look = must_look || reported != f->looked_report, /* the kernel reported something since: perhaps this */
-        .begin = f->set || f->copied ? shs_set_begin : NULL,
-        .done = f->set || f->copied ? shs_set_done : NULL,
+        .begin = watched ? shs_set_begin : NULL,
+        .done = watched ? shs_set_done : NULL,
         .set = f,
         .look_gap_ns = patient ? ~0ull : look_gap_ns(f),
     };

@@ -18,7 +18,7 @@ long shs_recv_doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_
 long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags);
 /* Shut the ring: from now on the library cannot see all who wait for the descriptor. */
 void shs_ring_quit(struct shs_fd *f);
-/* struct shs_rx.begin and .done for a member of an epoll set; the argument is its struct shs_fd. */
+/* struct shs_rx.begin and .done for what may be a member of an epoll set, in this process or in one that shares it; the argument is its struct shs_fd. */
 bool shs_set_begin(void *fd_entry);
 void shs_set_done(void *fd_entry, bool opened);
 /* Time-out that `option` (SO_RCVTIMEO, SO_SNDTIMEO) sets, in ns; 0: none. */
