@@ -38,6 +38,7 @@ MOSTLY_KERNEL = {
     "pollers": "two threads wait in one stream: only one may doze",
     "workers": "several threads wait in one epoll set: only one may doze",
     "waiting_from_the_start": "a thread that was in the kernel before the connection was counted keeps it there",
+    "read_by_a_child": "lifted by a byte each way, then waited for asleep",
     "two_sets": "a member of several sets: which of them sleeps is not known",
     "killed": "one end streams without bounds",
     "duplex": "both ends send as fast as they can: what overflows a ring takes the kernel's path",
