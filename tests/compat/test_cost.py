@@ -46,6 +46,7 @@ print(ctypes.CDLL(None).syscall(number, 8, 0, 0))  # MEMBARRIER_CMD_PRIVATE_EXPE
 
 
 def test_what_waits_for_the_kernel_is_done_before_there_are_threads(lab: Lab) -> None:
-    """Registering for membarrier(2) in a process of several threads holds it up for 12 to 50 ms: in the middle of a send, were it left to the first attach."""
+    """Registering for membarrier(2) in a process of several threads holds it up for 12 to 50 ms: in the middle of a send, were it left
+    to the first attach."""
     assert lab.run([sys.executable, "-c", BARRIER], "kernel").ok().out == "-1\n"
     assert lab.run([sys.executable, "-c", BARRIER], "default").ok().out == "0\n"

@@ -19,7 +19,7 @@ pytest_plugins = ["compat.fix_paths"]
 
 SUITES = (
     *("semantics", "ends", "waits", "signals", "pointers", "processes", "threads", "sets", "copying", "sending", "numbers", "forking"),
-    "corners",
+    *("corners", "raw"),
 )
 
 # by design; a scene of its own tally

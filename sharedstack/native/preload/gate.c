@@ -4,6 +4,7 @@
 
 #include "endpoint/fds.h"
 #include "endpoint/lift.h"
+#include "preload/aside.h"
 #include "preload/attach.h"
 #include "preload/dgram.h"
 #include "preload/kept.h"
@@ -52,6 +53,7 @@ static void register_joined(struct shs_fd *f, int fd)
         shs_proc.env.nudge |= SHS_NUDGE_OVER;
     if (f->udp) {
         shs_dgram_begin(f, fd);
+        shs_registered_aside(f);
         return;
     }
     int r = shs_register(&shs_proc.env, who, fd);
@@ -81,6 +83,7 @@ static void register_joined(struct shs_fd *f, int fd)
         shs_lowered_by(ep, SOL_SOCKET, SO_RCVLOWAT);
     __atomic_fetch_or(&ep->flags, flags, __ATOMIC_SEQ_CST);
     __atomic_store_n(&f->state, SHS_FD_REG, __ATOMIC_RELEASE);
+    shs_registered_aside(f);
 }
 
 static void register_fd(struct shs_fd *f, int fd)

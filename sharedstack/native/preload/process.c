@@ -245,6 +245,17 @@ static void parent(void)
     shs_join_unlock();
 }
 
+long shs_fork_by(long (*call)(const void *), const void *arg)
+{
+    prepare();
+    long r = call(arg);
+    if (r == 0)
+        child();
+    else
+        parent();
+    return r;
+}
+
 struct shs_bell_own *shs_bell(void)
 {
     struct shs_thread *t = &shs_self;
