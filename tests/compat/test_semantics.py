@@ -19,7 +19,7 @@ pytest_plugins = ["compat.fix_paths"]
 
 SUITES = (
     *("semantics", "ends", "waits", "signals", "pointers", "processes", "threads", "sets", "copying", "sending", "numbers", "forking"),
-    *("corners", "raw"),
+    *("corners", "raw", "beside"),
 )
 
 # by design; a scene of its own tally
@@ -38,6 +38,10 @@ MOSTLY_KERNEL = {
     "workers": "several threads wait in one epoll set: only one may doze",
     "waiting_from_the_start": "a thread that was in the kernel before the connection was counted keeps it there",
     "two_sets": "a member of several sets: which of them sleeps is not known",
+    "asynchronous": "asynchronous I/O is the kernel's, and so is the connection from then on",
+    "by_io_uring": "io_uring is the kernel's, and so is every connection of a process that has one",
+    "taken_early": "shared before it was paired",
+    "taken_from_itself": "copied: who waits for one number does not see the other's",
     "killed": "one end streams without bounds",
     "duplex": "both ends send as fast as they can: what overflows a ring takes the kernel's path",
 }
