@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import layout
 from .counters import COUNTERS
-from .intercepts import ASSEMBLED, FORWARDED, INTERCEPTS, Intercept
+from .intercepts import FORWARDED, INTERCEPTS, LATE, OWN_SHAPE, Intercept
 from .kernel_options import KERNEL_OPTIONS, WHEN
 from .messages import MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
 from .model import Struct, c_type
@@ -163,6 +163,10 @@ def wrappers() -> str:
             for param, name in zip(i.params[fixed:], i.args[fixed:], strict=True):
                 body.append(f"    {param} = va_arg(ap, {param.removesuffix(name).strip()});")
             body.append("    va_end(ap);")
+        if i.name in LATE:
+            found = f'(__typeof__(shs_real.{i.name}))shs_late("{LATE[i.name]}", "{i.name}")'
+            body.append(f"    if ((shs_off(), !shs_real.{i.name}) && !(shs_real.{i.name} = {found})) {{")
+            body += ["        errno = ENOSYS;", f"        return {i.error};", "    }"]
         ret = "" if i.ret == "void" else "return "
         body.append(f"    if (SHS_UNLIKELY({_PLAIN.get(i.area, 'shs_plain') if not i.ends else 'shs_plain_end'}())) {{")
         body.append(f"        {ret}shs_real.{acts}({_call(i)});")
@@ -215,7 +219,7 @@ def raw_header() -> str:
 
 def exports() -> str:
     """The version script: nothing but what is intercepted leaves the library."""
-    names = "".join(f"    {name};\n" for name in sorted([*(i.name for i in INTERCEPTS), *FORWARDED, *ASSEMBLED]))
+    names = "".join(f"    {name};\n" for name in sorted([*(i.name for i in INTERCEPTS), *FORWARDED, *OWN_SHAPE]))
     return f"{{\n  global:\n{names}  local:\n    *;\n}};\n"
 
 

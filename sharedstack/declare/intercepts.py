@@ -261,8 +261,22 @@ FORWARDED: dict[str, tuple[str, str]] = {
     "execle": ("const char *path, const char *arg", "shs_exec_list(path, arg, args, false, true)"),
 }
 
-# in assembly
-ASSEMBLED = ("vfork", "__vfork")
+# of a shape of their own, in C or assembly
+OWN_SHAPE = ("_Fork", "vfork", "__vfork")
+
+# libraries that have a function where it is in no library of the start: those that libc took in with 2.34, or libc, if it is new enough
+LATE: dict[str, str] = {
+    "login_tty": "libutil.so.1",
+    "forkpty": "libutil.so.1",
+    "aio_read": "librt.so.1",
+    "aio_write": "librt.so.1",
+    "aio_read64": "librt.so.1",
+    "aio_write64": "librt.so.1",
+    "lio_listio": "librt.so.1",
+    "lio_listio64": "librt.so.1",
+    "execveat": "libc.so.6",
+    "pidfd_getfd": "libc.so.6",
+}
 
 # taken over without a wrapper of the common shape
 SPECIAL: dict[str, str] = {
@@ -272,6 +286,7 @@ SPECIAL: dict[str, str] = {
     "execl": "as execv",
     "execlp": "as execvp",
     "execle": "as execve",
+    "_Fork": "as fork, but that it runs no handlers of pthread_atfork",
     "vfork": "in assembly: until the child executes or exits, every wrapper goes straight to libc",
     "__vfork": "as vfork",
 }

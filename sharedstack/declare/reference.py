@@ -133,7 +133,7 @@ NOT_INTERCEPTED: tuple[Missing, ...] = (
     ),
     Missing(("__pread64", "__pwrite64", "__open", "__fork", "__clone"), "as those without underscores: none, but for `__clone`"),
     Missing(("vmsplice", "tee", "copy_file_range"), "none: they do not take sockets"),
-    Missing(("clone", "_Fork"), _SPAWN),
+    Missing(("clone",), _SPAWN),
     Missing(
         ("seteuid", "setfsuid", "setgid and kin", "setgroups", "initgroups", "capset", "chroot", "pivot_root"),
         "none: the real uid and the network namespace decide on a stack, and these change neither",

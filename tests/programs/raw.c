@@ -459,6 +459,8 @@ static void wait_for(pid_t child)
     say("child: %s %d", WIFSIGNALED(status) ? "signal" : "exit", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
+#define BY_NAME (-1)
+
 static void forked_by(long number)
 {
     int e[2];
@@ -466,7 +468,7 @@ static void forked_by(long number)
     warm_pair(e);
     put(e[1], 3000); /* in the ring when it is shared */
     fill(want, 3000, 0);
-    pid_t child = (pid_t)syscall(number, number == SYS_clone ? SIGCHLD : 0, 0, 0, 0, 0);
+    pid_t child = number == BY_NAME ? _Fork() : (pid_t)syscall(number, number == SYS_clone ? SIGCHLD : 0, 0, 0, 0, 0);
     if (child == 0) {
         must_recv(e[0], buf, 1000);
         must_send(e[0], "child", 5);
@@ -489,6 +491,7 @@ static void forks(void)
     forked_by(SYS_clone);
 #endif
     forked_by(SYS_clone);
+    forked_by(BY_NAME);
 }
 
 /* A program without the library gets what is in the ring. */

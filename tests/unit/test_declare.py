@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sharedstack.declare import binary, generate, kernel_options, layout
 from sharedstack.declare.counters import COUNTERS
-from sharedstack.declare.intercepts import ASSEMBLED, FORWARDED, INTERCEPTS
+from sharedstack.declare.intercepts import FORWARDED, INTERCEPTS, OWN_SHAPE
 from sharedstack.declare.kernel_options import CALL_FLAGS, KERNEL_OPTIONS
 from sharedstack.declare.layout import CONSTANTS, STRUCTS
 from sharedstack.declare.locks import LOCKS
@@ -330,7 +330,7 @@ def test_generating_again_changes_nothing(generated: Path) -> None:
 
 def test_only_declared_functions_are_exported() -> None:
     names = re.findall(r"^    (\w+);$", generate.exports(), re.M)
-    assert names == sorted([*(i.name for i in INTERCEPTS), *FORWARDED, *ASSEMBLED])
+    assert names == sorted([*(i.name for i in INTERCEPTS), *FORWARDED, *OWN_SHAPE])
 
 
 def test_the_generator_wants_one_directory(capsys: pytest.CaptureFixture[str]) -> None:

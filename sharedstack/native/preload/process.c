@@ -38,10 +38,13 @@ static uint16_t ep_refs[SHS_N_ENDPOINTS];
 
 #if defined(__x86_64__)
 __asm__(".symver dlsym, dlsym@GLIBC_2.2.5");
+__asm__(".symver dlopen, dlopen@GLIBC_2.2.5");
 #elif defined(__i386__)
 __asm__(".symver dlsym, dlsym@GLIBC_2.0");
+__asm__(".symver dlopen, dlopen@GLIBC_2.1");
 #elif defined(__aarch64__)
 __asm__(".symver dlsym, dlsym@GLIBC_2.17");
+__asm__(".symver dlopen, dlopen@GLIBC_2.17");
 #endif
 
 extern int __cxa_thread_atexit_impl(void (*fn)(void *), void *arg, void *dso);
@@ -50,6 +53,12 @@ extern void *__dso_handle;
 void *shs_next(const char *name)
 {
     return dlsym(RTLD_NEXT, name);
+}
+
+void *shs_late(const char *library, const char *name)
+{
+    void *loaded = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
+    return loaded ? dlsym(loaded, name) : NULL;
 }
 
 static void read_options(struct shs_options *opt)

@@ -7,6 +7,7 @@
 
 #include "endpoint/lift.h"
 #include "intercepts.gen.h"
+#include "preload/boundary.h"
 #include "preload/gate.h"
 #include "preload/member.h"
 #include "preload/outside.h"
@@ -63,6 +64,28 @@ int shs_i_forkpty(int *master, char *name, const struct termios *settings, const
     if (r == 0)
         streams_replaced();
     return r;
+}
+
+static pid_t (*real_fork)(void);
+
+static long call_fork(const void *nothing)
+{
+    (void)nothing;
+    pid_t r = real_fork();
+    return r < 0 ? -errno : r;
+}
+
+/* fork without handlers, and so without ours: by hand. */
+pid_t _Fork(void);
+SHS_EXPORT pid_t _Fork(void)
+{
+    if (!real_fork)
+        real_fork = (pid_t (*)(void))shs_next("_Fork");
+    if (!real_fork) {
+        errno = ENOSYS;
+        return -1;
+    }
+    return shs_plain_end() || shs_self.vfork ? real_fork() : (pid_t)shs_errno(shs_fork_by(call_fork, NULL));
 }
 
 /* Of which process is a pidfd? 0: cannot be told. */

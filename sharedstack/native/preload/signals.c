@@ -201,7 +201,7 @@ int shs_i_siginterrupt(int sig, int flag)
 /* System V: once, unless it installs itself again, and not held back while it runs. */
 intptr_t shs_i_sysv_signal(int sig, sighandler_t handler)
 {
-    struct sigaction act = {.sa_handler = handler, .sa_flags = (int)SA_RESETHAND | SA_NODEFER}, old = {0};
+    struct sigaction act = {.sa_handler = handler, .sa_flags = (int)SA_RESETHAND | SA_NODEFER | SA_INTERRUPT}, old = {0};
     if (sig <= 0 || sig >= SIGNALS || handler == SIG_ERR)
         return -EINVAL;
     int r = shs_i_sigaction(sig, &act, &old);
