@@ -433,6 +433,7 @@ def test_io_uring(lab: Lab) -> None:
         t.server.do("c2.recv(1); c2.sendall(b'2')")
         t.client.do("s2.recv(1)")
     assert why(lab, t.server, "c2") == ("io_uring", "io_uring")
+    assert why(lab, t.client, "s") == why(lab, t.client, "s2") == ("io_uring", "io_uring")
     sent = lab.sent()
     t.turns(4)
     assert lab.sent().local == sent.local

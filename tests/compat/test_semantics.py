@@ -39,6 +39,7 @@ MOSTLY_KERNEL = {
     "waiting_from_the_start": "a thread that was in the kernel before the connection was counted keeps it there",
     "two_sets": "a member of several sets: which of them sleeps is not known",
     "asynchronous": "asynchronous I/O is the kernel's, and so is the connection from then on",
+    "submitted": "as asynchronous",
     "by_io_uring": "io_uring is the kernel's, and so is every connection of a process that has one",
     "taken_early": "shared before it was paired",
     "taken_from_itself": "copied: who waits for one number does not see the other's",

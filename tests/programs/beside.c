@@ -9,6 +9,7 @@
 #include "pairs.h"
 
 #include <aio.h>
+#include <linux/aio_abi.h>
 #include <linux/io_uring.h>
 #include <pty.h>
 #include <sys/mman.h>
@@ -112,6 +113,39 @@ static void asynchronous(void)
     finished(&wr, "written");
     must_recv(e[1], in + 650, 150);
     say("right: %d", !memcmp(buf, in, 800));
+    warm(e);
+}
+
+/* The kernel's own asynchronous I/O, which libc has no functions for. */
+static void submitted(void)
+{
+    int e[2];
+    aio_context_t context = 0;
+    struct io_event event;
+    warm_pair(e);
+    fill(buf, 300, 0);
+    must_send(e[0], buf, 200); /* in the ring */
+    if (syscall(SYS_io_setup, 4, &context) != 0) {
+        show("no io_setup here", -1);
+        return;
+    }
+    struct iocb rd = {.aio_lio_opcode = IOCB_CMD_PREAD,
+                      .aio_fildes = (uint32_t)e[1],
+                      .aio_buf = (uint64_t)(uintptr_t)in,
+                      .aio_nbytes = 150},
+                wr = {.aio_lio_opcode = IOCB_CMD_PWRITE,
+                      .aio_fildes = (uint32_t)e[0],
+                      .aio_buf = (uint64_t)(uintptr_t)(buf + 200),
+                      .aio_nbytes = 100},
+                *list[] = {&rd, &wr};
+    for (int i = 0; i < 2; i++) {
+        show("submitted", syscall(SYS_io_submit, context, 1, &list[i]));
+        show("done", syscall(SYS_io_getevents, context, 1, 1, &event, NULL));
+        say("result: %ld", (long)event.res);
+    }
+    must_recv(e[1], in + 150, 150);
+    say("right: %d", !memcmp(buf, in, 300));
+    show("a bad list", syscall(SYS_io_submit, context, 1, (void *)8));
     warm(e);
 }
 
@@ -451,6 +485,7 @@ int main(int argc, char **argv)
     static const struct scene scenes[] = {
         {"names_of_libc", other_names},
         {"asynchronous", asynchronous},
+        {"submitted", submitted},
         {"reopened", reopened},
         {"passed_to_a_daemon", passed_to_a_daemon},
         {"terminals", terminals},

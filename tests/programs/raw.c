@@ -103,6 +103,47 @@ static void transfers(void)
         show("shut", send_by(s, e[0], buf, 10));
 }
 
+/* Two sockets that send to each other until both directions are lifted; then by every number. */
+static void datagrams(void)
+{
+    int s[2], right = 0, names = 0;
+    struct sockaddr_in at[2], from;
+    for (int i = 0; i < 2; i++) {
+        socklen_t len = sizeof at[i];
+        at[i] = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        s[i] = (int)syscall(SYS_socket, AF_INET, SOCK_DGRAM, 0);
+        if (syscall(SYS_bind, s[i], &at[i], len) != 0 || getsockname(s[i], (struct sockaddr *)&at[i], &len) != 0)
+            fail("bind");
+    }
+    for (int i = 0; i < 2; i++)
+        syscall(SYS_connect, s[i], &at[1 - i], sizeof at[i]);
+    for (int i = 0; i < 400; i++) {
+        socklen_t len = sizeof from;
+        fill(buf, 100, (uint32_t)i);
+        if (send_by(i % WAYS, s[i % 2], buf, 100) != 100)
+            fail("send");
+        if (i % 3 == 0) {
+            if (syscall(SYS_recvfrom, s[1 - i % 2], in, sizeof in, 0, &from, &len) != 100)
+                fail("recvfrom");
+            names += from.sin_port == at[i % 2].sin_port;
+        } else if (receive_by(i / 2 % WAYS, s[1 - i % 2], in, 1000) != 100) {
+            fail("receive");
+        }
+        right += !memcmp(buf, in, 100);
+    }
+    say("right: %d, names: %d", right, names);
+    show("two", send_by(0, s[0], buf, 30) + send_by(4, s[0], buf, 40));
+    struct pollfd p = {.fd = s[1], .events = POLLIN};
+    show("poll", syscall(SYS_poll, &p, 1, 1000));
+    struct iovec iov[2] = {{in, 100}, {in + 100, 100}};
+    struct mmsghdr many[2] = {{.msg_hdr = {.msg_iov = &iov[0], .msg_iovlen = 1}}, {.msg_hdr = {.msg_iov = &iov[1], .msg_iovlen = 1}}};
+    show("recvmmsg", syscall(SYS_recvmmsg, s[1], many, 2, MSG_WAITFORONE, NULL));
+    say("of %u and %u bytes", many[0].msg_len, many[1].msg_len);
+    show("cut off", send_by(2, s[0], buf, 50));
+    show("recvfrom", syscall(SYS_recvfrom, s[1], in, 20, MSG_TRUNC, NULL, NULL));
+    show("none", syscall(SYS_recvfrom, s[1], in, 20, MSG_DONTWAIT, NULL, NULL));
+}
+
 static void refused(void)
 {
     int e[2];
@@ -460,6 +501,17 @@ static void wait_for(pid_t child)
 }
 
 #define BY_NAME (-1)
+#define BY_CLONE3 435
+
+static pid_t fork_by(long number)
+{
+    uint64_t args[11] = {[4] = SIGCHLD}; /* struct clone_args: the signal at the end */
+    if (number == BY_NAME)
+        return _Fork();
+    if (number == BY_CLONE3)
+        return (pid_t)syscall(number, args, sizeof args);
+    return (pid_t)syscall(number, number == SYS_clone ? SIGCHLD : 0, 0, 0, 0, 0);
+}
 
 static void forked_by(long number)
 {
@@ -468,7 +520,7 @@ static void forked_by(long number)
     warm_pair(e);
     put(e[1], 3000); /* in the ring when it is shared */
     fill(want, 3000, 0);
-    pid_t child = number == BY_NAME ? _Fork() : (pid_t)syscall(number, number == SYS_clone ? SIGCHLD : 0, 0, 0, 0, 0);
+    pid_t child = fork_by(number);
     if (child == 0) {
         must_recv(e[0], buf, 1000);
         must_send(e[0], "child", 5);
@@ -491,6 +543,7 @@ static void forks(void)
     forked_by(SYS_clone);
 #endif
     forked_by(SYS_clone);
+    forked_by(BY_CLONE3);
     forked_by(BY_NAME);
 }
 
@@ -560,19 +613,13 @@ static void passes(void)
 int main(int argc, char **argv)
 {
     static const struct scene scenes[] = {
-        {"transfers", transfers},
-        {"refused", refused},
-        {"peeking", peeking},
-        {"polls", polls},
-        {"selects", selects},
-        {"sets_by_number", sets},
-        {"descriptors", descriptors},
-        {"numbers_again", numbers},
-        {"copies_by_number", copies},
-        {"actions", actions},
-        {"cancellation", cancellation},
-        {"forks_by_number", forks},
-        {"executes_by_number", executes},
+        {"transfers", transfers},   {"datagrams_by_number", datagrams},
+        {"refused", refused},       {"peeking", peeking},
+        {"polls", polls},           {"selects", selects},
+        {"sets_by_number", sets},   {"descriptors", descriptors},
+        {"numbers_again", numbers}, {"copies_by_number", copies},
+        {"actions", actions},       {"cancellation", cancellation},
+        {"forks_by_number", forks}, {"executes_by_number", executes},
         {"passes", passes},
     };
     return play(scenes, sizeof scenes / sizeof *scenes, argc, argv);

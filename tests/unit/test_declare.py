@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sharedstack import paths
 from sharedstack.declare import binary, generate, kernel_options, layout
 from sharedstack.declare.counters import COUNTERS
 from sharedstack.declare.intercepts import FORWARDED, INTERCEPTS, OWN_SHAPE
@@ -268,6 +269,15 @@ def test_system_calls_have_numbers_and_handlers() -> None:
     for bits in (32, 64):
         names = [name for s in SYSTEM_CALLS if s.bits in (0, bits) for name in s.names]
         assert len(names) == len(set(names))
+
+
+def test_the_library_calls_no_syscall_of_its_own() -> None:
+    """What it means by that name is libc's, not its export: else its own system calls would come back to it."""
+    if shutil.which("objdump") is None:
+        pytest.skip("needs objdump")
+    symbols = subprocess.run(["objdump", "-R", str(paths.library())], capture_output=True, text=True, check=True).stdout
+    assert "__errno_location" in symbols
+    assert not re.search(r"\bsyscall\b", symbols)
 
 
 def test_the_table_of_system_calls_has_each_once() -> None:

@@ -183,7 +183,7 @@ long shs_raw_clone(const struct shs_raw *c)
     if (c->number == SYS_clone) {
         flags = (unsigned long)c->arg[0];
         stack = (unsigned long)c->arg[1];
-    } else if (c->number == SYS_clone3) {
+    } else if (c->number == 435 /* SYS_clone3, the same on all machines */) {
         const uint64_t *args = (const uint64_t *)c->arg[0];
         if (c->arg[1] < CLONE_ARGS || !shs_readable(args, CLONE_ARGS))
             return shs_raw_plain(c);
