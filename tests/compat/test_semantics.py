@@ -41,6 +41,7 @@ MOSTLY_KERNEL = {
     "asynchronous": "asynchronous I/O is the kernel's, and so is the connection from then on",
     "submitted": "as asynchronous",
     "by_io_uring": "io_uring is the kernel's, and so is every connection of a process that has one",
+    "unguarded": "there is no socket",
     "taken_early": "shared before it was paired",
     "taken_from_itself": "copied: who waits for one number does not see the other's",
     "killed": "one end streams without bounds",

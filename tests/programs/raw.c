@@ -20,6 +20,16 @@
 #endif
 #define MASK 8 /* bytes of the kernel's sigset_t */
 
+#define BY_NAME (-1)
+#define BY_CLONE3 435
+
+struct kernel_action {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint8_t mask[MASK];
+};
+
 static uint8_t buf[1 << 16], in[1 << 16];
 
 /* Sends and receives, each by another number. */
@@ -144,10 +154,42 @@ static void datagrams(void)
     show("none", syscall(SYS_recvfrom, s[1], in, 20, MSG_DONTWAIT, NULL, NULL));
 }
 
+/* Bad pointers, before there was any internet socket. */
+static void unguarded(void)
+{
+    struct pollfd p = {.fd = 0};
+    struct kernel_action act = {.handler = SIG_IGN}, old;
+    struct {
+        void *mask;
+        size_t size;
+    } bad = {(void *)8, MASK};
+    struct epoll_event event;
+    char *none[] = {NULL};
+    show("ppoll", syscall(SYS_ppoll, &p, 1, (void *)8, NULL, MASK));
+    show("ppoll", syscall(SYS_ppoll, &p, 1, NULL, (void *)8, MASK));
+    show("pselect6", syscall(SYS_pselect6, 0, NULL, NULL, NULL, NULL, (void *)8));
+    show("pselect6", syscall(SYS_pselect6, 0, NULL, NULL, NULL, NULL, &bad));
+    show("select", syscall(SYS_select_apart, 0, NULL, NULL, NULL, (void *)8));
+    show("rt_sigaction", syscall(SYS_rt_sigaction, SIGUSR2, (void *)8, NULL, MASK));
+    show("rt_sigaction", syscall(SYS_rt_sigaction, SIGUSR2, &act, (void *)8, MASK));
+    show("rt_sigaction", syscall(SYS_rt_sigaction, SIGUSR2, NULL, &old, MASK));
+    say("was done: %d", old.handler == SIG_IGN);
+    show("clone3", syscall(BY_CLONE3, (void *)8, 64));
+    show("sendmmsg", syscall(SYS_sendmmsg, 0, (void *)8, 1, 0));
+    show("recvmsg", syscall(SYS_recvmsg, 0, (void *)8, 0));
+    show("io_submit", syscall(SYS_io_submit, 0, 1, (void *)8));
+    show("execveat", syscall(SYS_execveat, AT_FDCWD, (void *)8, none, none, AT_EMPTY_PATH));
+    int set = (int)syscall(SYS_epoll_create1, 0);
+    show("epoll_pwait", syscall(SYS_epoll_pwait, set, &event, 1, 0, (void *)8, MASK));
+    show("epoll_pwait2", syscall(441, set, &event, 1, (void *)8, NULL, MASK));
+    show("epoll_wait", syscall(SYS_epoll_wait, set, (void *)8, 1, 0));
+}
+
 static void refused(void)
 {
     int e[2];
     struct iovec iov = {in, 10};
+    int file = open("/proc/self/exe", O_RDONLY);
     warm_pair(e);
     put(e[0], 100);
     show("a bad buffer", syscall(SYS_read, e[1], (void *)8, 10));
@@ -157,6 +199,7 @@ static void refused(void)
     show("at an offset", syscall(SYS_preadv2, e[1], &iov, 1, HALF(5L), 0));
     show("flags that nobody knows", syscall(SYS_preadv2, e[1], &iov, 1, HALF(-1L), 1 << 20));
     show("to a bad address", syscall(SYS_sendto, e[0], buf, 10, 0, (void *)8, 16));
+    show("from a bad offset", syscall(SYS_sendfile, e[0], file, (void *)8, 10));
     show("no such descriptor", syscall(SYS_read, 999, in, 10));
     show("no such call", syscall(100000, 1, 2, 3));
     show("all that came", syscall(SYS_recvfrom, e[1], in, sizeof in, 0, NULL, NULL));
@@ -299,6 +342,72 @@ static void sets(void)
     show("no set", syscall(SYS_epoll_wait, e[0], got, 4, 0));
 }
 
+static void *sending(void *arg)
+{
+    usleep(10000);
+    put(*(int *)arg, 8);
+    return NULL;
+}
+
+/* One wait by that number, of two seconds at most. */
+static long wait_by(int how, int fd, int set)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    struct timespec ts = {2, 0};
+    struct timeval tv = {2, 0};
+    struct {
+        int64_t sec, nsec;
+    } wide = {2, 0};
+    struct epoll_event event;
+    fd_set rd;
+    FD_ZERO(&rd);
+    FD_SET(fd, &rd);
+    switch (how) {
+    case 0:
+        return syscall(SYS_poll, &p, 1, 2000);
+    case 1:
+        return syscall(SYS_ppoll, &p, 1, &ts, NULL, 0);
+    case 2:
+        return syscall(SYS_select_apart, fd + 1, &rd, NULL, NULL, &tv);
+    case 3:
+        return syscall(SYS_pselect6, fd + 1, &rd, NULL, NULL, &ts, NULL);
+    case 4:
+        return syscall(SYS_epoll_wait, set, &event, 1, 2000);
+    case 5:
+        return syscall(SYS_epoll_pwait, set, &event, 1, 2000, NULL, 0);
+    case 6:
+        return syscall(441, set, &event, 1, &wide, NULL, 0);
+    default:
+        return receive_by(how - 7, fd, in, 8);
+    }
+}
+
+/* Something comes while each waits. */
+static void woken(void)
+{
+    int e[2], early = 0;
+    pthread_t other;
+    warm_pair(e);
+    receive_timeout(e[1], 2000);
+    for (int how = 0; how < 7 + WAYS; how++) {
+        int set = epoll_create1(0);
+        struct epoll_event event = {.events = EPOLLIN};
+        if (how >= 4 && how <= 6)
+            epoll_ctl(set, EPOLL_CTL_ADD, e[1], &event);
+        double start = ms();
+        if (pthread_create(&other, NULL, sending, &e[0]) != 0)
+            fail("pthread_create");
+        long r = wait_by(how, e[1], set);
+        early += ms() - start < 1000;
+        say("%d: %ld", how, r);
+        pthread_join(other, NULL);
+        if (how < 7)
+            must_recv(e[1], in, 8);
+        close(set);
+    }
+    say("in time: %d", early);
+}
+
 /* A connection that is made, copied and closed by numbers alone. */
 static void descriptors(void)
 {
@@ -421,13 +530,6 @@ static void interrupted(const char *what)
     close(e[1]);
 }
 
-struct kernel_action {
-    void (*handler)(int);
-    unsigned long flags;
-    void (*restorer)(void);
-    uint8_t mask[MASK];
-};
-
 /* A handler that is installed past libc: a restorer there must be, so libc's is taken over. */
 static void actions(void)
 {
@@ -499,9 +601,6 @@ static void wait_for(pid_t child)
         fail("waitpid");
     say("child: %s %d", WIFSIGNALED(status) ? "signal" : "exit", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
-
-#define BY_NAME (-1)
-#define BY_CLONE3 435
 
 static pid_t fork_by(long number)
 {
@@ -614,6 +713,7 @@ int main(int argc, char **argv)
 {
     static const struct scene scenes[] = {
         {"transfers", transfers},   {"datagrams_by_number", datagrams},
+        {"woken_by_number", woken}, {"unguarded", unguarded},
         {"refused", refused},       {"peeking", peeking},
         {"polls", polls},           {"selects", selects},
         {"sets_by_number", sets},   {"descriptors", descriptors},

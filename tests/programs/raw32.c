@@ -26,6 +26,8 @@ static void socketcalls(void)
     int e[2], one = 1;
     struct sockaddr_in at;
     socklen_t len = sizeof at;
+    show("a bad array", syscall(SYS_socketcall, 1, (void *)8));
+    show("a bad array", syscall(SYS_select, (void *)8));
     int l = listener(&at);
     e[0] = (int)syscall(SYS_socketcall, 1, (long[]){AF_INET, SOCK_STREAM, 0});
     show("connect", syscall(SYS_socketcall, 3, (long[]){e[0], (long)&at, (long)len}));

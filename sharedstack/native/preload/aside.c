@@ -15,6 +15,7 @@
 #include "preload/gate.h"
 #include "preload/outside.h"
 #include "preload/raw.h"
+#include "preload/signals.h"
 #include "shm/probe.h"
 
 /* -EPIPE: what is in its ring can only be received here (docs/differences.md). */
@@ -76,7 +77,8 @@ long shs_raw_io_submit(const struct shs_raw *c)
 {
     struct iocb *const *list = (struct iocb *const *)c->arg[2];
     long r = 0;
-    for (long i = 0; i < c->arg[1] && r == 0; i++) {
+    shs_meet_inherited();
+    for (long i = 0; i < c->arg[1] && r == 0 && shs_guarding; i++) {
         if (!shs_readable(&list[i], sizeof list[i]) || !shs_readable(list[i], sizeof *list[i]))
             break; /* the kernel stops there too */
         r = goes_aside((int)list[i]->aio_fildes, SHS_REASON_AIO);

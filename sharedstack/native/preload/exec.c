@@ -51,9 +51,8 @@ int shs_i_fexecve(int fd, char *const *argv, char *const *envp)
 /* The program's file, for a look: -errno where it cannot be had, which the call itself will say. */
 static int file_at(int dirfd, const char *path, int flags)
 {
-    if ((flags & AT_EMPTY_PATH) && path && shs_readable(path, 1) && !*path)
-        return dirfd;
-    return (int)SHS_SYS(syscall(SYS_openat, dirfd, path, O_RDONLY | O_CLOEXEC | (flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0)));
+    long r = SHS_SYS(syscall(SYS_openat, dirfd, path, O_RDONLY | O_CLOEXEC | (flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0)));
+    return r == -ENOENT && (flags & AT_EMPTY_PATH) && !*path ? dirfd : (int)r; /* the kernel has read it: so can we */
 }
 
 int shs_i_execveat(int dirfd, const char *path, char *const *argv, char *const *envp, int flags)

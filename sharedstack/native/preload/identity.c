@@ -13,7 +13,7 @@
 #include "preload/boundary.h"
 #include "preload/member.h"
 #include "preload/raw.h"
-#include "shm/probe.h"
+#include "preload/signals.h"
 #include "shm/sys.h"
 
 /* Leave until shs_join_unlock, if `change`. */
@@ -185,7 +185,7 @@ long shs_raw_clone(const struct shs_raw *c)
         stack = (unsigned long)c->arg[1];
     } else if (c->number == 435 /* SYS_clone3, the same on all machines */) {
         const uint64_t *args = (const uint64_t *)c->arg[0];
-        if (c->arg[1] < CLONE_ARGS || !shs_readable(args, CLONE_ARGS))
+        if (c->arg[1] < CLONE_ARGS || !shs_kernel_reads(args, CLONE_ARGS))
             return shs_raw_plain(c);
         flags = args[0];
         stack = args[5];

@@ -14,6 +14,7 @@
 #include "intercepts.gen.h"
 #include "preload/gate.h"
 #include "preload/restart.h"
+#include "preload/signals.h"
 #include "shm/probe.h"
 
 struct entry {
@@ -131,7 +132,7 @@ long shs_raw_socketcall(const struct shs_raw *c)
 {
     const long *args = (const long *)c->arg[1];
     unsigned long which = (unsigned long)c->arg[0];
-    if (which >= BY_NUMBER || !by_socketcall[which].number || !shs_readable(args, (size_t)by_socketcall[which].args * sizeof *args))
+    if (which >= BY_NUMBER || !by_socketcall[which].number || !shs_kernel_reads(args, (size_t)by_socketcall[which].args * sizeof *args))
         return shs_raw_plain(c);
     struct shs_raw named = {.number = by_socketcall[which].number, .made = c};
     for (int i = 0; i < by_socketcall[which].args; i++)

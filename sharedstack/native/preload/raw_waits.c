@@ -7,6 +7,7 @@
 
 #include "intercepts.gen.h"
 #include "preload/gate.h"
+#include "preload/signals.h"
 #include "shm/probe.h"
 
 #define MASK_BYTES 8 /* the kernel's sigset_t, on all machines that we know */
@@ -75,12 +76,19 @@ static bool masked(sigset_t *mask, const void *at, long size)
     return true;
 }
 
+/* Has there been no internet socket so far? Then nothing of the program is looked into, since a bad pointer would be the end of it. */
+static bool unguarded(void)
+{
+    shs_meet_inherited();
+    return !shs_guarding;
+}
+
 static long wait_ppoll(const struct shs_raw *c, bool wide)
 {
     struct timed t;
     sigset_t mask;
     const void *given = (const void *)c->arg[3];
-    if (!timed(&t, c->arg[2], wide) || !masked(&mask, given, c->arg[4]))
+    if (unguarded() || !timed(&t, c->arg[2], wide) || !masked(&mask, given, c->arg[4]))
         return shs_raw_plain(c);
     long r = shs_i_ppoll((struct pollfd *)c->arg[0], (unsigned)c->arg[1], limit(&t), given ? &mask : NULL);
     write_back(&t);
@@ -95,6 +103,8 @@ long shs_raw_ppoll(const struct shs_raw *c)
 static long wait_select(const struct shs_raw *c, const long *arg)
 {
     struct timeval *timeout = (struct timeval *)arg[4], tv = {0, 0};
+    if (unguarded())
+        return shs_raw_plain(c);
     if (timeout) {
         if (!shs_readable(timeout, sizeof *timeout) || timeout->tv_sec < 0 || timeout->tv_usec < 0)
             return shs_raw_plain(c);
@@ -120,6 +130,8 @@ static long wait_pselect(const struct shs_raw *c, bool wide)
     } given = {NULL, 0};
     struct timed t;
     sigset_t mask;
+    if (unguarded())
+        return shs_raw_plain(c);
     if (c->arg[5]) {
         if (!shs_readable((const void *)c->arg[5], sizeof given))
             return shs_raw_plain(c);
@@ -152,15 +164,18 @@ long shs_raw_pselect64(const struct shs_raw *c)
 long shs_raw_select_packed(const struct shs_raw *c)
 {
     const long *arg = (const long *)c->arg[0];
-    return shs_readable(arg, 5 * sizeof *arg) ? wait_select(c, arg) : shs_raw_plain(c);
+    return !unguarded() && shs_readable(arg, 5 * sizeof *arg) ? wait_select(c, arg) : shs_raw_plain(c);
 }
 #endif
 
-/* Of any other the library knows nothing that the kernel does not. */
+/* Of any other the library knows nothing that the kernel does not. This one has to know who sleeps in it, whatever its members are so far. */
 static bool known_set(int epfd)
 {
     const struct shs_fd *f = shs_fd_look(epfd);
-    return f && f->state == SHS_FD_EPOLL && f->epoll;
+    bool known = f && f->state == SHS_FD_EPOLL && f->epoll;
+    if (known)
+        shs_guard_memory();
+    return known;
 }
 
 long shs_raw_epoll_pwait(const struct shs_raw *c)

@@ -35,8 +35,13 @@ intptr_t shs_i_freopen64(const char *path, const char *mode, FILE *stream)
 /* Descriptors 0 to 2 are a terminal, or /dev/null, now. */
 static void streams_replaced(void)
 {
-    for (int fd = 0; fd <= 2; fd++)
-        shs_fd_closing(fd);
+    for (int fd = 0; fd <= 2; fd++) {
+        struct shs_fd *f = shs_fd_look(fd);
+        if (f && f->state == SHS_FD_PAIRED)
+            (void)shs_fd_lost(f); /* its socket is closed already: the record may be another's */
+        else
+            shs_fd_closing(fd);
+    }
 }
 
 int shs_i_daemon(int nochdir, int noclose)

@@ -1,5 +1,7 @@
 #include "preload/signals.h"
 
+#include <sys/syscall.h>
+
 #include "intercepts.gen.h"
 #include "preload/raw.h"
 #include "shm/probe.h"
@@ -101,6 +103,17 @@ int shs_i_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
     return r;
 }
 
+/* No mask is changed: the kernel reads it before it finds that there is no such way to change it. */
+static bool kernel_reads_mask(const void *at)
+{
+    return shs_n_syscall(SYS_rt_sigprocmask, -1, (long)at, 0, 8, 0, 0) == -EINVAL;
+}
+
+bool shs_kernel_reads(const void *at, size_t n)
+{
+    return shs_guarding ? shs_readable(at, n) : kernel_reads_mask(at) && kernel_reads_mask((const char *)at + n - 8);
+}
+
 /* rt_sigaction(2): the kernel's structure. */
 struct kernel_action {
     void (*handler)(int, siginfo_t *, void *);
@@ -128,8 +141,9 @@ long shs_raw_rt_sigaction(const struct shs_raw *c)
     const struct kernel_action *act = (const void *)c->arg[1];
     struct kernel_action *old = (void *)c->arg[2], ours, was;
     int sig = (int)c->arg[0];
-    if (sig <= 0 || sig >= SIGNALS || c->arg[3] != sizeof ours.mask || (act && !shs_readable(act, sizeof *act)))
+    if (sig <= 0 || sig >= SIGNALS || c->arg[3] != sizeof ours.mask || (act && !shs_kernel_reads(act, sizeof *act)))
         return shs_raw_plain(c);
+    bool lost = old && shs_n_syscall(c->number, sig, 0, (long)old, (long)sizeof ours.mask, 0, 0) == -EFAULT;
     __typeof__(program[0]) before = program[sig];
     bool takes = act && (void *)act->handler != (void *)SIG_DFL && (void *)act->handler != (void *)SIG_IGN && act->handler != on_signal;
     if (takes) {
@@ -145,7 +159,7 @@ long shs_raw_rt_sigaction(const struct shs_raw *c)
             return r;
         was = (struct kernel_action){.handler = told.sa_sigaction, .flags = (unsigned)told.sa_flags, .restorer = told.sa_restorer};
         memcpy(was.mask, &told.sa_mask, sizeof was.mask);
-        if (!shs_writable(old, sizeof *old))
+        if (lost)
             return -EFAULT;
         *old = was;
         return 0;
@@ -165,7 +179,7 @@ long shs_raw_rt_sigaction(const struct shs_raw *c)
         if (!before.handler)
             was = (struct kernel_action){.handler = NULL};
     }
-    if (old && !shs_writable(old, sizeof *old))
+    if (lost)
         return -EFAULT; /* the kernel too has done it by then */
     if (old)
         *old = was;
