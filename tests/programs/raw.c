@@ -646,6 +646,23 @@ static void forks(void)
     forked_by(BY_NAME);
 }
 
+/* In a vfork child, which runs on its parent's memory, numbers are the kernel's alone: the parent's table does not change. */
+static void vforked(void)
+{
+    int e[2];
+    warm_pair(e);
+    put(e[0], 100);
+    pid_t child = vfork();
+    if (child == 0) {
+        syscall(SYS_close, e[1]);
+        syscall(SYS_dup3, 2, e[0], 0);
+        _exit((int)syscall(SYS_write, e[0], "", 0));
+    }
+    wait_for(child);
+    show("read", syscall(SYS_read, e[1], in, 200));
+    warm(e);
+}
+
 /* A program without the library gets what is in the ring. */
 static void executed_by(int how)
 {
@@ -720,7 +737,7 @@ int main(int argc, char **argv)
         {"numbers_again", numbers}, {"copies_by_number", copies},
         {"actions", actions},       {"cancellation", cancellation},
         {"forks_by_number", forks}, {"executes_by_number", executes},
-        {"passes", passes},
+        {"passes", passes},         {"vforked", vforked},
     };
     return play(scenes, sizeof scenes / sizeof *scenes, argc, argv);
 }
