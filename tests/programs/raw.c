@@ -555,6 +555,10 @@ static void actions(void)
     show("a bad one", syscall(SYS_rt_sigaction, SIGUSR1, (void *)8, NULL, MASK));
     show("no such signal", syscall(SYS_rt_sigaction, 65, &act, NULL, MASK));
     show("not to be caught", syscall(SYS_rt_sigaction, SIGKILL, &act, NULL, MASK));
+    act.handler = SIG_IGN;
+    show("both in one place", syscall(SYS_rt_sigaction, SIGUSR1, &act, &act, MASK));
+    sigaction(SIGUSR1, NULL, &libc);
+    say("was ours: %d, is ignored: %d", act.handler == on_signal, libc.sa_handler == SIG_IGN);
     act.handler = SIG_DFL;
     show("default", syscall(SYS_rt_sigaction, SIGSEGV, &act, &old, MASK));
     say("was: %d", old.handler == SIG_DFL);

@@ -139,10 +139,14 @@ static void before_ours(struct kernel_action *act)
 long shs_raw_rt_sigaction(const struct shs_raw *c)
 {
     const struct kernel_action *act = (const void *)c->arg[1];
-    struct kernel_action *old = (void *)c->arg[2], ours, was;
+    struct kernel_action *old = (void *)c->arg[2], given, ours, was;
     int sig = (int)c->arg[0];
     if (sig <= 0 || sig >= SIGNALS || c->arg[3] != sizeof ours.mask || (act && !shs_kernel_reads(act, sizeof *act)))
         return shs_raw_plain(c);
+    if (act) { /* which may be where `old` is too */
+        given = *act;
+        act = &given;
+    }
     bool lost = old && shs_n_syscall(c->number, sig, 0, (long)old, (long)sizeof ours.mask, 0, 0) == -EFAULT;
     __typeof__(program[0]) before = program[sig];
     bool takes = act && (void *)act->handler != (void *)SIG_DFL && (void *)act->handler != (void *)SIG_IGN && act->handler != on_signal;
