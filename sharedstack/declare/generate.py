@@ -1,6 +1,6 @@
 """Generate C headers, wrappers and the export list from the declarations: `python -m sharedstack.declare.generate DIR`.
 
-Written files: layout.hash, layout.gen.h, names.gen.h, intercepts.gen.h, wrappers.gen.c, exports.map.
+Written files: layout.hash, layout.gen.h, names.gen.h, intercepts.gen.h, raw.gen.h, wrappers.gen.c, exports.map.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from pathlib import Path
 
 from . import layout
 from .counters import COUNTERS
-from .intercepts import FORWARDED, INTERCEPTS, Intercept
+from .intercepts import FORWARDED, INTERCEPTS, LATE, OWN_SHAPE, Intercept
 from .kernel_options import KERNEL_OPTIONS, WHEN
 from .messages import MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
 from .model import Struct, c_type
 from .names import BELL_PREFIX, DEFAULT_STACK, MAX_STACK_NAME, SHM_PREFIX
 from .options import OPTIONS, PROFILES
+from .raw import SYSTEM_CALLS, SystemCall
 from .reasons import REASONS
 
 HEAD = "/* Generated from sharedstack/declare; do not edit. */\n"
 # variadic in libc: how many parameters are not
 _FIXED_ARITY = {"fcntl": 2, "fcntl64": 2, "ioctl": 2, "prctl": 1, "syscall": 1}
+# newer than the oldest libc that we are built with
+_UNDECLARED = ("execveat", "pidfd_getfd")
 
 
 def _struct(struct: Struct) -> str:
@@ -108,7 +111,7 @@ def _only32(i: Intercept, text: str) -> str:
 
 def _own() -> list[Intercept]:
     """Those that libc has a function of its own for."""
-    return [i for i in INTERCEPTS if not i.alias]
+    return [i for i in INTERCEPTS if not i.alias and not i.same]
 
 
 def _result(i: Intercept) -> str:
@@ -147,10 +150,10 @@ def wrappers() -> str:
     out += [_only32(i, f'    shs_real.{i.name} = (__typeof__(shs_real.{i.name}))shs_next("{i.name}");') for i in _own()]
     out.append("}\n")
     for i in INTERCEPTS:
-        acts = i.twin if i.alias else i.name
+        acts = i.same or (i.twin if i.alias else i.name)
         fixed = _FIXED_ARITY.get(acts)
         params = ", ".join([*i.params[:fixed], "..."]) if fixed else _params(i)
-        if i.name.startswith("__"):
+        if i.name.startswith("__") or i.same or i.name in _UNDECLARED:
             declared = [f"{i.ret} {i.name}({params}); /* libc declares it only where it is used */".replace("* ", "*")]
         else:
             declared = []
@@ -160,6 +163,10 @@ def wrappers() -> str:
             for param, name in zip(i.params[fixed:], i.args[fixed:], strict=True):
                 body.append(f"    {param} = va_arg(ap, {param.removesuffix(name).strip()});")
             body.append("    va_end(ap);")
+        if i.name in LATE:
+            found = f'(__typeof__(shs_real.{i.name}))shs_late("{LATE[i.name]}", "{i.name}")'
+            body.append(f"    if ((shs_off(), !shs_real.{i.name}) && !(shs_real.{i.name} = {found})) {{")
+            body += ["        errno = ENOSYS;", f"        return {i.error};", "    }"]
         ret = "" if i.ret == "void" else "return "
         body.append(f"    if (SHS_UNLIKELY({_PLAIN.get(i.area, 'shs_plain') if not i.ends else 'shs_plain_end'}())) {{")
         body.append(f"        {ret}shs_real.{acts}({_call(i)});")
@@ -181,9 +188,38 @@ def wrappers() -> str:
     return "\n".join(out)
 
 
+def _adapter(s: SystemCall) -> str:
+    """A system call's arguments to those of the intercepted function."""
+    casts = [p.removesuffix(name).strip() for p, name in zip(s.function.params, s.function.args, strict=True)]
+    # the kernel takes an unsigned int there, and does not look at what is in the rest of the register
+    given = ", ".join(f"({'unsigned int' if cast == 'nfds_t' else cast})c->arg[{at}]" for at, cast in enumerate(casts))
+    return f"static long raw_{s.by}(const struct shs_raw *c)\n{{\n    return (long)shs_i_{s.by}({given});\n}}\n"
+
+
+def _only(bits: int, text: str) -> str:
+    return f"#if __SIZEOF_POINTER__ == {bits // 8}\n{text.rstrip()}\n#endif\n" if bits else text
+
+
+def raw_header() -> str:
+    """The table of system calls: by number the place of an entry, and the entries."""
+    out = [HEAD, *(_adapter(s) for s in SYSTEM_CALLS if s.by)]
+    places = [f"PLACE_{s.handler.upper()}_{at}" for at, s in enumerate(SYSTEM_CALLS)]
+    out += ["enum {", "    PLACE_NONE,", *(f"    {place}," for place in places), "};\n", "static const struct entry entries[] = {"]
+    for place, s in zip(places, SYSTEM_CALLS, strict=True):
+        handler = f"raw_{s.by}" if s.by else f"shs_raw_{s.own}"
+        quiet = "true" if s.quiet else "false"
+        entry = f"    [{place}] = {{{handler}, {s.after or 'NULL'}, WAY_{s.way.upper()}, {quiet}}},\n"
+        out.append(_only(s.bits, entry).rstrip())
+    out += ["};\n", "static const uint8_t place_of[] = {"]
+    for place, s in zip(places, SYSTEM_CALLS, strict=True):
+        for name in s.names:
+            out.append(_only(s.bits, f"#ifdef SYS_{name}\n    [SYS_{name}] = {place},\n#endif\n").rstrip())
+    return "\n".join([*out, "};", ""])
+
+
 def exports() -> str:
     """The version script: nothing but what is intercepted leaves the library."""
-    names = "".join(f"    {name};\n" for name in sorted([*(i.name for i in INTERCEPTS), *FORWARDED, "vfork"]))
+    names = "".join(f"    {name};\n" for name in sorted([*(i.name for i in INTERCEPTS), *FORWARDED, *OWN_SHAPE]))
     return f"{{\n  global:\n{names}  local:\n    *;\n}};\n"
 
 
@@ -197,6 +233,7 @@ FILES = {
     "layout.gen.h": layout_header,
     "names.gen.h": names_header,
     "intercepts.gen.h": intercepts_header,
+    "raw.gen.h": raw_header,
     "wrappers.gen.c": wrappers,
     "exports.map": exports,
 }

@@ -7,7 +7,7 @@ table in the docs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Intercept:
     `cancel`: a cancellation point; `vfork`: may be called in a vfork child, where it goes straight to libc, but for those that
     end it (`ends`), whose handlers run there too.
     `twin`: what 32-bit programs with 64-bit time call in place of that function, and there alone; `alias`: libc has one function for both.
+    `same`: another name that libc has for that function.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Intercept:
     note: str = ""
     twin: str = ""
     alias: bool = False
+    same: str = ""
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -50,6 +52,10 @@ def _int(area: str, name: str, *params: str, **kw: object) -> Intercept:
     return Intercept(name, "int", params, area, **kw)  # type: ignore[arg-type]
 
 
+def _again(name: str, of: Intercept) -> Intercept:
+    return replace(of, name=name, same=of.name, note=f"as {of.name}")
+
+
 _TS = "const struct timespec *timeout"
 _SPAWN = (
     "pid_t *pid",
@@ -65,9 +71,12 @@ _MESSAGES = ("int fd", "struct mmsghdr *vec", "unsigned int vlen", "int flags")
 _SETS = ("int n", "fd_set *rd", "fd_set *wr", "fd_set *ex")
 _PRCTL = ("int option", "unsigned long a", "unsigned long b", "unsigned long c", "unsigned long d")
 _EXEC = ("char *const *argv",)
+_REOPEN = ("const char *path", "const char *mode", "FILE *stream")
+_PTY = ("int *master", "char *name", "const struct termios *settings", "const struct winsize *size")
+_HANDLER = ("int sig", "sighandler_t handler")
 _ENDS: dict[str, bool] = {"vfork": True, "ends": True}
 
-INTERCEPTS: tuple[Intercept, ...] = (
+_FIRST: tuple[Intercept, ...] = (
     _rx("read", "int fd", "void *buf", "size_t len", vfork=True),
     _rx("__read_chk", "int fd", "void *buf", "size_t len", "size_t room", note="fortified read"),
     _rx("readv", "int fd", "const struct iovec *iov", "int iovcnt"),
@@ -138,9 +147,25 @@ INTERCEPTS: tuple[Intercept, ...] = (
     _int("descriptor", "execvp", "const char *file", *_EXEC, **_ENDS, note="as posix_spawn"),
     _int("descriptor", "execvpe", "const char *file", *_EXEC, "char *const *envp", **_ENDS, note="as posix_spawn"),
     _int("descriptor", "fexecve", "int fd", *_EXEC, "char *const *envp", **_ENDS, note="as posix_spawn"),
+    _int(
+        "descriptor", "execveat", "int dirfd", "const char *path", *_EXEC, "char *const *envp", "int flags", **_ENDS, note="as posix_spawn"
+    ),
     _int("descriptor", "system", "const char *command", cancel=True, note="a shell that will not be preloaded: as posix_spawn"),
     Intercept("popen", "FILE *", ("const char *command", "const char *mode"), "descriptor", error="NULL", note="as system"),
+    Intercept("freopen", "FILE *", _REOPEN, "descriptor", error="NULL", note="closes a descriptor inside libc"),
+    Intercept("freopen64", "FILE *", _REOPEN, "descriptor", error="NULL", note="as freopen"),
+    _int("descriptor", "daemon", "int nochdir", "int noclose", note="replaces descriptors inside libc"),
+    _int("descriptor", "login_tty", "int fd", note="replaces descriptors inside libc"),
+    _int("descriptor", "forkpty", *_PTY, note="as login_tty, in the child"),
+    _int("descriptor", "pidfd_getfd", "int pidfd", "int fd", "unsigned int flags", note="takes a copy of a process's descriptor"),
+    _int("aside", "aio_read", "struct aiocb *request"),
+    _int("aside", "aio_write", "struct aiocb *request"),
+    _int("aside", "aio_read64", "struct aiocb64 *request"),
+    _int("aside", "aio_write64", "struct aiocb64 *request"),
+    _int("aside", "lio_listio", "int mode", "struct aiocb *const *list", "int n", "struct sigevent *event"),
+    _int("aside", "lio_listio64", "int mode", "struct aiocb64 *const *list", "int n", "struct sigevent *event"),
     _int("option", "setsockopt", "int fd", "int level", "int name", "const void *value", "socklen_t len"),
+    _int("option", "sockatmark", "int fd", note="an ioctl inside libc"),
     _int("option", "fcntl", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),
     _int("option", "fcntl64", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),
     _int("option", "ioctl", "int fd", "unsigned long request", "void *arg", vfork=True, note="variadic in libc"),
@@ -155,6 +180,8 @@ INTERCEPTS: tuple[Intercept, ...] = (
     ),
     _int("signal", "siginterrupt", "int sig", "int flag", vfork=True, note="as sigaction"),
     Intercept("signal", "sighandler_t", ("int sig", "sighandler_t handler"), "signal", vfork=True, error="SIG_ERR", note="as sigaction"),
+    Intercept("sysv_signal", "sighandler_t", _HANDLER, "signal", vfork=True, error="SIG_ERR", note="as sigaction"),
+    Intercept("sigset", "sighandler_t", _HANDLER, "signal", vfork=True, error="SIG_ERR", note="as sigaction"),
     _int("wait", "poll", "struct pollfd *fds", "nfds_t n", "int timeout", cancel=True),
     _int("wait", "__poll_chk", "struct pollfd *fds", "nfds_t n", "int timeout", "size_t room", cancel=True, note="fortified poll"),
     _int("wait", "ppoll", "struct pollfd *fds", "nfds_t n", _TS, _SET, cancel=True),
@@ -206,6 +233,25 @@ INTERCEPTS: tuple[Intercept, ...] = (
     ),
 )
 
+# other names under which libc has them, which old programs, and code beside libc, call
+SAME: dict[str, str] = {
+    "__read": "read",
+    "__write": "write",
+    "__send": "send",
+    "__connect": "connect",
+    "__close": "close",
+    "__dup2": "dup2",
+    "__fcntl": "fcntl",
+    "__poll": "poll",
+    "__select": "select",
+    "__sigaction": "sigaction",
+    "bsd_signal": "signal",
+    "ssignal": "signal",
+    "__sysv_signal": "sysv_signal",
+}
+
+INTERCEPTS: tuple[Intercept, ...] = (*_FIRST, *(_again(name, of) for name, same in SAME.items() for of in _FIRST if of.name == same))
+
 # variadic: parameters, and the intercepted function that is given the arguments as a va_list
 FORWARDED: dict[str, tuple[str, str]] = {
     "dprintf": ("int fd, const char *format", "vdprintf(fd, format, args)"),
@@ -213,6 +259,23 @@ FORWARDED: dict[str, tuple[str, str]] = {
     "execl": ("const char *path, const char *arg", "shs_exec_list(path, arg, args, false, false)"),
     "execlp": ("const char *file, const char *arg", "shs_exec_list(file, arg, args, true, false)"),
     "execle": ("const char *path, const char *arg", "shs_exec_list(path, arg, args, false, true)"),
+}
+
+# of a shape of their own, in C or assembly
+OWN_SHAPE = ("_Fork", "vfork", "__vfork")
+
+# libraries that have a function where it is in no library of the start: those that libc took in with 2.34, or libc, if it is new enough
+LATE: dict[str, str] = {
+    "login_tty": "libutil.so.1",
+    "forkpty": "libutil.so.1",
+    "aio_read": "librt.so.1",
+    "aio_write": "librt.so.1",
+    "aio_read64": "librt.so.1",
+    "aio_write64": "librt.so.1",
+    "lio_listio": "librt.so.1",
+    "lio_listio64": "librt.so.1",
+    "execveat": "libc.so.6",
+    "pidfd_getfd": "libc.so.6",
 }
 
 # taken over without a wrapper of the common shape
@@ -223,5 +286,7 @@ SPECIAL: dict[str, str] = {
     "execl": "as execv",
     "execlp": "as execvp",
     "execle": "as execve",
+    "_Fork": "as fork, but that it runs no handlers of pthread_atfork",
     "vfork": "in assembly: until the child executes or exits, every wrapper goes straight to libc",
+    "__vfork": "as vfork",
 }

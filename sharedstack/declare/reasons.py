@@ -48,4 +48,6 @@ REASONS: tuple[Reason, ...] = (
     Reason("not_linked", "no local receiver has confirmed this sender's datagrams yet", "start the receiver with `sharedstack run` too"),
     Reason("control_data", "sent with control data, or with a flag that only the kernel knows"),
     Reason("disabled", "switched off by SHAREDSTACK_ENABLE=0"),
+    Reason("io_uring", "a process that holds it has set up io_uring, whose requests the library does not see"),
+    Reason("aio", "asynchronous I/O (aio_read and kin, io_submit) was used on it"),
 )

@@ -20,6 +20,7 @@ from .messages import ERROR_CODES, MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
 from .model import Line, Placed, Struct
 from .names import BELL_PREFIX, SHM_PREFIX
 from .options import OPTIONS, PROFILES
+from .raw import SYSTEM_CALLS, SystemCall
 from .reasons import REASONS
 
 HEAD = "<!-- Written by `python -m sharedstack.declare.reference docs/reference`; change sharedstack/declare, not this page. -->\n"
@@ -33,6 +34,7 @@ AREAS: dict[str, str] = {
     "wait": "rings are looked at, all else is asked of the kernel; one wait for both",
     "signal": "handlers run through one of the library's, so that its waits know of interruptions; the program is told of its own",
     "identity": "the process leaves its stack first, and attaches again as who it is then",
+    "aside": "the connection is handed over to the kernel first: what is in its ring is sent again; else libc's function",
     "epoll": "the kernel's set is the set; members with open rings are reported beside it",
 }
 
@@ -86,7 +88,15 @@ DOES: dict[str, str] = {
     "unshare": "CLONE_NEWNET and CLONE_NEWUSER: as setuid; CLONE_FILES with more than one thread: the kernel's path from then on",
     "setns": "as unshare, where it may be about either",
     "prctl": "PR_SET_SECCOMP: the process leaves its stack first, and every wrapper is libc's function from then on",
-    "syscall": "seccomp(2) and the system calls behind the functions of this area as those; all others are the kernel's alone",
+    "syscall": "by the number: see [below](#by-syscall); all others are the kernel's alone",
+    "execveat": "as execve",
+    "freopen": "as close; what is opened is nothing of the library's",
+    "freopen64": "as freopen",
+    "daemon": "in the child: descriptors 0 to 2 are /dev/null now",
+    "login_tty": "descriptors 0 to 2 are the terminal now",
+    "forkpty": "as fork, and as login_tty in the child",
+    "pidfd_getfd": "of the process itself as dup; of another one as a descriptor that is received by SCM_RIGHTS",
+    "sockatmark": "as ioctl of SIOCATMARK: not at the mark while bytes that were sent before it are in the ring",
     "select": "as poll",
     "pselect": "as select",
     "epoll_create": "the set gets an entry",
@@ -108,33 +118,27 @@ _NATIVE = "read or write natively, uncounted: on a lifted socket they miss, or o
 _SPAWN = "children that get a lifted socket use it natively at the same time, unnoticed; close such sockets, or mark them close-on-exec"
 
 NOT_INTERCEPTED: tuple[Missing, ...] = (
-    Missing(("listen", "getsockname", "getpeername", "sockatmark", "isfdtype", "socketpair"), _NO_EFFECT),
+    Missing(("listen", "getsockname", "getpeername", "isfdtype", "socketpair", "openpty"), _NO_EFFECT),
     Missing(
         ("getsockopt", "__getsockopt64"),
         "none for names, states and errors; the byte counts of TCP_INFO are those of the kernel's stream alone",
     ),
     Missing(("fprintf and all other stdio on a stream of fdopen",), "none: fdopen has lowered the connection"),
     Missing(("getchar, printf and all other stdio on standard streams",), "none: sockets there are not lifted, or were handed over"),
+    Missing(("fcloseall",), "none: it writes out what streams hold, and closes no descriptor"),
+    Missing(("system calls by instructions of the program's own (Go, liburing, libaio, musl)",), _NATIVE),
     Missing(
-        ("freopen", "fcloseall"), "close a descriptor inside libc: its entry is stale until the number is made anew by a call that is seen"
+        ("io_uring that was set up by such an instruction",),
+        f"{_NATIVE}; a poll request does not see a ring. Set up by `syscall()` it is noticed",
     ),
-    Missing(("aio_read", "aio_write", "lio_listio"), _NATIVE),
-    Missing(("io_uring (liburing, or the system calls)",), f"{_NATIVE}; a poll request does not see a ring"),
-    Missing(("syscall, with the numbers of calls on sockets",), _NATIVE),
-    Missing(("__read", "__write", "__send", "__poll", "__close", "__fcntl", "__connect", "__dup2"), _NATIVE),
+    Missing(("__pread64", "__pwrite64", "__open", "__fork", "__clone"), "as those without underscores: none, but for `__clone`"),
     Missing(("vmsplice", "tee", "copy_file_range"), "none: they do not take sockets"),
-    Missing(("clone", "_Fork"), _SPAWN),
-    Missing(("execveat",), "as if nothing were known of it: a program that is not preloaded does not get what is left in the ring"),
-    Missing(
-        ("daemon", "login_tty", "forkpty"),
-        "copy or close descriptors inside libc: a socket that was one of them is looked up by a stale entry",
-    ),
+    Missing(("clone",), _SPAWN),
     Missing(
         ("seteuid", "setfsuid", "setgid and kin", "setgroups", "initgroups", "capset", "chroot", "pivot_root"),
         "none: the real uid and the network namespace decide on a stack, and these change neither",
     ),
-    Missing(("sigset", "sysv_signal"), "handlers do not wait until their thread holds no lock, and waits do not know that they ran"),
-    Missing(("pidfd_getfd",), "a process that takes a lifted socket so is not noticed"),
+    Missing(("sigignore", "sigpause", "sigvec"), "none: they install no handler, or are not there any more"),
     Missing(("sctp_sendmsg and other protocols' functions",), "none: only TCP over IPv4 and IPv6 is lifted"),
 )
 
@@ -210,6 +214,8 @@ def does(i: Intercept) -> str:
     """What the wrapper does for a lifted descriptor."""
     if i.twin:
         return f"as {i.twin}: 32-bit programs with 64-bit time (`_TIME_BITS=64`) call it"
+    if i.same:
+        return f"as {i.same}"
     if i.name in DOES:
         return DOES[i.name]
     return f"as {i.note.removeprefix('fortified ')}" if i.note.startswith("fortified ") else AREAS[i.area]
@@ -227,12 +233,23 @@ def intercepts() -> str:
         + table(("function", "area", "signature", "on error", "cancellation point", "vfork", "what is done"), rows)
         + "\nWithout a wrapper of this shape:\n\n"
         + table(("function", "what is done"), ((f"`{n}`", text) for n, text in SPECIAL.items()))
+        + "\n## By syscall\n\nThe numbers of `syscall()` that are taken over, where a machine has them. Each goes to the library's own"
+        " function for that call, with the arguments and meaning of the system call; where the library has no say, it is the system call"
+        " that the program made. None is a cancellation point, as `syscall()` is none. *Confined*: still taken over after seccomp, since"
+        " no other system call is made. In a vfork child all are the kernel's.\n\n"
+        + table(("number", "as", "confined", "what is done"), (_raw_row(s) for s in SYSTEM_CALLS))
         + "\n## Not intercepted yet\n\nThe rest of what reaches a socket, and what it means for a program that uses it on a lifted one.\n\n"
         + table(
             ("function", "consequence"),
             ((", ".join(f"`{n}`" if " " not in n else n for n in m.names), m.consequence) for m in NOT_INTERCEPTED),
         )
     )
+
+
+def _raw_row(s: SystemCall) -> tuple[str, ...]:
+    names = ", ".join(f"`SYS_{name}`" for name in s.names) + (f" ({s.bits} bits)" if s.bits else "")
+    done = s.note or (does(s.function) if s.by in DOES else AREAS[s.function.area])
+    return names, f"`{s.by}`" if s.by else "", "yes" if s.quiet or s.way == "receive" else "", done
 
 
 def messages() -> str:

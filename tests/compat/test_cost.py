@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import statistics
 import sys
 import time
 
+import pytest
 from compat.fix_lab import Builder, Lab
 
 pytest_plugins = ["compat.fix_paths"]
@@ -36,6 +39,30 @@ def test_a_program_without_internet_sockets_pays_half_a_millisecond_at_most(lab:
     print(f"preloading costs {cost * 1e6:.0f} us")
     assert cost <= BUDGET
     assert len(lab.state().participants) == 1, "it must not have attached: there is the helper alone"
+
+
+CALLS = 20_000
+INSTRUCTIONS = 75
+
+
+def instructions(lab: Lab, program: str, environ: dict[str, str], calls: int) -> int:
+    """That a run executes, as valgrind counts them: the same each time."""
+    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", program, str(calls)]
+    done = lab.direct(command, environ)
+    assert done.returncode == 0, done.stderr
+    (found,) = re.findall(r"Collected : (\d+)", done.stderr)
+    return int(found)
+
+
+def test_a_system_call_that_is_nothing_to_us_costs_some_instructions(lab: Lab, build: Builder) -> None:
+    """syscall(SYS_gettid): what the library adds to each."""
+    if shutil.which("valgrind") is None:
+        pytest.skip("needs valgrind")
+    program, plain = build("plain_calls"), lab.environ("kernel")
+    preloaded = plain | {"LD_PRELOAD": lab.library, "SHAREDSTACK_STACK": lab.stack}
+    each = [(instructions(lab, program, env, 2 * CALLS) - instructions(lab, program, env, CALLS)) / CALLS for env in (plain, preloaded)]
+    print(f"syscall() costs {each[1] - each[0]:.1f} instructions more")
+    assert 0 < each[1] - each[0] <= INSTRUCTIONS
 
 
 BARRIER = """

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from compat.fix_lab import EAGER_SHARE, Builder, Lab
+from compat.fix_lab import EAGER_SHARE, PROGRAMS, Builder, Lab
+from compat.test_semantics import MOSTLY_KERNEL
 
 from sharedstack.declare import layout
 from sharedstack.declare.intercepts import INTERCEPTS
@@ -118,6 +119,27 @@ def test_64_bit_time(lab: Lab, build: Builder, library32: str, bits: int) -> Non
         assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
         lab.settle()
         assert mode == "default" or (lab.sent() - before).local >= EAGER_SHARE * 100_000
+
+
+def scenes(suite: str) -> list[str]:
+    return re.findall(r'\{"(\w+)", \w+\}', (PROGRAMS / f"{suite}.c").read_text().rpartition("scenes[]")[2])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("suite", "scene"), [(suite, scene) for suite in ("raw", "raw32", "beside") for scene in scenes(suite)])
+def test_system_calls_by_number(lab: Lab, build: Builder, library32: str, suite: str, scene: str) -> None:
+    """The numbers and structures of 32 bits: the same lines as on the kernel, and the bytes by ring."""
+    wide = ("-D_FILE_OFFSET_BITS=64",) if suite == "beside" else ()  # aio_read64 and kin
+    command = [build(suite, "-m32", *wide), scene]
+    said = lab.run(command, "kernel").ok().out
+    before = lab.sent()
+    env = settings(lab.environ("eager", LD_PRELOAD=library32, SHAREDSTACK_STACK=lab.stack))
+    done = subprocess.run([*lab.namespace.prefix, "env", *env, *command], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr, done.returncode) == (said, "", 0)
+    lab.settle()
+    sent = lab.sent() - before
+    if scene not in MOSTLY_KERNEL:
+        assert sent.local >= EAGER_SHARE * (sent.local + sent.kernel) > 0
 
 
 def test_nothing_is_left(lab: Lab) -> None:

@@ -412,6 +412,49 @@ def test_disabled(lab: Lab) -> None:
     assert why(lab, t.server, "c") == ("disabled", "disabled")
 
 
+URING = "import ctypes; ring = ctypes.CDLL(None).syscall(425, 4, ctypes.create_string_buffer(120)); ring"
+
+
+def test_io_uring(lab: Lab) -> None:
+    """A process sets up a ring: what it has is lowered, what it makes later is not lifted; nothing is lost."""
+    t = talk(lab)
+    t.client.do("give()")
+    if t.server.do(URING) < 0:
+        pytest.skip("allowed: io_uring is forbidden here")
+    assert t.server.do("take()") == 200
+    t.turns(2)
+    assert why(lab, t.server, "c") == ("io_uring", "io_uring")
+    port = t.server.do("l.getsockname()[1]")
+    t.client.do(f"s2 = socket.create_connection(('127.0.0.1', {port}))")
+    t.server.do("c2, _ = l.accept()")
+    for _ in range(8):
+        t.client.do("s2.sendall(b'1')")
+        t.server.do("c2.recv(1); c2.sendall(b'2')")
+        t.client.do("s2.recv(1)")
+    assert why(lab, t.server, "c2") == ("io_uring", "io_uring")
+    assert why(lab, t.client, "s") == why(lab, t.client, "s2") == ("io_uring", "io_uring")
+    sent = lab.sent()
+    t.turns(4)
+    assert lab.sent().local == sent.local
+
+
+def test_aio(lab: Lab) -> None:
+    t = talk(lab)
+    t.client.do("give()")
+    t.server.do(
+        "import ctypes\n"
+        "class Request(ctypes.Structure): _fields_ = [('fd', ctypes.c_int), ('op', ctypes.c_int), ('prio', ctypes.c_int),"
+        " ('at', ctypes.c_void_p), ('n', ctypes.c_size_t), ('rest', ctypes.c_char * 168)]\n"
+        "room, libc = ctypes.create_string_buffer(200), ctypes.CDLL(None)\n"
+        "request = Request(c.fileno(), 0, 0, ctypes.addressof(room), 200)\n"
+        "assert libc.aio_read(ctypes.byref(request)) == 0\n"
+        "while libc.aio_error(ctypes.byref(request)) == 115: time.sleep(0.001)"
+    )
+    assert t.server.do("libc.aio_return(ctypes.byref(request)), room.raw == b'x' * 200") == (200, True)
+    t.turns(2)
+    assert why(lab, t.server, "c") == ("aio", "aio")
+
+
 def two_sockets(actor: Actor) -> None:
     """u and v, which exchange datagrams until each may push to the other."""
     actor.do(

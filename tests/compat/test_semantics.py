@@ -19,8 +19,7 @@ pytest_plugins = ["compat.fix_paths"]
 
 SUITES = (
     *("semantics", "ends", "waits", "signals", "pointers", "processes", "threads", "sets", "copying", "sending", "numbers", "forking"),
-    "corners",
-    "deferred",
+    *("corners", "deferred", "raw", "beside"),
 )
 
 # by design; a scene of its own tally
@@ -40,6 +39,12 @@ MOSTLY_KERNEL = {
     "waiting_from_the_start": "a thread that was in the kernel before the connection was counted keeps it there",
     "read_by_a_child": "lifted by a byte each way, then waited for asleep",
     "two_sets": "a member of several sets: which of them sleeps is not known",
+    "asynchronous": "asynchronous I/O is the kernel's, and so is the connection from then on",
+    "submitted": "as asynchronous",
+    "by_io_uring": "io_uring is the kernel's, and so is every connection of a process that has one",
+    "unguarded": "there is no socket",
+    "taken_early": "shared before it was paired",
+    "taken_from_itself": "copied: who waits for one number does not see the other's",
     "killed": "one end streams without bounds",
     "duplex": "both ends send as fast as they can: what overflows a ring takes the kernel's path",
 }
@@ -51,6 +56,9 @@ WAYS: dict[str, dict[str, str]] = {
 }
 ALL = tuple(WAYS)
 AWAKE = ("eager", "spinning")
+
+# played with the default options too
+DEFAULT = ("half_close", "execute", "duplex", "transfers", "woken_by_number", "datagrams_by_number", "by_io_uring", "asynchronous")
 
 # Bugs known and not yet repaired: scene, ways, what differs. Strict: whoever repairs one removes its line.
 BUGS: dict[str, tuple[tuple[str, ...], str]] = {}
@@ -97,9 +105,15 @@ def test_same_as_the_kernel(lab: Lab, build: Builder, oracle: Callable[[str, str
         assert sent.local >= share * (sent.local + sent.kernel), f"{sent}"
 
 
-@pytest.mark.parametrize(("suite", "scene"), [(suite, scene) for suite, scene in scenes() if scene in ("half_close", "execute", "duplex")])
+@pytest.mark.parametrize(("suite", "scene"), [(suite, scene) for suite, scene in scenes() if scene in DEFAULT])
 def test_same_with_the_default_options(lab: Lab, build: Builder, oracle: Callable[[str, str], str], suite: str, scene: str) -> None:
     assert lab.run([build(suite), scene], "default").ok().out == oracle(suite, scene)
+
+
+@pytest.mark.parametrize("scene", ["transfers", "polls", "actions", "descriptors", "forks_by_number"])
+def test_system_calls_by_number_switched_off(lab: Lab, build: Builder, oracle: Callable[[str, str], str], scene: str) -> None:
+    ran = lab.run([build("raw"), scene], "eager", env={"SHAREDSTACK_ENABLE": "0"}).ok()
+    assert (ran.out, ran.sent.local) == (oracle("raw", scene), 0)
 
 
 def test_python_executes_itself_with_a_lifted_socket(lab: Lab) -> None:

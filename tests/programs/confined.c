@@ -84,6 +84,11 @@ static void wait_for(const char *how, int fd, int set)
     }
 }
 
+static ssize_t take(const char *how, int fd, void *buffer, size_t n)
+{
+    return strcmp(how, "number") ? read(fd, buffer, n) : syscall(SYS_read, fd, buffer, n);
+}
+
 static void leave(const char *filter, int status)
 {
     if (!strcmp(filter, "strict"))
@@ -101,14 +106,14 @@ static void serve(int listener, int ready, int go, const char *filter, const cha
         must(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0, "epoll_ctl");
     for (int i = 0; i < ROUNDS; i++) {
         wait_for(how, fd, set);
-        must(read(fd, buffer, sizeof buffer) == 1 && write(fd, "a", 1) == 1, "round");
+        must(take(how, fd, buffer, sizeof buffer) == 1 && write(fd, "a", 1) == 1, "round");
     }
     must(write(ready, "r", 1) == 1 && read(go, buffer, 1) == 1, "in step"); /* now so many bytes are unread */
     confine(filter);
     must(write(ready, "c", 1) == 1, "in step");
     for (size_t got = 0; got < UNREAD + AFTER;) {
         wait_for(how, fd, set);
-        ssize_t r = read(fd, buffer, sizeof buffer);
+        ssize_t r = take(how, fd, buffer, sizeof buffer);
         if (r <= 0)
             leave(filter, 6);
         for (ssize_t i = 0; i < r; i++)
@@ -119,7 +124,7 @@ static void serve(int listener, int ready, int go, const char *filter, const cha
     if (write(fd, "done", 4) != 4)
         leave(filter, 8);
     wait_for(how, fd, set);
-    leave(filter, read(fd, buffer, sizeof buffer) == 0 ? 0 : 9);
+    leave(filter, take(how, fd, buffer, sizeof buffer) == 0 ? 0 : 9);
 }
 
 int main(int argc, char **argv)

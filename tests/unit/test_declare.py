@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 import re
 import shutil
 import subprocess
@@ -13,15 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sharedstack import paths
 from sharedstack.declare import binary, generate, kernel_options, layout
 from sharedstack.declare.counters import COUNTERS
-from sharedstack.declare.intercepts import FORWARDED, INTERCEPTS
+from sharedstack.declare.intercepts import FORWARDED, INTERCEPTS, OWN_SHAPE
 from sharedstack.declare.kernel_options import CALL_FLAGS, KERNEL_OPTIONS
 from sharedstack.declare.layout import CONSTANTS, STRUCTS
 from sharedstack.declare.locks import LOCKS
 from sharedstack.declare.messages import ERROR_CODES, MESSAGES
 from sharedstack.declare.model import CACHE_LINE, Field, Line, Placed, Struct, layout_hash, scalar_size
 from sharedstack.declare.options import OPTIONS, PROFILES
+from sharedstack.declare.raw import SYSTEM_CALLS
 from sharedstack.declare.reasons import REASONS
 
 ROOT = Path(__file__).parents[2]
@@ -250,7 +253,40 @@ def test_every_constant_is_used_or_reserved() -> None:
 
 def test_every_intercept_has_a_handler() -> None:
     for i in INTERCEPTS:
-        assert re.search(rf"\bshs_i_{i.twin if i.alias else i.name}\(", NATIVE), i.name
+        assert re.search(rf"\bshs_i_{i.same or (i.twin if i.alias else i.name)}\(", NATIVE), i.name
+
+
+def test_system_calls_have_numbers_and_handlers() -> None:
+    headers = subprocess.run(
+        ["gcc", "-dM", "-E", "-m64", "-x", "c", "-"], input="#include <sys/syscall.h>\n", capture_output=True, text=True, check=False
+    ).stdout
+    for s in SYSTEM_CALLS:
+        assert bool(s.by) != bool(s.own), s.names
+        assert s.way in ("call", "receive", "send"), s.names
+        assert len(s.function.params) <= 6 if s.by else re.search(rf"^long shs_raw_{s.own}\(", NATIVE, re.M), s.names
+        if platform.machine() == "x86_64" and headers and s.bits != 32:
+            assert any(f"SYS_{name} " in headers for name in s.names) or s.names in (("sendfile64",), ("_newselect",)), s.names
+    for bits in (32, 64):
+        names = [name for s in SYSTEM_CALLS if s.bits in (0, bits) for name in s.names]
+        assert len(names) == len(set(names))
+
+
+def test_the_library_calls_no_syscall_of_its_own() -> None:
+    """What it means by that name is libc's, not its export: else its own system calls would come back to it."""
+    if shutil.which("objdump") is None:
+        pytest.skip("needs objdump")
+    symbols = subprocess.run(["objdump", "-R", str(paths.library())], capture_output=True, text=True, check=True).stdout
+    assert "__errno_location" in symbols
+    assert not re.search(r"\bsyscall\b", symbols)
+
+
+def test_the_table_of_system_calls_has_each_once() -> None:
+    text = generate.raw_header()
+    for s in SYSTEM_CALLS:
+        assert all(re.search(rf"\[SYS_{name}\] = PLACE_", text) for name in s.names)
+    places = re.findall(r"^    \[(PLACE_\w+)\] = \{", text, re.M)
+    assert len(places) == len(set(places)) == len(SYSTEM_CALLS)
+    assert len(SYSTEM_CALLS) < 256  # a place is a byte
 
 
 # The generator
@@ -304,7 +340,7 @@ def test_generating_again_changes_nothing(generated: Path) -> None:
 
 def test_only_declared_functions_are_exported() -> None:
     names = re.findall(r"^    (\w+);$", generate.exports(), re.M)
-    assert names == sorted([*(i.name for i in INTERCEPTS), *FORWARDED, "vfork"])
+    assert names == sorted([*(i.name for i in INTERCEPTS), *FORWARDED, *OWN_SHAPE])
 
 
 def test_the_generator_wants_one_directory(capsys: pytest.CaptureFixture[str]) -> None:

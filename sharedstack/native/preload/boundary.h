@@ -52,5 +52,7 @@ static inline void *shs_pointer(intptr_t r, void *failed)
 
 /* libc's own function of that name, NULL if it has none. */
 void *shs_next(const char *name);
+/* The same, from a library that may have been loaded later than we were; NULL: it has not been. */
+void *shs_late(const char *library, const char *name);
 /* Fill in shs_real (generated). */
 void shs_resolve(void);

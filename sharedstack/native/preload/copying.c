@@ -12,6 +12,7 @@
 #include "preload/dgram.h"
 #include "preload/gate.h"
 #include "preload/send.h"
+#include "shm/probe.h"
 #include "shm/sys.h"
 
 #define PIECE 16384
@@ -63,7 +64,8 @@ ssize_t shs_i_sendfile64(int out, int in, off64_t *offset, size_t count)
     struct shs_gate g = shs_gate_enter(out, SHS_SEND);
     if (g.dgram)
         shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
-    long r = g.ring ? copy_file(&g, out, in, offset, count) : shs_n_sendfile64(out, in, offset, count);
+    bool nowhere = g.ring && offset && !shs_writable(offset, sizeof *offset);
+    long r = nowhere ? -EFAULT : g.ring ? copy_file(&g, out, in, offset, count) : shs_n_sendfile64(out, in, offset, count);
     shs_gate_leave(&g);
     return r;
 }
@@ -71,11 +73,12 @@ ssize_t shs_i_sendfile64(int out, int in, off64_t *offset, size_t count)
 ssize_t shs_i_sendfile(int out, int in, off_t *offset, size_t count)
 {
     struct shs_gate g = shs_gate_enter(out, SHS_SEND);
-    off64_t wide = offset ? *offset : 0;
+    bool nowhere = g.ring && offset && !shs_writable(offset, sizeof *offset);
+    off64_t wide = g.ring && offset && !nowhere ? *offset : 0;
     if (g.dgram)
         shs_dgram_lower(g.f, SHS_REASON_CONTROL_DATA);
-    long r = g.ring ? copy_file(&g, out, in, offset ? &wide : NULL, count) : shs_n_sendfile(out, in, offset, count);
-    if (g.ring && offset)
+    long r = nowhere ? -EFAULT : g.ring ? copy_file(&g, out, in, offset ? &wide : NULL, count) : shs_n_sendfile(out, in, offset, count);
+    if (g.ring && offset && !nowhere)
         *offset = (off_t)wide;
     shs_gate_leave(&g);
     return r;

@@ -147,10 +147,14 @@ int shs_i_close(int fd)
     return shs_n_close(fd);
 }
 
+/* libc has no function for it before 2.34. */
+static int close_between(unsigned first, unsigned last, int flags)
+{
+    return shs_real.close_range ? shs_n_close_range(first, last, flags) : (int)SHS_SYS(syscall(436, first, last, flags));
+}
+
 int shs_i_close_range(unsigned int first, unsigned int last, int flags)
 {
-    if (!shs_real.close_range)
-        return -ENOSYS;
     unsigned top = last < SHS_FD_CHUNK * SHS_FD_CHUNKS - 1 ? last : SHS_FD_CHUNK * SHS_FD_CHUNKS - 1;
     if (!(flags & 4 /* CLOSE_RANGE_CLOEXEC */))
         for (unsigned fd = first; fd <= top; fd++) {
@@ -165,19 +169,19 @@ int shs_i_close_range(unsigned int first, unsigned int last, int flags)
         if (!shs_fd_own((int)fd))
             continue;
         if (fd > from) {
-            int r = shs_n_close_range(from, fd - 1, flags);
+            int r = close_between(from, fd - 1, flags);
             if (r < 0)
                 return r;
         }
         from = fd + 1;
     }
-    return from <= last ? shs_n_close_range(from, last, flags) : 0;
+    return from <= last ? close_between(from, last, flags) : 0;
 }
 
 void shs_i_closefrom(int first)
 {
     unsigned from = first < 0 ? 0 : (unsigned)first;
-    if (shs_real.close_range && shs_i_close_range(from, ~0u, 0) == 0)
+    if (shs_i_close_range(from, ~0u, 0) == 0)
         return;
     long limit = sysconf(_SC_OPEN_MAX), top = limit < SHS_FD_CHUNK * SHS_FD_CHUNKS ? limit : SHS_FD_CHUNK * SHS_FD_CHUNKS;
     for (int fd = (int)from; fd < top; fd++)

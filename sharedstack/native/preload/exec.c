@@ -12,6 +12,7 @@
 #include "intercepts.gen.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
+#include "shm/sys.h"
 
 static int execute(const char *path, char *const *argv, char *const *envp, bool search)
 {
@@ -45,6 +46,22 @@ int shs_i_fexecve(int fd, char *const *argv, char *const *envp)
 {
     long r = shs_before_exec(NULL, fd, false, envp);
     return r < 0 ? (int)r : shs_n_fexecve(fd, argv, envp);
+}
+
+/* The program's file, for a look: -errno where it cannot be had, which the call itself will say. */
+static int file_at(int dirfd, const char *path, int flags)
+{
+    long r = SHS_SYS(syscall(SYS_openat, dirfd, path, O_RDONLY | O_CLOEXEC | (flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0)));
+    return r == -ENOENT && (flags & AT_EMPTY_PATH) && !*path ? dirfd : (int)r; /* the kernel has read it: so can we */
+}
+
+int shs_i_execveat(int dirfd, const char *path, char *const *argv, char *const *envp, int flags)
+{
+    int fd = file_at(dirfd, path, flags);
+    long r = shs_before_exec(NULL, fd, false, envp);
+    if (fd >= 0 && fd != dirfd)
+        shs_sys_close(fd);
+    return r < 0 ? (int)r : (int)SHS_SYS(syscall(SYS_execveat, dirfd, path, argv, envp, flags));
 }
 
 int shs_exec_list(const char *path, const char *arg, va_list args, bool search, bool env)

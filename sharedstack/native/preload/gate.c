@@ -4,6 +4,7 @@
 
 #include "endpoint/fds.h"
 #include "endpoint/lift.h"
+#include "preload/aside.h"
 #include "preload/attach.h"
 #include "preload/dgram.h"
 #include "preload/epoll.h"
@@ -54,6 +55,7 @@ static void register_joined(struct shs_fd *f, int fd)
         shs_proc.env.nudge |= SHS_NUDGE_OVER;
     if (f->udp) {
         shs_dgram_begin(f, fd);
+        shs_registered_aside(f);
         return;
     }
     int r = shs_register(&shs_proc.env, who, fd);
@@ -85,6 +87,7 @@ static void register_joined(struct shs_fd *f, int fd)
     __atomic_store_n(&f->state, SHS_FD_REG, __ATOMIC_RELEASE);
     if (f->set)
         shs_set_mark(f, true);
+    shs_registered_aside(f);
 }
 
 static void register_fd(struct shs_fd *f, int fd)

@@ -12,6 +12,8 @@
 #include "intercepts.gen.h"
 #include "preload/boundary.h"
 #include "preload/member.h"
+#include "preload/raw.h"
+#include "preload/signals.h"
 #include "shm/sys.h"
 
 /* Leave until shs_join_unlock, if `change`. */
@@ -136,41 +138,65 @@ static long call_raw(const long *args)
 }
 
 /* The same by syscall(2): programs have no other way to seccomp(2). */
-long shs_i_syscall(long number, long a, long b, long c, long d, long e, long f)
+long shs_raw_seccomp(const struct shs_raw *c)
 {
-    const long args[] = {number, a, b, c, d, e, f};
-    bool leaves = false;
-    switch (number) {
-    case SYS_seccomp:
-        if (shs_proc.quiet || (a != SECCOMP_SET_MODE_STRICT && a != SECCOMP_SET_MODE_FILTER))
-            break;
+    bool confines = c->arg[0] == SECCOMP_SET_MODE_STRICT || c->arg[0] == SECCOMP_SET_MODE_FILTER;
+    if (confines)
         withdraw();
-        long r = call_raw(args);
-        if (r != 0)
-            come_back();
-        return r;
-    case SYS_prctl:
-        return shs_i_prctl((int)a, (unsigned long)b, (unsigned long)c, (unsigned long)d, (unsigned long)e);
-    case SYS_unshare:
-        return moved((int)a, call_raw, args);
-    case SYS_setns:
-        return moved(b ? (int)b & ~CLONE_FILES : CLONE_NEWNET, call_raw, args);
-#ifdef SYS_setuid32
-    case SYS_setuid32:
-    case SYS_setreuid32:
-    case SYS_setresuid32:
-#endif
-    case SYS_setuid:
-    case SYS_setreuid:
-    case SYS_setresuid:
-        leaves = other((uid_t)a);
-        break;
-    }
-    if (!leaves)
-        return call_raw(args);
+    long r = shs_raw_plain(c);
+    if (confines && r != 0)
+        come_back();
+    return r;
+}
+
+long shs_raw_unshare(const struct shs_raw *c)
+{
+    return moved((int)c->arg[0], call_raw, &c->number);
+}
+
+long shs_raw_setns(const struct shs_raw *c)
+{
+    return moved(c->arg[1] ? (int)c->arg[1] & ~CLONE_FILES : CLONE_NEWNET, call_raw, &c->number);
+}
+
+long shs_raw_setuid(const struct shs_raw *c)
+{
+    if (!other((uid_t)c->arg[0]))
+        return shs_raw_plain(c);
     leave(true);
-    long r = call_raw(args);
+    long r = shs_raw_plain(c);
     shs_join_unlock();
+    return r;
+}
+
+static long call_plain(const void *c)
+{
+    return shs_raw_plain(c);
+}
+
+#define CLONE_ARGS 64 /* of the structure of clone3(2), the first that there was */
+
+/* fork by its number. A child on its parent's memory, or on a stack of its own, is the program's affair. */
+long shs_raw_clone(const struct shs_raw *c)
+{
+    uint64_t flags = SIGCHLD, stack = 0;
+    if (c->number == SYS_clone) {
+        flags = (unsigned long)c->arg[0];
+        stack = (unsigned long)c->arg[1];
+    } else if (c->number == 435 /* SYS_clone3, the same on all machines */) {
+        const uint64_t *args = (const uint64_t *)c->arg[0];
+        if (c->arg[1] < CLONE_ARGS || !shs_kernel_reads(args, CLONE_ARGS))
+            return shs_raw_plain(c);
+        flags = args[0];
+        stack = args[5];
+    }
+    if ((flags & CLONE_VM) || stack)
+        return shs_raw_plain(c);
+    long r = shs_fork_by(call_plain, c);
+    if (r == 0 && (flags & (CLONE_NEWNET | CLONE_NEWUSER))) {
+        leave(true);
+        shs_join_unlock();
+    }
     return r;
 }
 

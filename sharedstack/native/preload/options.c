@@ -15,6 +15,7 @@
 #include "preload/gate.h"
 #include "preload/kept.h"
 #include "preload/member.h"
+#include "preload/raw.h"
 #include "ring/ring.h"
 #include "shm/probe.h"
 #include "shm/sys.h"
@@ -199,7 +200,7 @@ int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t l
     return r;
 }
 
-static int after_fcntl(int fd, int cmd, void *arg, int r)
+static int after_fcntl(int fd, int cmd, const void *arg, int r)
 {
     if (r >= 0 && (cmd == F_SETFL || cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC))
         shs_meet_inherited();
@@ -211,6 +212,11 @@ static int after_fcntl(int fd, int cmd, void *arg, int r)
     if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
         return shs_fd_copied(fd, r);
     return r;
+}
+
+long shs_raw_fcntl(const struct shs_raw *c)
+{
+    return after_fcntl((int)c->arg[0], (int)c->arg[1], (const void *)c->arg[2], (int)shs_raw_plain(c));
 }
 
 int shs_i_fcntl(int fd, int cmd, void *arg)
@@ -246,4 +252,10 @@ int shs_i_ioctl(int fd, unsigned long request, void *arg)
     if (request == SIOCINQ && f->state == SHS_FD_PAIRED && shs_who()) /* FIONREAD */
         *(int *)arg += (int)shs_end_pending(&shs_proc.env, shs_who(), &f->end);
     return r;
+}
+
+int shs_i_sockatmark(int fd)
+{
+    int at = 0, r = shs_i_ioctl(fd, SIOCATMARK, &at);
+    return r < 0 ? r : at;
 }

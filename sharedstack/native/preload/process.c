@@ -39,10 +39,13 @@ static uint16_t ep_refs[SHS_N_ENDPOINTS];
 
 #if defined(__x86_64__)
 __asm__(".symver dlsym, dlsym@GLIBC_2.2.5");
+__asm__(".symver dlopen, dlopen@GLIBC_2.2.5");
 #elif defined(__i386__)
 __asm__(".symver dlsym, dlsym@GLIBC_2.0");
+__asm__(".symver dlopen, dlopen@GLIBC_2.1");
 #elif defined(__aarch64__)
 __asm__(".symver dlsym, dlsym@GLIBC_2.17");
+__asm__(".symver dlopen, dlopen@GLIBC_2.17");
 #endif
 
 extern int __cxa_thread_atexit_impl(void (*fn)(void *), void *arg, void *dso);
@@ -51,6 +54,12 @@ extern void *__dso_handle;
 void *shs_next(const char *name)
 {
     return dlsym(RTLD_NEXT, name);
+}
+
+void *shs_late(const char *library, const char *name)
+{
+    void *loaded = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
+    return loaded ? dlsym(loaded, name) : NULL;
 }
 
 static void read_options(struct shs_options *opt)
@@ -246,6 +255,17 @@ static void parent(void)
     shs_add32(&shs_proc.forks, 1);
     mark_shared();
     shs_join_unlock();
+}
+
+long shs_fork_by(long (*call)(const void *), const void *arg)
+{
+    prepare();
+    long r = call(arg);
+    if (r == 0)
+        child();
+    else
+        parent();
+    return r;
 }
 
 struct shs_bell_own *shs_bell(void)

@@ -85,6 +85,7 @@ struct shs_process {
     bool resolved, off;
     bool quiet;              /* confined (seccomp): no system call but the program's own, ever again */
     uint32_t kept;           /* descriptors that may have kept bytes (kept.h) */
+    bool uring;              /* io_uring was set up: no connection is lifted any more (aside.c) */
     bool met;                /* what was inherited over exec has been looked at */
     uint32_t attach;         /* enum shs_attach_state */
     uint32_t attach_why;     /* REASON_* if it failed */
@@ -173,6 +174,8 @@ bool shs_list_thread(void);
 void shs_polling(const struct pollfd *fds, nfds_t n);
 /* The calling thread's bell; NULL: none to be had. */
 struct shs_bell_own *shs_bell(void);
+/* `call` makes a child process, with a copy of our memory, by a system call of the program's: 0 in the child, which is as after fork. */
+long shs_fork_by(long (*call)(const void *), const void *arg);
 /* A thread's bell with the number `from` has the number `to` now; false: no thread has it. */
 bool shs_bell_moved(int from, int to);
 /* Is another thread inside a native call on fd in this direction, or in a native poll of it (receive)? receive < 0: in any. */

@@ -270,8 +270,10 @@ int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
     bool ring = g.ring || g.dgram;
     long rights = 0;
     unsigned good = 0; /* those that may be sent */
+    if (vlen > SHS_IOV_MAX)
+        vlen = SHS_IOV_MAX; /* as the kernel cuts it */
     for (; !ring && good < vlen && rights >= 0; good += rights >= 0)
-        if (shs_readable(&vec[good], sizeof vec[good]) && vec[good].msg_hdr.msg_controllen)
+        if (shs_guarding && shs_readable(&vec[good], sizeof vec[good]) && vec[good].msg_hdr.msg_controllen)
             rights = shs_sending_rights(fd, &vec[good].msg_hdr);
     if (!ring) {
         int r = rights < 0 && good == 0 ? (int)rights : shs_n_sendmmsg(fd, vec, good, flags);
@@ -280,8 +282,6 @@ int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
     }
     shs_gate_leave(&g);
     unsigned n = 0;
-    if (vlen > SHS_IOV_MAX)
-        vlen = SHS_IOV_MAX; /* as the kernel cuts it */
     for (; n < vlen; n++) {
         long r = shs_i_sendmsg(fd, &vec[n].msg_hdr, flags);
         if (r >= 0 && !shs_writable(&vec[n].msg_len, sizeof vec[n].msg_len))

@@ -22,6 +22,8 @@ static inline bool shs_interrupted(struct shs_signal_mark since, bool restartabl
 /* Called when the first TCP or UDP socket is met; before that nothing of the program is looked into. From then on a bad pointer of the program is EFAULT (shm/probe.h), whatever the program does about SIGSEGV and SIGBUS. */
 void shs_guard_memory(void);
 extern bool shs_guarding;
+/* Can the kernel read n bytes there (8 to 4096)? By a touch where bad pointers are guarded against, else by asking it. */
+bool shs_kernel_reads(const void *at, size_t n);
 /* A wait of ours ended with EINTR: would the kernel have gone on with the program's own call? */
 bool shs_restarts(struct shs_signal_mark since);
 

@@ -2,9 +2,11 @@
 #pragma once
 #include "common.h"
 
+#include <aio.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pty.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -20,7 +22,9 @@
 #include <sys/time.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <termios.h>
 #include <unistd.h>
+#include <utmp.h>
 
 #if __SIZEOF_POINTER__ == 4
 /* What libc's functions for 64-bit time take, whatever this library is built for. */

@@ -5,8 +5,10 @@
  */
 #if defined(__x86_64__)
     .text
-    .globl vfork
+    .globl vfork, __vfork
     .type vfork, @function
+    .type __vfork, @function
+    .set __vfork, vfork
 vfork:
     .cfi_startproc
     subq $8, %rsp
@@ -31,8 +33,10 @@ vfork:
     .size vfork, . - vfork
 #elif defined(__i386__)
     .text
-    .globl vfork
+    .globl vfork, __vfork
     .type vfork, @function
+    .type __vfork, @function
+    .set __vfork, vfork
 vfork:
     call shs_vfork_begin
     popl %ecx

@@ -24,4 +24,9 @@ SHS_EXPORT pid_t vfork(void)
 {
     return fork();
 }
+
+SHS_EXPORT pid_t __vfork(void)
+{
+    return fork();
+}
 #endif

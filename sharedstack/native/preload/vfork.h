@@ -7,4 +7,5 @@ void shs_vfork_begin(void);
 long shs_vfork_end(long r);
 #if !defined(__x86_64__) && !defined(__i386__)
 pid_t vfork(void);
+pid_t __vfork(void);
 #endif

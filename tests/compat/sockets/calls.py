@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
+import mmap
 import os
 import platform
 import socket
@@ -176,14 +178,33 @@ def inet(port: int, host: str = "127.0.0.1") -> bytes:
 UNSPEC = bytes(16)
 
 
+# f(number, a, b, c): the instruction itself, past everything that stands before libc's functions
+_INSTRUCTION = {"x86_64": "4889f84889f74889d64889ca0f05c3", "aarch64": "e80300aae00301aae10302aae20303aa010000d4c0035fd6"}
+
+
+@functools.cache
+def _instruction() -> Any:
+    memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    memory.write(bytes.fromhex(_INSTRUCTION[platform.machine()]))
+    at = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    made = ctypes.CFUNCTYPE(*[ctypes.c_long] * 5)(at)
+    made.memory = memory  # type: ignore[attr-defined]
+    return made
+
+
+def _unseen(number: int, *args: int) -> Answer:
+    r = int(_instruction()(number, *args, *[0] * (3 - len(args))))
+    return name_of(-r) if r < 0 else r
+
+
 def raw_close(fd: int) -> Answer:
-    """By the system call, unseen by whoever stands before libc's close."""
-    return call("syscall", ctypes.c_long(SYS_CLOSE), ctypes.c_long(fd))
+    """By the system call, unseen by whoever stands before libc's close and syscall."""
+    return _unseen(SYS_CLOSE, fd)
 
 
 def raw_dup(fd: int, to: int) -> int:
-    """dup3(2) by the system call."""
-    r = call("syscall", ctypes.c_long(SYS_DUP3), ctypes.c_long(fd), ctypes.c_long(to), ctypes.c_long(0))
+    """dup3(2) so."""
+    r = _unseen(SYS_DUP3, fd, to, 0)
     assert isinstance(r, int), r
     return r
 
