@@ -46,6 +46,8 @@ MOSTLY_KERNEL = {
     "taken_early": "shared before it was paired",
     "taken_from_itself": "copied: who waits for one number does not see the other's",
     "killed": "one end streams without bounds",
+    "handler_sends": "sends as fast as it can: what overflows a ring takes the kernel's path",
+    "jumps_out_of_sends": "as handler_sends",
     "duplex": "both ends send as fast as they can: what overflows a ring takes the kernel's path",
 }
 
