@@ -122,7 +122,7 @@ static long kernel_take(struct shs_env *env, const struct shs_who *who, struct s
     io->name_len = msg.msg_namelen;
     if (SHS_UNLIKELY(shs_links_any(env->stack, end->ep->lport, SHS_LINK_WANTED, 0)) &&
         shs_take_address(&io->name.any, from.addr, &from.port))
-        shs_link_meet(env, who, ep1, &from, shs_original_destination(&msg, &to) ? &to : NULL);
+        shs_link_meet(env, who, end, ep1, shs_inbox_of(end->rx)->empty_ns, &from, shs_original_destination(&msg, &to) ? &to : NULL);
     return 0;
 }
 
