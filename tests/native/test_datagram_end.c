@@ -391,6 +391,20 @@ static void native_take(void)
     drop(&a);
 }
 
+/* A thread that met the activation of another one, which then failed: the ring is not for it. */
+static void not_under_count(void)
+{
+    struct sock a = make("one"), b = unknown("one");
+    char what = 0;
+    record(&b);
+    by_kernel(&a, &b, '1');
+    CHECK(receive(&b, false, &what), ==, SHS_STALE);
+    CHECK(shs_dgram_activate(&env, &who, &b.end, nobody), ==, 0);
+    CHECK(take(&b, false), ==, '1');
+    drop(&b);
+    drop(&a);
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv, 30);
@@ -409,6 +423,7 @@ int main(int argc, char **argv)
     dead_taker();
     wanted_is_doubted();
     native_take();
+    not_under_count();
     CHECK(w.stack->endpoints_used, ==, 0);
     CHECK(w.stack->links_used, ==, 0);
     CHECK(w.arena->pairs_used, ==, 0);

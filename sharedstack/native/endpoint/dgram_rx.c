@@ -223,7 +223,9 @@ long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_e
         return -EAGAIN; /* a signal handler interrupted a receive on the same socket */
     if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR))
         shs_dir_repair_reader(dir);
-    if (SHS_UNLIKELY(!shs_end_reads(end, dir))) { /* closed by another thread: perhaps another socket's inbox by now */
+    uint32_t on = shs_load32(&dir->rx_on);
+    /* closed by another thread: perhaps another socket's inbox by now. Or not brought under count after all: another thread was in the kernel */
+    if (SHS_UNLIKELY(!shs_end_reads(end, dir) || (on != SHS_ON && on != SHS_RECOUNT))) {
         shs_unlock(&dir->rlock);
         return SHS_STALE;
     }
