@@ -405,6 +405,31 @@ static void not_under_count(void)
     drop(&a);
 }
 
+/* How many datagrams were left of another socket's queue says nothing of the next one's. */
+static void mark_of_another(void)
+{
+    struct sock a = make("one"), b = make("one"), c = unknown("one");
+    struct shs_pair *inbox = shs_inbox_of(b.end.rx);
+    for (int i = 0; i < 8; i++)
+        by_kernel(&a, &c, 'o');
+    want(&a, &b);
+    uint32_t link1 = want(&a, &c);
+    for (int i = 0; i < 3; i++)
+        by_kernel(&a, &b, '1');
+    CHECK(take(&b, false), ==, '1');
+    CHECK(inbox->mark_left, >, 0);
+    drop(&b);
+    record(&c);
+    CHECK(shs_inbox_of(c.end.rx) == inbox, ==, true);
+    CHECK(shs_dgram_activate(&env, &who, &c.end, nobody), ==, 0);
+    for (int i = 0; i < 8; i++) {
+        CHECK(take(&c, false), ==, 'o');
+        CHECK(by_ring(&a, link1, 'x'), ==, SHS_RING_SHUT); /* sent before it was wanted */
+    }
+    drop(&c);
+    drop(&a);
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv, 30);
@@ -424,6 +449,7 @@ int main(int argc, char **argv)
     wanted_is_doubted();
     native_take();
     not_under_count();
+    mark_of_another();
     CHECK(w.stack->endpoints_used, ==, 0);
     CHECK(w.stack->links_used, ==, 0);
     CHECK(w.arena->pairs_used, ==, 0);
