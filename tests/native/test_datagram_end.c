@@ -3,6 +3,7 @@
  * becomes of a permission when either end goes, a port changes, or a sender dies inside.
  */
 #include "endpoint/admin.h"
+#include "endpoint/bell.h"
 #include "endpoint/dgram.h"
 #include "world.h"
 
@@ -430,6 +431,35 @@ static void mark_of_another(void)
     drop(&a);
 }
 
+/* A sender dies between publishing and ringing, and it is the helper, cooling, that takes its lock. */
+static void dead_before_ringing(void)
+{
+    struct sock a = make("one"), b = make("one");
+    allowed(&a, &b);
+    struct shs_env other;
+    struct shs_bell_own bell;
+    struct shs_cursor cur;
+    struct iovec iov = {"z", 1};
+    CHECK(shs_bell_make(&env, who.tag, &bell), ==, 0);
+    shs_bell_arm(&bell, false);
+    CHECK(shs_bell_claim(&env, who.lock_word, &b.end, &bell, true), ==, true);
+    world_join(&w, &other);
+    CHECK(shs_lock_try(&other, &b.end.rx->wlock, world_who(&other, 3).lock_word), ==, SHS_LOCKED);
+    shs_cursor_init(&cur, &iov, 1);
+    CHECK(shs_ring_push_datagram(&other, b.end.rx, &cur, SHS_REC_DATAGRAM, 0), ==, 1);
+    shs_native_cool(w.stack, w.arena, 1);
+    CHECK(bell.bell->armed, !=, 0);
+    world_leave(&other);
+    shs_native_cool(w.stack, w.arena, 1);
+    CHECK(bell.bell->armed, ==, 0);
+    char byte;
+    CHECK(recv(bell.fd, &byte, 1, MSG_DONTWAIT), ==, 1);
+    CHECK(take(&b, false), ==, 'z');
+    shs_bell_drop(&bell, false);
+    drop(&a);
+    drop(&b);
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv, 30);
@@ -450,6 +480,7 @@ int main(int argc, char **argv)
     native_take();
     not_under_count();
     mark_of_another();
+    dead_before_ringing();
     CHECK(w.stack->endpoints_used, ==, 0);
     CHECK(w.stack->links_used, ==, 0);
     CHECK(w.arena->pairs_used, ==, 0);
