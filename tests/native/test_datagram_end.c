@@ -3,6 +3,7 @@
  * becomes of a permission when either end goes, a port changes, or a sender dies inside.
  */
 #include "endpoint/admin.h"
+#include "endpoint/bell.h"
 #include "endpoint/dgram.h"
 #include "world.h"
 
@@ -23,22 +24,33 @@ static bool nobody(int fd, int receive)
     return fd < 0 && receive;
 }
 
-static struct sock make(const char *address)
+static struct sock unknown(const char *address)
 {
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(strcmp(address, "any") ? INADDR_LOOPBACK : INADDR_ANY)};
     socklen_t len = sizeof in;
     struct sock s = {.fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
     CHECK(bind(s.fd, (struct sockaddr *)&in, len), ==, 0);
-    int r = shs_dgram_register(&env, &who, s.fd);
-    CHECK(r, >, 0);
-    s.ep1 = (uint32_t)r;
-    CHECK(shs_end_of(&env, s.ep1, &s.end), ==, true);
-    s.end.fd = s.fd;
     CHECK(getsockname(s.fd, (struct sockaddr *)&in, &len), ==, 0);
     in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     s.at.addr[10] = s.at.addr[11] = 0xff;
     memcpy(s.at.addr + 12, &in.sin_addr, 4);
     s.at.port = ntohs(in.sin_port);
+    return s;
+}
+
+static void record(struct sock *s)
+{
+    int r = shs_dgram_register(&env, &who, s->fd);
+    CHECK(r, >, 0);
+    s->ep1 = (uint32_t)r;
+    CHECK(shs_end_of(&env, s->ep1, &s->end), ==, true);
+    s->end.fd = s->fd;
+}
+
+static struct sock make(const char *address)
+{
+    struct sock s = unknown(address);
+    record(&s);
     CHECK(shs_dgram_activate(&env, &who, &s.end, nobody), ==, 0);
     return s;
 }
@@ -66,14 +78,19 @@ static long by_ring(struct sock *from, uint32_t link1, char what)
     return shs_dgram_push(&env, &who, &way, &iov, 1, 1, false);
 }
 
+static long receive(struct sock *s, bool orig_dst, char *what)
+{
+    struct iovec iov = {what, 1};
+    struct shs_dgram_io io = {.iov = &iov, .count = 1, .domain = AF_INET, .orig_dst = orig_dst};
+    struct shs_rx how = {.looked_ns = &looked, .must_look = true};
+    return shs_dgram_recv(&env, &who, &s->end, s->ep1, &io, &how);
+}
+
 /* One receive; 0: nothing there. */
 static char take(struct sock *s, bool orig_dst)
 {
     char what = 0;
-    struct iovec iov = {&what, 1};
-    struct shs_dgram_io io = {.iov = &iov, .count = 1, .domain = AF_INET, .orig_dst = orig_dst};
-    struct shs_rx how = {.looked_ns = &looked, .must_look = true};
-    long r = shs_dgram_recv(&env, &who, &s->end, s->ep1, &io, &how);
+    long r = receive(s, orig_dst, &what);
     CHECK(r == 0 || r == -EAGAIN, ==, true);
     return r == 0 ? what : 0;
 }
@@ -328,6 +345,121 @@ static void dead_taker(void)
     drop(&c);
 }
 
+/* A port is bound while a link to it is only wanted: what was sent before that is in the queue still. */
+static void wanted_is_doubted(void)
+{
+    struct sock a = make("one"), b = make("one");
+    uint32_t link1 = want(&a, &b);
+    CHECK(take(&b, false), ==, 0);
+    by_kernel(&a, &b, '1');
+    shs_links_doubt(&env, b.at.port, 0);
+    CHECK(take(&b, false), ==, '1');
+    CHECK(by_ring(&a, link1, 'x'), ==, SHS_RING_SHUT);
+    CHECK(take(&b, false), ==, 0);
+    by_kernel(&a, &b, '2');
+    CHECK(take(&b, false), ==, '2');
+    CHECK(by_ring(&a, link1, '3'), ==, 1);
+    CHECK(take(&b, false), ==, '3');
+    /* whoever read the clock first, and stores last, makes no wish older */
+    struct shs_link *link = shs_link_at(w.stack, link1);
+    uint64_t later = shs_now() + 1000000000000ull;
+    shs_store64(&link->wanted_ns, later);
+    CHECK(shs_link_doubt(link, shs_load64(&link->word)), ==, true);
+    CHECK(link->wanted_ns, ==, later);
+    drop(&a);
+    drop(&b);
+}
+
+/* What a thread took in a native call is compared with looks from before that; and it allows nothing when its socket is closed by then. */
+static void native_take(void)
+{
+    struct sock a = make("one"), b = make("one"), late = b;
+    uint64_t before = shs_inbox_of(b.end.rx)->empty_ns;
+    want(&a, &b);
+    CHECK(take(&b, false), ==, 0);
+    uint64_t after = shs_inbox_of(b.end.rx)->empty_ns;
+    CHECK(shs_link_meet(&env, &who, &b.end, b.ep1, before, &a.at, NULL), ==, false);
+    CHECK(shs_link_meet(&env, &who, &b.end, b.ep1, after, &a.at, NULL), ==, true);
+    drop(&b);
+    struct sock c = make("one");
+    CHECK(c.end.ep == late.end.ep && c.end.rx == late.end.rx, ==, true);
+    want(&a, &c);
+    CHECK(take(&c, false), ==, 0);
+    after = shs_inbox_of(c.end.rx)->empty_ns;
+    CHECK(shs_link_meet(&env, &who, &late.end, late.ep1, after, &a.at, NULL), ==, false);
+    CHECK(shs_link_meet(&env, &who, &c.end, c.ep1, after, &a.at, NULL), ==, true);
+    drop(&c);
+    drop(&a);
+}
+
+/* A thread that met the activation of another one, which then failed: the ring is not for it. */
+static void not_under_count(void)
+{
+    struct sock a = make("one"), b = unknown("one");
+    char what = 0;
+    record(&b);
+    by_kernel(&a, &b, '1');
+    CHECK(receive(&b, false, &what), ==, SHS_STALE);
+    CHECK(shs_dgram_activate(&env, &who, &b.end, nobody), ==, 0);
+    CHECK(take(&b, false), ==, '1');
+    drop(&b);
+    drop(&a);
+}
+
+/* How many datagrams were left of another socket's queue says nothing of the next one's. */
+static void mark_of_another(void)
+{
+    struct sock a = make("one"), b = make("one"), c = unknown("one");
+    struct shs_pair *inbox = shs_inbox_of(b.end.rx);
+    for (int i = 0; i < 8; i++)
+        by_kernel(&a, &c, 'o');
+    want(&a, &b);
+    uint32_t link1 = want(&a, &c);
+    for (int i = 0; i < 3; i++)
+        by_kernel(&a, &b, '1');
+    CHECK(take(&b, false), ==, '1');
+    CHECK(inbox->mark_left, >, 0);
+    drop(&b);
+    record(&c);
+    CHECK(shs_inbox_of(c.end.rx) == inbox, ==, true);
+    CHECK(shs_dgram_activate(&env, &who, &c.end, nobody), ==, 0);
+    for (int i = 0; i < 8; i++) {
+        CHECK(take(&c, false), ==, 'o');
+        CHECK(by_ring(&a, link1, 'x'), ==, SHS_RING_SHUT); /* sent before it was wanted */
+    }
+    drop(&c);
+    drop(&a);
+}
+
+/* A sender dies between publishing and ringing, and it is the helper, cooling, that takes its lock. */
+static void dead_before_ringing(void)
+{
+    struct sock a = make("one"), b = make("one");
+    allowed(&a, &b);
+    struct shs_env other;
+    struct shs_bell_own bell;
+    struct shs_cursor cur;
+    struct iovec iov = {"z", 1};
+    CHECK(shs_bell_make(&env, who.tag, &bell), ==, 0);
+    shs_bell_arm(&bell, false);
+    CHECK(shs_bell_claim(&env, who.lock_word, &b.end, &bell, true), ==, true);
+    world_join(&w, &other);
+    CHECK(shs_lock_try(&other, &b.end.rx->wlock, world_who(&other, 3).lock_word), ==, SHS_LOCKED);
+    shs_cursor_init(&cur, &iov, 1);
+    CHECK(shs_ring_push_datagram(&other, b.end.rx, &cur, SHS_REC_DATAGRAM, 0), ==, 1);
+    shs_native_cool(w.stack, w.arena, 1);
+    CHECK(bell.bell->armed, !=, 0);
+    world_leave(&other);
+    shs_native_cool(w.stack, w.arena, 1);
+    CHECK(bell.bell->armed, ==, 0);
+    char byte;
+    CHECK(recv(bell.fd, &byte, 1, MSG_DONTWAIT), ==, 1);
+    CHECK(take(&b, false), ==, 'z');
+    shs_bell_drop(&bell, false);
+    drop(&a);
+    drop(&b);
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv, 30);
@@ -344,6 +476,11 @@ int main(int argc, char **argv)
     idle();
     late_receiver();
     dead_taker();
+    wanted_is_doubted();
+    native_take();
+    not_under_count();
+    mark_of_another();
+    dead_before_ringing();
     CHECK(w.stack->endpoints_used, ==, 0);
     CHECK(w.stack->links_used, ==, 0);
     CHECK(w.arena->pairs_used, ==, 0);

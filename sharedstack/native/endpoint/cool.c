@@ -4,9 +4,11 @@
  * with a new chunk, in its next read call; until then the kernel carries.
  */
 #include "endpoint/admin.h"
+#include "endpoint/bell.h"
 #include "endpoint/dgram.h"
 #include "endpoint/residue.h"
 #include "shm/lock.h"
+#include "shm/sys.h"
 #include "shm/units.h"
 
 #define RENEW_NS 1000000000ull /* the kernel decides anew who may push to whom */
@@ -34,6 +36,15 @@ static bool shut(struct shs_env *env, struct shs_direction *dir, uint64_t index,
     return true;
 }
 
+static void ring(struct shs_env *env, uint32_t bell)
+{
+    env->bell_fd = (int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    shs_bell_ring(env, NULL, bell);
+    if (env->bell_fd >= 0)
+        shs_sys_close(env->bell_fd);
+    env->bell_fd = -1;
+}
+
 static bool cool(struct shs_env *env, struct shs_direction *dir, uint64_t index, uint32_t me)
 {
     int r = shs_lock_try(env, &dir->rlock, me), w;
@@ -44,8 +55,11 @@ static bool cool(struct shs_env *env, struct shs_direction *dir, uint64_t index,
         shs_dir_repair_reader(dir);
     w = shs_lock_try(env, &dir->wlock, me);
     if (w >= 0) {
-        if (w == SHS_LOCK_REPAIR)
+        if (w == SHS_LOCK_REPAIR) {
             shs_dir_repair_writer(dir);
+            if (shs_load32(&dir->bell)) /* it may have died between publishing and ringing, and its lock, which says so, is ours now */
+                ring(env, shs_load32(&dir->bell));
+        }
         done = shut(env, dir, index, me);
         shs_unlock(&dir->wlock);
     }

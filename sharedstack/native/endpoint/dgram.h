@@ -79,8 +79,10 @@ long shs_dgram_push(struct shs_env *env, const struct shs_who *who, const struct
 
 /* Endpoint ep1 asks to push to `to`, a socket address: link plus one; 0: not now; -REASON_*: never. */
 int shs_link_want(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int domain, const struct shs_where *to);
-/* The kernel delivered a datagram from `from` to endpoint ep1, which was sent to `to` (NULL: not known): links that wait for it are allowed. */
-bool shs_link_meet(struct shs_env *env, const struct shs_who *who, uint32_t ep1, const struct shs_where *from, const struct shs_where *to);
+/* The kernel delivered a datagram from `from` to the end's socket, endpoint ep1, which was sent to `to` (NULL: not known): links that wait for
+ * it are allowed. `fresh_ns`: its inbox's empty_ns before the kernel was asked for that datagram. */
+bool shs_link_meet(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, uint32_t ep1, uint64_t fresh_ns,
+                   const struct shs_where *from, const struct shs_where *to);
 /* What a sender may do now by the link: fills in `way`; false: it has to go by the kernel. */
 bool shs_link_way(struct shs_env *env, uint32_t ep1, uint32_t link1, struct shs_way *way);
 /* Sockets with this local port may receive otherwise than before: the kernel decides anew. port 0: links older than `age_ns`. */

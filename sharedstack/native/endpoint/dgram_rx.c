@@ -122,7 +122,7 @@ static long kernel_take(struct shs_env *env, const struct shs_who *who, struct s
     io->name_len = msg.msg_namelen;
     if (SHS_UNLIKELY(shs_links_any(env->stack, end->ep->lport, SHS_LINK_WANTED, 0)) &&
         shs_take_address(&io->name.any, from.addr, &from.port))
-        shs_link_meet(env, who, ep1, &from, shs_original_destination(&msg, &to) ? &to : NULL);
+        shs_link_meet(env, who, end, ep1, shs_inbox_of(end->rx)->empty_ns, &from, shs_original_destination(&msg, &to) ? &to : NULL);
     return 0;
 }
 
@@ -223,7 +223,9 @@ long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_e
         return -EAGAIN; /* a signal handler interrupted a receive on the same socket */
     if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR))
         shs_dir_repair_reader(dir);
-    if (SHS_UNLIKELY(!shs_end_reads(end, dir))) { /* closed by another thread: perhaps another socket's inbox by now */
+    uint32_t on = shs_load32(&dir->rx_on);
+    /* closed by another thread: perhaps another socket's inbox by now. Or not brought under count after all: another thread was in the kernel */
+    if (SHS_UNLIKELY(!shs_end_reads(end, dir) || (on != SHS_ON && on != SHS_RECOUNT))) {
         shs_unlock(&dir->rlock);
         return SHS_STALE;
     }

@@ -62,6 +62,10 @@ static uint32_t take_inbox(struct shs_env *env, uint32_t me)
         struct shs_direction *dir = &pair->dir[0];
         if (shs_load32(&pair->state) != SHS_PAIR_PARKED || shs_word_takers(shs_load64(&dir->word)) || !lock_inbox(env, dir, me))
             continue;
+        if (shs_word_takers(shs_load64(&dir->word))) { /* a late receiver counted itself just before: it counts itself off there */
+            unlock_inbox(dir);
+            continue;
+        }
         shs_store32(&pair->gen, pair->gen + 1 ? pair->gen + 1 : 1);
         empty_inbox(env, dir);
         shs_store64(&dir->word, shs_word_index(shs_load64(&dir->word)));
@@ -84,7 +88,8 @@ static void use_inbox(struct shs_env *env, uint32_t ep1, uint32_t pair1)
     pair->cookie[0] = 0;
     pair->cookie[1] = ep->cookie;
     pair->made_ns = shs_now();
-    pair->empty_ns = 0;
+    pair->empty_ns = pair->mark_left = 0; /* the mark was of another queue */
+    pair->mark = pair->empty;
     pair->dir[0].tx_on = SHS_ON;
     shs_set64(&pair->dir[0].wr_seen, shs_word_index(shs_load64(&pair->dir[0].word))); /* indices go on where the last use left them */
     shs_store64(&pair->dir[0].rcookie, ep->cookie);                                   /* many write there: its wcookie stays 0 */

@@ -118,33 +118,36 @@ int shs_link_want(struct shs_env *env, const struct shs_who *who, uint32_t ep1, 
     return link1 ? (int)link1 : -SHS_REASON_EXHAUSTED;
 }
 
-bool shs_link_meet(struct shs_env *env, const struct shs_who *who, uint32_t ep1, const struct shs_where *from, const struct shs_where *to)
+bool shs_link_meet(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, uint32_t ep1, uint64_t fresh_ns,
+                   const struct shs_where *from, const struct shs_where *to)
 {
     struct shs_stack *stack = env->stack;
-    struct shs_endpoint *ep = shs_endpoint_at(stack, ep1);
-    struct shs_pair *pair = shs_pair_at(env->arena, shs_load32(&ep->pair));
+    struct shs_endpoint *ep = end->ep;
+    struct shs_direction *dir = shs_end_rx(end);
+    struct shs_pair *pair = shs_inbox_of(dir);
     const uint8_t *daddr = to ? to->addr : ep->laddr;
-    if (!pair || (!to && shs_any_address(ep->laddr)))
+    if (!to && shs_any_address(ep->laddr))
         return false;
     /* without the lock: is there one that could be allowed? */
     struct shs_link *hope = shs_link_at(stack, same_way(stack, shs_load32(shs_link_bucket_at(stack, ep->lport)), from, daddr, ep->lport));
-    if (!hope || shs_link_state(shs_load64(&hope->word)) != SHS_LINK_WANTED ||
-        shs_load64(&hope->wanted_ns) >= shs_load64(&pair->empty_ns) || !lock_ctl(env, who))
+    if (!hope || shs_link_state(shs_load64(&hope->word)) != SHS_LINK_WANTED || shs_load64(&hope->wanted_ns) >= fresh_ns ||
+        !lock_ctl(env, who))
         return false;
     uint32_t first = same_way(stack, *shs_link_bucket_at(stack, ep->lport), from, daddr, ep->lport);
     struct shs_link *found = shs_link_at(stack, first);
-    /* two senders of one source address: nobody can tell whose datagram it was */
-    bool one = found && !same_way(stack, found->next, from, daddr, ep->lport);
-    uint64_t word = found ? shs_load64(&found->word) : 0;
+    /* closed by another thread meanwhile, the record may be another socket's; two senders of one source address: nobody can tell whose it was */
+    bool one = shs_end_reads(end, dir) && found && !same_way(stack, found->next, from, daddr, ep->lport);
+    uint64_t word = one ? shs_load64(&found->word) : 0;
     /* what had been in the queue before the link was wanted proves nothing */
-    bool allow = one && shs_link_state(word) == SHS_LINK_WANTED && shs_load64(&found->wanted_ns) < shs_load64(&pair->empty_ns);
+    bool allow = one && shs_link_state(word) == SHS_LINK_WANTED && shs_load64(&found->wanted_ns) < fresh_ns;
     if (allow) {
         found->receiver = ep1;
         found->pair = ep->pair;
         found->pair_gen = pair->gen;
         found->allowed_ns = shs_now();
-        shs_store64(&found->word, shs_link_next(word, SHS_LINK_ALLOWED));
-        shs_count(env, SHS_CTR_LINKS_ALLOWED, 1);
+        /* not a store: whoever doubts it just now makes the wish younger first, and the word another one then */
+        allow = shs_cas64(&found->word, word, shs_link_next(word, SHS_LINK_ALLOWED));
+        shs_count(env, SHS_CTR_LINKS_ALLOWED, allow);
     }
     shs_unlock(&stack->ctl);
     return allow;
@@ -176,8 +179,13 @@ void shs_links_doubt(struct shs_env *env, uint16_t port, uint64_t age_ns)
         uint64_t age = now - shs_load64(&link->allowed_ns);
         /* an old one is renewed while its ring is empty, when that costs least; or at last */
         bool old = age >= age_ns && (age >= 10 * age_ns || !pair || !shs_ring_waiting(&pair->dir[0]));
-        bool meant = port ? link->dport == port : old;
-        if (meant && shs_link_doubt(link, word))
+        bool allowed = shs_link_state(word) == SHS_LINK_ALLOWED;
+        if (!port && allowed && old && shs_link_doubt(link, word))
+            shs_count(env, SHS_CTR_LINKS_DOUBTED, 1);
+        /* one that is only wanted, too: what a receiver is about to take may have been sent when the kernel decided otherwise */
+        while (port && shs_link_state(word) != SHS_LINK_FREE && link->dport == port && !shs_link_doubt(link, word))
+            word = shs_load64(&link->word);
+        if (port && allowed && link->dport == port)
             shs_count(env, SHS_CTR_LINKS_DOUBTED, 1);
     }
 }

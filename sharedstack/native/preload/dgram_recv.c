@@ -37,6 +37,8 @@ static long take_native(struct shs_fd *f, const struct shs_who *who, int fd, str
     _Alignas(struct cmsghdr) char control[128];
     struct shs_where from, to;
     ask_destination(f, fd);
+    /* before the call: another thread's look that ends while we are on the way back says nothing of what we bring */
+    uint64_t fresh_ns = shs_load64(&shs_inbox_of(shs_end_rx(&f->end))->empty_ns);
     struct msghdr msg = {.msg_name = &io->name,
                          .msg_namelen = sizeof io->name,
                          .msg_iov = (struct iovec *)(uintptr_t)io->iov,
@@ -55,7 +57,7 @@ static long take_native(struct shs_fd *f, const struct shs_who *who, int fd, str
     }
     if (SHS_UNLIKELY(shs_links_any(shs_proc.env.stack, f->end.ep->lport, SHS_LINK_WANTED, 0)) &&
         shs_take_address(&io->name.any, from.addr, &from.port))
-        shs_link_meet(&shs_proc.env, who, f->ep1, &from, shs_original_destination(&msg, &to) ? &to : NULL);
+        shs_link_meet(&shs_proc.env, who, &f->end, f->ep1, fresh_ns, &from, shs_original_destination(&msg, &to) ? &to : NULL);
     return 0;
 }
 

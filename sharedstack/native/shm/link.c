@@ -64,9 +64,12 @@ void shs_link_drop(struct shs_stack *stack, uint32_t link1)
 
 bool shs_link_doubt(struct shs_link *link, uint64_t word)
 {
-    if (shs_link_state(word) != SHS_LINK_ALLOWED)
+    if (shs_link_state(word) == SHS_LINK_FREE)
         return false;
-    shs_store64(&link->wanted_ns, shs_now()); /* first: a receiver that sees it wanted wants a datagram that is younger */
+    /* first: a receiver that sees it wanted wants a datagram that is younger. Never back: another one may have doubted it since we read the clock */
+    uint64_t now = shs_now(), wanted = shs_load64(&link->wanted_ns);
+    while (wanted < now && !shs_cas64(&link->wanted_ns, wanted, now))
+        wanted = shs_load64(&link->wanted_ns);
     return shs_cas64(&link->word, word, shs_link_next(word, SHS_LINK_WANTED));
 }
 

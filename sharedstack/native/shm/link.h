@@ -26,7 +26,7 @@ static inline uint64_t shs_link_next(uint64_t word, uint32_t state)
 /* A new link of the sender, LINK_WANTED: link plus one, 0: none free. */
 uint32_t shs_link_take(struct shs_stack *stack, uint32_t sender, const struct shs_where *from, const struct shs_where *to);
 void shs_link_drop(struct shs_stack *stack, uint32_t link1);
-/* Put a link back to LINK_WANTED if its word is still `word`. Without any lock. */
+/* Put a link (back) to LINK_WANTED, with a wish as young as now, if its word is still `word`. Without any lock. false: it is not, or FREE. */
 bool shs_link_doubt(struct shs_link *link, uint64_t word);
 /* Is there a link to this port in the state, and if `receiver`, of that receiver? Without any lock: the answer may be late. */
 bool shs_links_any(struct shs_stack *stack, uint16_t port, uint32_t state, uint32_t receiver);
