@@ -49,6 +49,8 @@ struct shs_fd {
     uint64_t known_data;
     uint32_t claim;   /* set->claims when it was last reported by its ring, one-shot */
     bool dirty;       /* the kernel has to be told */
+    bool awaited;     /* eager: its peer has been waited for */
+    uint64_t vain;    /* eager: the read index plus one behind which room was waited for in vain */
     bool copied;      /* has copies (dup(2)), or is in several sets: whoever waits for one number does not see the other's */
     uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
     struct shs_set *epoll;
