@@ -62,7 +62,7 @@ def run(worlds: Worlds, world: str, module: str, logs: Path, *, match: Sequence[
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     note = f"killed after {limit:.0f} s" if ended.late else f"ended with status {ended.status}" if ended.status not in (0, 2) else ""
-    return Run(read(events), ended.moved, ended.seconds, note)
+    return Run(read(events), ended.moved, ended.seconds, ended.why, note)
 
 
 def read(events: Path) -> Results:

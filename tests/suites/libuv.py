@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from suites.results import Result, Run
-from suites.worlds import Moved, Worlds
+from suites.worlds import Worlds
 
 PACKAGE = "libuv1"
 _TAP = re.compile(r"^(ok|not ok) \d+ - (\S+)( # SKIP ?(.*))?", re.M)
@@ -90,10 +90,6 @@ def run(worlds: Worlds, world: str, built: Path, names: Sequence[str], logs: Pat
         found = {m[2]: ("skip" if m[3] else "ok" if m[1] == "ok" else "fail", m[4] or "") for m in _TAP.finditer(said)}
         outcome, detail = found.get(name, ("lost", f"exit status {ended.status}{', killed' if ended.late else ''}"))
         if outcome == "fail":
-            detail = " | ".join(line in said.splitlines() if "Assertion" in line or line.startswith("# "))[:300]
-        yield name, Run({name: Result(outcome, detail, ended.seconds, ended.moved)}, ended.moved, ended.seconds)
+            detail = " | ".join(line for line in said.splitlines() if "Assertion" in line or line.startswith("# "))[:300]
+        yield name, Run({name: Result(outcome, detail, ended.seconds, ended.moved)}, ended.moved, ended.seconds, ended.why)
 
-
-def total(runs: Sequence[Run]) -> Moved:
-    """All bytes of some runs."""
-    return sum((r.moved for r in runs), Moved())

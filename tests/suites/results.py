@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from suites.worlds import Moved
@@ -29,8 +30,9 @@ class Run:
     """A part of a suite (a module) in one world: its tests, and all bytes, those between the tests too."""
 
     results: Results
-    moved: Moved
-    seconds: float
+    moved: Moved = field(default_factory=Moved)
+    seconds: float = 0
+    why: dict[str, int] = field(default_factory=dict)
     note: str = ""
 
     def summary(self) -> str:
@@ -50,6 +52,17 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.test}: {self.kernel or 'not run'} on the kernel, {self.here or 'not run'} here {self.detail}"
+
+
+def together(runs: Iterable[Run]) -> Run:
+    """Several parts as one; names of tests are of one suite, and so differ."""
+    whole = Run({})
+    for run in runs:
+        whole.results |= run.results
+        whole.moved += run.moved
+        whole.seconds += run.seconds
+        whole.why = {name: whole.why.get(name, 0) + run.why.get(name, 0) for name in {*whole.why, *run.why}}
+    return whole
 
 
 def differences(kernel: Results, here: Results) -> list[Difference]:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +28,8 @@ from sharedstack.declare.counters import COUNTERS
 # RFC 2544's network for tests, and a unique local address (RFC 4193): neither leaves that interface
 _ADDRESSES = ("198.18.0.1/24", "fd00:198:18::1/64")
 COUNTED = ("tx_local_bytes", "tx_kernel_bytes")
+# of what was sent by the kernel on connections under count; a byte has one of them
+REASONS = ("tx_kernel_full", "tx_kernel_asleep", "tx_kernel_unread", "tx_kernel_lowered", "tx_kernel_special")
 
 
 @dataclass
@@ -53,13 +55,13 @@ class Moved:
 
 @dataclass
 class Ended:
-    """How a command ended; `late`: it had to be killed."""
+    """How a command ended; `late`: it had to be killed. `why`: bytes by counter, of REASONS."""
 
     status: int
     late: bool
     seconds: float
-    output: Path
-    moved: Moved = field(default_factory=Moved)
+    moved: Moved
+    why: dict[str, int]
 
 
 def _ends(pid: int, limit: float) -> bool:
@@ -92,7 +94,7 @@ class Worlds:
             self._ip(f"address add {address} dev suites0" + (" nodad" if ":" in address else ""))
         self._ip("link set suites0 up")
         for name in self.names:
-            lab = Lab(self.namespace, f"{self.suite}")
+            lab = Lab(self.namespace, self.suite)
             self.labs[name] = lab if name == "kernel" else self._stack.enter_context(lab)
         return self
 
@@ -123,10 +125,14 @@ class Worlds:
         sent = self.labs[world].sent()
         return Moved(sent.local, sent.kernel, kernel, segments)
 
+    def reasons(self, world: str) -> dict[str, int]:
+        """Bytes by reason since the stack began."""
+        counters = self.labs[world].state().counters if world != "kernel" else {}
+        return {name: counters.get(name, 0) for name in REASONS}
+
     def run(self, world: str, argv: Sequence[str], output: Path, limit: float, cwd: Path, env: dict[str, str] | None = None) -> Ended:
         """Run to its end, at most `limit` seconds, as leader of a session of its own; what it writes goes to `output`."""
-        lab, before, began = self.labs[world], self.moved(world), time.monotonic()
-        late = False
+        lab, before, why, began = self.labs[world], self.moved(world), self.reasons(world), time.monotonic()
         with output.open("ab") as out:
             process = subprocess.Popen(
                 # a suite that tests signals must not inherit that we, or make, were started with some ignored
@@ -143,4 +149,5 @@ class Worlds:
             process.wait()
         if world != "kernel":
             lab.settle()
-        return Ended(process.returncode, late, time.monotonic() - began, output, self.moved(world) - before)
+        seconds, after = time.monotonic() - began, self.reasons(world)
+        return Ended(process.returncode, late, seconds, self.moved(world) - before, {name: after[name] - why[name] for name in REASONS})

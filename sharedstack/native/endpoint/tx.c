@@ -112,6 +112,17 @@ static void let_go(int fd)
     shs_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &off, sizeof off);
 }
 
+/* Why a send is about to go by the kernel, as a counter of bytes. */
+static int kernel_because(const struct shs_end *end, const struct shs_direction *dir)
+{
+    uint64_t word = shs_load64(&dir->word);
+    if ((shs_peek32(&end->ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY)) || (word & SHS_WORD_STICKY))
+        return SHS_CTR_TX_KERNEL_LOWERED;
+    if (word & SHS_WORD_OPEN && !shs_word_takers(word))
+        return SHS_CTR_TX_KERNEL_FULL;
+    return shs_word_takers(word) || shs_peek64(&dir->rchunk) ? SHS_CTR_TX_KERNEL_ASLEEP : SHS_CTR_TX_KERNEL_UNREAD;
+}
+
 /* A send went by the kernel; `before` is what the other direction's word was before it. */
 static void sent_natively(struct shs_env *env, struct shs_end *end, struct shs_direction *dir, uint64_t sent, uint64_t before, bool more)
 {
@@ -147,8 +158,10 @@ static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_dir
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
     /* SIGPIPE is raised by the caller, when no lock is held */
     uint64_t before = shs_load64(&shs_end_rx(end)->word);
+    int because = kernel_because(end, dir);
     long r = shs_sys_sendmsg(end->fd, &msg, flags | MSG_NOSIGNAL | (want < cur->left ? MSG_MORE : 0));
     if (r > 0) {
+        shs_count(env, because, (uint64_t)r);
         shs_cursor_advance(cur, (size_t)r);
         sent_natively(env, end, dir, (uint64_t)r, before, flags & MSG_MORE);
     }
@@ -248,8 +261,10 @@ long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct 
     uint64_t before = shs_load64(&shs_end_rx(end)->word);
     if (SHS_LIKELY(r == 0))
         r = call(arg);
-    if (r > 0)
+    if (r > 0) {
+        shs_count(env, SHS_CTR_TX_KERNEL_SPECIAL, (uint64_t)r);
         sent_natively(env, end, dir, (uint64_t)r, before, false);
+    }
     shs_unlock(&dir->wlock);
     return r;
 }
