@@ -121,7 +121,9 @@ def install(events: str, counters: Counters) -> None:
 
         def addSubTest(self, test, subtest, err):
             if err is not None:
-                self.note(test, "fail" if issubclass(err[0], test.failureException) else "error", f"{subtest._subDescription()}: {err[1]!r}"[:500])
+                self.note(
+                    test, "fail" if issubclass(err[0], test.failureException) else "error", f"{subtest._subDescription()}: {err[1]!r}"[:500]
+                )
             super().addSubTest(test, subtest, err)
 
     testresult.RegressionTestResult = Result

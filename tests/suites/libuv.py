@@ -92,4 +92,3 @@ def run(worlds: Worlds, world: str, built: Path, names: Sequence[str], logs: Pat
         if outcome == "fail":
             detail = " | ".join(line for line in said.splitlines() if "Assertion" in line or line.startswith("# "))[:300]
         yield name, Run({name: Result(outcome, detail, ended.seconds, ended.moved)}, ended.moved, ended.seconds, ended.why)
-

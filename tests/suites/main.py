@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from compat.fix_lab import MODES
 from suites import cpython, libuv
 from suites.known import KNOWN
 from suites.results import Difference, Run, differences, together
 from suites.worlds import Worlds
-
-from compat.fix_lab import MODES
 
 EAGER_SHARE = 0.95
 FOLDER = Path("build-suites")

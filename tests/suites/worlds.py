@@ -110,7 +110,9 @@ class Worlds:
         if world == "kernel":
             return "-"
         numbers = [next(i for i, c in enumerate(COUNTERS) if c.name == name) for name in COUNTED]
-        place = {f: next(p.offset for p in s.placed() if p.field.name == f) for s, f in ((layout.STACK, "totals"), (layout.SLOT, "counters"))}
+        place = {
+            f: next(p.offset for p in s.placed() if p.field.name == f) for s, f in ((layout.STACK, "totals"), (layout.SLOT, "counters"))
+        }
         places = [(place["totals"] + 8 * n, place["counters"] + 8 * n) for n in numbers]
         path = str(self.labs[world].daemon.path("stack"))
         spec: dict[str, Any] = {"path": path, "places": places, "first": layout.STACK_SLOTS, "stride": layout.SLOT.size}

@@ -151,21 +151,27 @@ void shs_end_let_go(struct shs_env *env, const struct shs_who *who, struct shs_e
     shs_unlock(&dir->wlock);
 }
 
+/* What the kernel has room for; also of a program's array of more pieces than ours has. */
 static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_direction *dir, struct shs_cursor *cur, int flags)
 {
-    struct iovec iov[SHS_CURSOR_PIECES];
-    size_t n, want = shs_cursor_rest(cur, iov, cur->left, &n);
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
-    /* SIGPIPE is raised by the caller, when no lock is held */
-    uint64_t before = shs_load64(&shs_end_rx(end)->word);
-    int because = kernel_because(end, dir);
-    long r = shs_sys_sendmsg(end->fd, &msg, flags | MSG_NOSIGNAL | (want < cur->left ? MSG_MORE : 0));
-    if (r > 0) {
-        shs_count(env, because, (uint64_t)r);
-        shs_cursor_advance(cur, (size_t)r);
-        sent_natively(env, end, dir, (uint64_t)r, before, flags & MSG_MORE);
-    }
-    return r;
+    long sent = 0, r;
+    size_t n, want;
+    do {
+        struct iovec iov[SHS_CURSOR_PIECES];
+        want = shs_cursor_rest(cur, iov, cur->left, &n);
+        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+        /* SIGPIPE is raised by the caller, when no lock is held */
+        uint64_t before = shs_load64(&shs_end_rx(end)->word);
+        int because = kernel_because(end, dir);
+        r = shs_sys_sendmsg(end->fd, &msg, flags | MSG_NOSIGNAL | (want < cur->left ? MSG_MORE : 0));
+        if (r > 0) {
+            shs_count(env, because, (uint64_t)r);
+            shs_cursor_advance(cur, (size_t)r);
+            sent_natively(env, end, dir, (uint64_t)r, before, flags & MSG_MORE);
+            sent += r;
+        }
+    } while (SHS_UNLIKELY(n == SHS_CURSOR_PIECES) && r == (long)want && cur->left);
+    return sent ? sent : r;
 }
 
 static void pushed(struct shs_env *env, struct shs_end *end, struct shs_direction *dir, long sent)
@@ -186,7 +192,8 @@ long shs_end_push(struct shs_env *env, const struct shs_who *who, struct shs_end
         return 0;
     long sent = 0, r = 0;
     bool may = !(shs_peek32(&end->ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY));
-    while (may && cur->left && ((r = shs_ring_push(env, dir, cur)) > 0 || (r == SHS_RING_FULL && shs_ring_grow(env, dir, who->lock_word)))) {
+    while (may && cur->left &&
+           ((r = shs_ring_push(env, dir, cur)) > 0 || (r == SHS_RING_FULL && shs_ring_grow(env, dir, who->lock_word)))) {
         if (r < 0)
             continue;
         sent += r;

@@ -9,6 +9,8 @@
 
 #define NAP_NS 50000
 #define PIECE 2048 /* bytes that wake a reader */
+/* After so long without a byte sent a piece goes by the kernel: a call that waits for room has sent what there was room for, whatever ends it. */
+#define FIRST_NS 10000000ull
 /* How long for a peer to come, and for a reader that does not get on; shorter where a program that does not block may be its own peer. */
 #define COMES_NS 50000000ull
 #define COMES_NONBLOCKING_NS 2000000ull
@@ -56,7 +58,7 @@ static bool own_reader(const struct shs_fd *f, const struct shs_who *who)
     return shs_proc.threads <= 1 && mate && shs_load32(&mate->slot) == shs_proc.env.slot1 && !(shs_load32(&mate->flags) & SHS_EPF_SHARED);
 }
 
-/* May the peer still come, or begin to read? */
+/* May the peer still come? */
 static bool may_come(const struct shs_gate *g)
 {
     const struct shs_fd *f = g->f;
@@ -66,12 +68,7 @@ static bool may_come(const struct shs_gate *g)
         return f->ops > 0;
     if (shs_load32(&shs_fd_record(f)->flags) & (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_WRSHUT | SHS_EPF_SEALED))
         return false;
-    if (!g->ring)
-        return true;
-    const struct shs_direction *dir = shs_end_tx(&f->end);
-    uint64_t word = shs_load64(&dir->word);
-    bool began = shs_peek64(&dir->rchunk) || (word & SHS_WORD_STICKY) || shs_word_takers(word);
-    return !began && !own_reader(f, g->who);
+    return !g->ring;
 }
 
 bool shs_eager_again(struct shs_gate *g, int fd, uint64_t *until)
@@ -118,21 +115,41 @@ static uint64_t patience(const struct shs_fd *f, bool block)
     return !block && shs_peek32(&shs_end_tx(&f->end)->rthread) ? GETS_ON_NONBLOCKING_NS : COMES_NONBLOCKING_NS;
 }
 
+/* A small send, which would go by the kernel whole: a little later, when the peer receives for the first time, it may go by ring. */
+static bool greet(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, struct shs_signal_mark mark)
+{
+    uint64_t until = shs_now() + (shs_peek32(&(*f)->end.ep->flags) & SHS_EPF_NONBLOCK ? COMES_NONBLOCKING_NS : COMES_NS);
+    while (!(*f)->greeted && !own_reader(*f, g->who)) {
+        const struct shs_direction *dir = shs_end_tx(&(*f)->end);
+        uint64_t word = shs_load64(&dir->word);
+        if (shs_peek64(&dir->rchunk) || (word & SHS_WORD_STICKY) || shs_word_takers(word) || shs_now() >= until)
+            (*f)->greeted = true;
+        if (word & SHS_WORD_OPEN)
+            return true;
+        if ((*f)->greeted || !nap_within(f, orphan, mark))
+            break;
+    }
+    return false;
+}
+
 /* By ring, as long as its reader gets on. `woken`: it has just been given something by the kernel, and may open its ring. False: there is no sense
  * in waiting for it. */
-static bool push(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, struct shs_cursor *cur, long *sent, bool block,
-                 bool woken, bool *broken)
+static bool push(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, struct shs_cursor *cur, long *sent, bool block, bool woken,
+                 bool *broken)
 {
     struct shs_signal_mark mark = shs_signal_mark();
-    uint64_t at = 0, until = 0;
+    uint64_t at = 0, until = 0, began = 0;
     while (cur->left) {
         long r = shs_end_push(&shs_proc.env, g->who, &(*f)->end, cur);
         if (r > 0) {
             *sent += r;
+            woken = false;
             continue;
         }
-        if (r == -EBUSY && !woken)
+        if (r == -EBUSY && !woken && !(cur->left <= PIECE && greet(g, f, orphan, mark)))
             return !own_reader(*f, g->who);
+        if (r == -EBUSY && !woken)
+            continue;
         if (!r || own_reader(*f, g->who))
             return false;
         uint64_t now = shs_now(), got = progress(*f);
@@ -144,6 +161,9 @@ static bool push(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, 
             (*f)->vain = at + 1;
             return false;
         }
+        began = began ? began : now;
+        if (!*sent && now >= began + FIRST_NS)
+            return true;
         if (!nap_within(f, orphan, mark)) {
             *broken = true;
             return false;
