@@ -1,8 +1,8 @@
 """Runs regrtest inside the Python under test, and writes down each test: `inside.py EVENTS COUNTERS regrtest's arguments…`.
 
-One line of JSON for a test's begin, one for its end with the outcome and, before and after, what was sent by ring (from the stack's segment, whose
-offsets are COUNTERS, "-" without a stack) and what the kernel of this namespace sent. No descriptor stays open and nothing
-is in the environment, so that tests which count those see nothing of it. What happened is on disk when a test kills the process.
+One line of JSON for a test's begin, one for its end with the outcome and, before and after, what was sent by ring (from the stack's
+segment, whose offsets are COUNTERS, "-" without a stack) and what the kernel of this namespace sent. No descriptor stays open and
+nothing is in the environment, so that tests which count those see nothing of it. What happened is on disk when a test kills the process.
 """
 
 import json
@@ -10,11 +10,12 @@ import os
 import struct
 import sys
 import time
+from pathlib import Path
 
 
 def table(path: str, wanted: dict[str, tuple[str, ...]]) -> dict[str, int]:
     """Of a file like /proc/net/snmp: `{"Tcp:": ("OutSegs",)}` gives {"Tcp:OutSegs": …}."""
-    lines = [line.split() for line in open(path).read().splitlines()]
+    lines = [line.split() for line in Path(path).read_text().splitlines()]
     found = {}
     for names, values in zip(lines[::2], lines[1::2], strict=True):
         for name in wanted.get(names[0], ()):
@@ -29,9 +30,9 @@ def kernel_payload(net: str = "/proc/net") -> list[int]:
     """
     four = table(f"{net}/snmp", {"Ip:": ("OutRequests",), "Tcp:": ("OutSegs",), "Udp:": ("OutDatagrams",), "Icmp:": ("OutMsgs",)})
     octets = table(f"{net}/netstat", {"IpExt:": ("OutOctets",)})["IpExt:OutOctets"]
-    six = {}
-    if os.path.exists(f"{net}/snmp6"):
-        six = {name: int(value) for name, value in (line.split() for line in open(f"{net}/snmp6").read().splitlines())}
+    file6 = Path(f"{net}/snmp6")
+    lines6 = file6.read_text().splitlines() if file6.exists() else []
+    six = {name: int(value) for name, value in (line.split() for line in lines6)}
     packets, packets6 = four["Ip:OutRequests"], six.get("Ip6OutRequests", 0)
     udp = four["Udp:OutDatagrams"] + six.get("Udp6OutDatagrams", 0)
     tcp = packets + packets6 - udp - four["Icmp:OutMsgs"] - six.get("Icmp6OutMsgs", 0)

@@ -1,4 +1,4 @@
-"""Tests whose outcome varies on the plain kernel too, with what showed it. They are run and counted, but a difference there says nothing."""
+"""Tests whose outcome varies on the plain kernel too, with what showed it. They are run and counted; a difference there says nothing."""
 
 from __future__ import annotations
 

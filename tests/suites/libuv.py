@@ -1,6 +1,7 @@
 """libuv's own tests: Debian's source package, fetched and built in a folder of ours; each test in a run of its own.
 
-The sources come by apt from where the machine's own packages come from, by lists of ours beside the system's. They are never part of this project.
+The sources come by apt from where the machine's own packages come from, by lists of ours beside the system's. They are never part of this
+project.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def _do(command: Sequence[str], cwd: Path) -> None:
 
 
 def _source_lists(folder: Path) -> list[str]:
-    """The system's lists of packages, as lists of sources in `folder`; options for apt-get by which it uses them, and nothing of the system's."""
+    """The system's lists of packages, as lists of sources in `folder`: options for apt-get by which it uses them alone."""
     parts, lists, cache = folder / "sources.list.d", folder / "lists", folder / "cache"
     for made in (parts, lists / "partial", cache / "archives" / "partial"):
         made.mkdir(parents=True, exist_ok=True)

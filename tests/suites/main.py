@@ -1,7 +1,7 @@
 """Runs both suites in the three worlds, prints what differs from the kernel and which way the bytes went: `make suites`.
 
-Exit status 1: a test said something else than on the kernel, or too few bytes of the eager world went by ring. --again N runs what differed N times
-more, on the kernel too: that tells a test that fails now and then on the kernel from one that fails with the library.
+Exit status 1: a test said something else than on the kernel, or too few bytes of the eager world went by ring. --again N runs what
+differed N times more, on the kernel too: that tells a test that fails there now and then from one that fails with the library.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -94,16 +94,16 @@ def _different(runs: Runs, worlds: Worlds) -> list[tuple[str, Difference]]:
 def _repeat(suite: str, found: Sequence[tuple[str, Difference]], worlds: Worlds, options: argparse.Namespace) -> None:
     """Outcomes of the tests that differed, of some runs more in each world."""
     for test in sorted({d.test for _, d in found}):
-        once: Callable[[str], Run]
-        if suite == "cpython":
-            module, name = test.split(".")[1], test.rsplit(".", 1)[-1]
-            once = lambda world, m=module, n=name: cpython.run(worlds, world, m, options.folder.resolve() / "again", match=[n])  # noqa: E731
-        else:
-            built = libuv.program(options.folder.resolve() / "libuv")
-            once = lambda world, n=test: next(libuv.run(worlds, world, built, [n], options.folder.resolve() / "again"))[1]  # noqa: E731
         for world in worlds.names:
-            outcomes = Counter(r.outcome if (r := once(world).results.get(test)) else "not run" for _ in range(options.again))
+            runs = [_once(suite, test, world, worlds, options.folder.resolve()) for _ in range(options.again)]
+            outcomes = Counter(run.results[test].outcome if test in run.results else "not run" for run in runs)
             _say(f"AGAIN {test} {world}: {', '.join(f'{n} {outcome}' for outcome, n in outcomes.items())}")
+
+
+def _once(suite: str, test: str, world: str, worlds: Worlds, folder: Path) -> Run:
+    if suite == "cpython":
+        return cpython.run(worlds, world, test.split(".")[1], folder / "again", match=[test.rsplit(".", 1)[-1]])
+    return next(libuv.run(worlds, world, libuv.program(folder / "libuv"), [test], folder / "again"))[1]
 
 
 def _report(suite: str, runs: Runs, worlds: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """A few quick modules of CPython's tests, and a seeded sample of test_socket's, in the three worlds; `make suites` runs all.
 
-Each test says what it says on the kernel. In the eager world nearly all bytes of the modules that send many go by ring: the participants say so, and
-the kernel's own count of what it carried agrees.
+Each test says what it says on the kernel. In the eager world nearly all bytes of the modules that send many go by ring: the participants
+say so, and the kernel's own count of what it carried agrees.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The three worlds in which a suite runs: the plain kernel, the library with its defaults, and the library eager.
 
 They share one network namespace, in which loopback is up and an interface to nowhere has an address of each family: getaddrinfo(3) leaves
-a family out (AI_ADDRCONFIG) that has none but loopback's. Each world but the kernel's has a helper and a stack of its own. Nothing runs beside anything else.
+a family out (AI_ADDRCONFIG) that has none but loopback's. Each world but the kernel's has a helper and a stack of its own. One thing runs
+at a time.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ REASONS = ("tx_kernel_full", "tx_kernel_asleep", "tx_kernel_unread", "tx_kernel_
 
 @dataclass
 class Moved:
-    """Bytes sent: by ring and by the kernel on registered connections, as participants counted; by the kernel in all, as it counted itself."""
+    """Bytes sent: by ring and by the kernel on connections under count, as participants counted; by the kernel in all, as it counted."""
 
     local: int = 0
     counted: int = 0

@@ -11,8 +11,9 @@
 #define PIECE 2048 /* bytes that wake a reader */
 /* After so long without a byte sent a piece goes by the kernel: a call that waits for room has sent what there was room for, whatever ends it. */
 #define FIRST_NS 10000000ull
-/* How long for a peer to come, and for a reader that does not get on; shorter where a program that does not block may be its own peer. */
-#define COMES_NS 50000000ull
+/* How long for a peer to come, for its first receive, and for a reader that does not get on; shorter where a program that does not block may be its own peer. */
+#define COMES_NS 200000000ull
+#define GREETS_NS 50000000ull
 #define COMES_NONBLOCKING_NS 2000000ull
 #define GETS_ON_NS 300000000ull
 #define GETS_ON_NONBLOCKING_NS 300000000ull
@@ -62,7 +63,7 @@ static bool own_reader(const struct shs_fd *f, const struct shs_who *who)
 static bool may_come(const struct shs_gate *g)
 {
     const struct shs_fd *f = g->f;
-    if (f->why || f->udp || f->state < SHS_FD_TCP)
+    if (f->why || f->udp || f->state < SHS_FD_TCP || shs_proc.quiet)
         return false;
     if (f->state < SHS_FD_REG) /* being registered, or its table was locked */
         return f->ops > 0;
@@ -116,10 +117,10 @@ static uint64_t patience(const struct shs_fd *f, bool block)
 }
 
 /* A small send, which would go by the kernel whole: a little later, when the peer receives for the first time, it may go by ring. */
-static bool greet(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, struct shs_signal_mark mark)
+static bool greet(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, struct shs_signal_mark mark, bool block)
 {
-    uint64_t until = shs_now() + (shs_peek32(&(*f)->end.ep->flags) & SHS_EPF_NONBLOCK ? COMES_NONBLOCKING_NS : COMES_NS);
-    while (!(*f)->greeted && !own_reader(*f, g->who)) {
+    uint64_t until = shs_now() + (block ? GREETS_NS : COMES_NONBLOCKING_NS);
+    while (!(*f)->greeted && !own_reader(*f, g->who) && !shs_proc.quiet) {
         const struct shs_direction *dir = shs_end_tx(&(*f)->end);
         uint64_t word = shs_load64(&dir->word);
         if (shs_peek64(&dir->rchunk) || (word & SHS_WORD_STICKY) || shs_word_takers(word) || shs_now() >= until)
@@ -146,11 +147,11 @@ static bool push(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, 
             woken = false;
             continue;
         }
-        if (r == -EBUSY && !woken && !(cur->left <= PIECE && greet(g, f, orphan, mark)))
+        if (r == -EBUSY && !woken && !(cur->left <= PIECE && greet(g, f, orphan, mark, block)))
             return !own_reader(*f, g->who);
         if (r == -EBUSY && !woken)
             continue;
-        if (!r || own_reader(*f, g->who))
+        if (!r || own_reader(*f, g->who) || shs_proc.quiet) /* confined meanwhile: no system call of ours */
             return false;
         uint64_t now = shs_now(), got = progress(*f);
         if (!until || got != at) {
@@ -162,8 +163,11 @@ static bool push(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, 
             return false;
         }
         began = began ? began : now;
-        if (!*sent && now >= began + FIRST_NS)
+        if (!*sent && now >= began + FIRST_NS) {
+            if (cur->left <= PIECE) /* many small sends do not each wait so long */
+                (*f)->vain = at + 1;
             return true;
+        }
         if (!nap_within(f, orphan, mark)) {
             *broken = true;
             return false;
