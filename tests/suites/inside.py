@@ -40,7 +40,10 @@ def kernel_payload(net: str = "/proc/net") -> list[int]:
 
 
 class Counters:
-    """Reads sums of counters: `places` are offsets in the header, then from each slot's begin, of `count` slots of `stride` bytes."""
+    """Reads sums of counters: `places` are offsets in the header, then from each slot's begin, of `count` slots of `stride` bytes.
+
+    A slot whose word at `state` is 0 is free: what its last participant counted is in the header already.
+    """
 
     def __init__(self, text: str) -> None:
         self.spec = None if text == "-" else json.loads(text)
@@ -51,8 +54,10 @@ class Counters:
         count, first, stride = self.spec["count"], self.spec["first"], self.spec["stride"]
         with open(self.spec["path"], "rb") as file:
             data = file.read(first + count * stride)
+        slots = range(first, first + count * stride, stride)
+        used = [at for at in slots if struct.unpack_from("<I", data, at + self.spec.get("state", 0))[0]]
         return [
-            sum(struct.unpack_from("<Q", data, at)[0] for at in (total, *range(first + place, first + place + count * stride, stride)))
+            sum(struct.unpack_from("<Q", data, at)[0] for at in (total, *(slot + place for slot in used)))
             for total, place in self.spec["places"]
         ]
 

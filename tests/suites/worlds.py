@@ -96,6 +96,7 @@ class Worlds:
         self._ip("link set suites0 up")
         for name in self.names:
             lab = Lab(self.namespace, self.suite)
+            lab.look_every = 3600  # the reasons are counters here: nothing has to be sampled
             self.labs[name] = lab if name == "kernel" else self._stack.enter_context(lab)
         return self
 
@@ -116,7 +117,8 @@ class Worlds:
         }
         places = [(place["totals"] + 8 * n, place["counters"] + 8 * n) for n in numbers]
         path = str(self.labs[world].daemon.path("stack"))
-        spec: dict[str, Any] = {"path": path, "places": places, "first": layout.STACK_SLOTS, "stride": layout.SLOT.size}
+        state = next(p.offset for p in layout.SLOT.placed() if p.field.name == "state")
+        spec: dict[str, Any] = {"path": path, "places": places, "first": layout.STACK_SLOTS, "stride": layout.SLOT.size, "state": state}
         return json.dumps(spec | {"count": layout.CONSTANTS["N_SLOTS"]})
 
     def moved(self, world: str) -> Moved:

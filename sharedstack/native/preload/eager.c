@@ -9,10 +9,11 @@
 
 #define NAP_NS 50000
 #define PIECE 2048 /* bytes that wake a reader */
+#define FULL_BYTES (12 << 10) /* three quarters of the smallest ring */
 /* After so long without a byte sent a piece goes by the kernel: a call that waits for room has sent what there was room for, whatever ends it. */
 #define FIRST_NS 10000000ull
 /* How long for a peer to come, for its first receive, and for a reader that does not get on; shorter where a program that does not block may be its own peer. */
-#define COMES_NS 200000000ull
+#define COMES_NS 300000000ull
 #define GREETS_NS 50000000ull
 #define COMES_NONBLOCKING_NS 2000000ull
 #define GETS_ON_NS 300000000ull
@@ -108,9 +109,18 @@ static uint64_t progress(const struct shs_fd *f)
     return (shs_load64(&dir->rd) << 1) + shs_load64(&dir->taken);
 }
 
-/* A program that does not block, or not long, waits for a reader that was seen to read. */
+/* Does the peer wait for us to receive? Its ring to us is as good as full. */
+static bool awaits_us(const struct shs_fd *f)
+{
+    const struct shs_direction *dir = shs_end_rx(&f->end);
+    return shs_index_diff(shs_word_index(shs_load64(&dir->word)), shs_rd_index(shs_load64(&dir->rd))) > FULL_BYTES;
+}
+
+/* A program that does not block, or not long, waits for a reader that was seen to read. Of two that wait for each other, one gives way. */
 static uint64_t patience(const struct shs_fd *f, bool block)
 {
+    if (shs_peek32(&f->end.ep->side) && awaits_us(f))
+        return COMES_NONBLOCKING_NS;
     if (block && !shs_socket_timeout(f->end.fd, SO_SNDTIMEO))
         return GETS_ON_NS;
     return !block && shs_peek32(&shs_end_tx(&f->end)->rthread) ? GETS_ON_NONBLOCKING_NS : COMES_NONBLOCKING_NS;
