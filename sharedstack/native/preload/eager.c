@@ -16,8 +16,8 @@
 #define COMES_NS 300000000ull
 #define GREETS_NS 50000000ull
 #define COMES_NONBLOCKING_NS 2000000ull
+#define COMES_THREADS_NS 20000000ull
 #define GETS_ON_NS 300000000ull
-#define GETS_ON_NONBLOCKING_NS 300000000ull
 
 /* True if a signal handler ended it. */
 static bool nap(void)
@@ -78,7 +78,9 @@ bool shs_eager_again(struct shs_gate *g, int fd, uint64_t *until)
     struct shs_fd *f = g->f;
     uint64_t now = shs_now();
     if (!*until)
-        *until = now + (shs_sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK ? COMES_NONBLOCKING_NS : COMES_NS);
+        *until = now + (!(shs_sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK) ? COMES_NS
+                        : shs_proc.threads > 1                        ? COMES_THREADS_NS
+                                                                      : COMES_NONBLOCKING_NS);
     if (now >= *until || !may_come(g)) {
         f->awaited = true;
         return false;
@@ -116,14 +118,14 @@ static bool awaits_us(const struct shs_fd *f)
     return shs_index_diff(shs_word_index(shs_load64(&dir->word)), shs_rd_index(shs_load64(&dir->rd))) > FULL_BYTES;
 }
 
-/* A program that does not block, or not long, waits for a reader that was seen to read. Of two that wait for each other, one gives way. */
+/* Of a program that does not block, for a reader that was not seen to read, it is less. Of two that wait for each other, one gives way. */
 static uint64_t patience(const struct shs_fd *f, bool block)
 {
     if (shs_peek32(&f->end.ep->side) && awaits_us(f))
         return COMES_NONBLOCKING_NS;
-    if (block && !shs_socket_timeout(f->end.fd, SO_SNDTIMEO))
-        return GETS_ON_NS;
-    return !block && shs_peek32(&shs_end_tx(&f->end)->rthread) ? GETS_ON_NONBLOCKING_NS : COMES_NONBLOCKING_NS;
+    if (block)
+        return shs_socket_timeout(f->end.fd, SO_SNDTIMEO) ? COMES_NONBLOCKING_NS : GETS_ON_NS;
+    return shs_peek32(&shs_end_tx(&f->end)->rthread) ? GETS_ON_NS : GREETS_NS;
 }
 
 /* A small send, which would go by the kernel whole: a little later, when the peer receives for the first time, it may go by ring. */
