@@ -9,7 +9,7 @@ from compat.fix_lab import Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-SIZE = 10 << 20
+SIZE = 40 << 20
 COMMON = f"""
 import hashlib, os, select, socket, tempfile, threading, time
 data = os.urandom({SIZE})
@@ -52,7 +52,8 @@ def program(send: str, late: float, poll: bool) -> list[str]:
 def test_bulk_goes_by_ring(lab: Lab, send: str, poll: bool) -> None:
     ran = lab.run(program(send, 0, poll), "eager", carries=SIZE).ok()
     assert ran.out == "same\n"
-    assert ran.sent.local >= 0.95 * SIZE, ran.sent
+    # once a reader may stand still for longer than is waited for, on a busy machine: that costs what the kernel's buffers take, 4 MB
+    assert ran.sent.local >= 0.88 * SIZE, ran.sent
 
 
 @pytest.mark.parametrize("mode", ["default", "eager"])

@@ -118,14 +118,12 @@ static bool awaits_us(const struct shs_fd *f)
     return shs_index_diff(shs_word_index(shs_load64(&dir->word)), shs_rd_index(shs_load64(&dir->rd))) > FULL_BYTES;
 }
 
-/* Of a program that does not block, for a reader that was not seen to read, it is less. Of two that wait for each other, one gives way. */
+/* The program's own time-out is not to run here. Of two that wait for each other, one gives way. */
 static uint64_t patience(const struct shs_fd *f, bool block)
 {
     if (shs_peek32(&f->end.ep->side) && awaits_us(f))
         return COMES_NONBLOCKING_NS;
-    if (block)
-        return shs_socket_timeout(f->end.fd, SO_SNDTIMEO) ? COMES_NONBLOCKING_NS : GETS_ON_NS;
-    return shs_peek32(&shs_end_tx(&f->end)->rthread) ? GETS_ON_NS : GREETS_NS;
+    return block && shs_socket_timeout(f->end.fd, SO_SNDTIMEO) ? COMES_NONBLOCKING_NS : GETS_ON_NS;
 }
 
 /* A small send, which would go by the kernel whole: a little later, when the peer receives for the first time, it may go by ring. */
