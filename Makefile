@@ -17,7 +17,7 @@ SOURCES := $(shell find sharedstack helper tests/native scripts/sources.py -type
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
-.PHONY: help build demo test lint format sanitize m32 abi bench conformance soak models clean system-build system-demo system-test FORCE
+.PHONY: help build demo test lint format sanitize m32 abi bench conformance soak suites models clean system-build system-demo system-test system-suites FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -66,6 +66,9 @@ bench: $(VENV)/.built ## the project's own comparison with the kernel
 conformance: system-test $(VENV)/.test $(VENV)/.built ## what sockets do, on the kernel and through sharedstack, side by side
 	@PYTHONPATH=tests $(BIN)/python -m compat.sockets.table
 
+suites: system-test system-suites $(VENV)/.test $(VENV)/.built ## the tests of CPython and libuv, on the kernel and through sharedstack, compared
+	@PYTHONPATH=tests $(BIN)/python -m suites.main --again 3 --folder build-suites $(SUITES)
+
 models: system-test $(VENV)/.built ## the Promela models of the protocol, and mutants of them that must fail
 	@$(BIN)/python tests/models/run.py
 
@@ -73,6 +76,8 @@ clean: ## remove all that was built
 	rm -rf $(VENV) build build-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
+system-suites:
+	@scripts/system-packages suites!
 system-build:
 	@scripts/system-packages build!
 system-demo:

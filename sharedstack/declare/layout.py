@@ -249,6 +249,7 @@ DIRECTION = Struct(
         Field("rchunk", "u64", "chunk read from, packed: CHUNK_*; 0: none", lock="rlock"),
         Field("rcookie", "u64", "SO_COOKIE of the end that reads here, looked at under rlock; 0: nobody", lock="rlock"),
         Field("wr_seen", "u64", "of datagrams: write index when the reader last looked", unit="bytes", lock="rlock", derived=True),
+        Field("rthread", "u32", "lock word of the thread that received last; noted by eager readers", lock="rlock", derived=True),
         Line("the reader", "what a writer looks at; it seldom changes"),
         Field("bell", "u32", "(slot * N_BELLS + bell) plus one to ring after publishing; 0: none", owner="dozing thread"),
         Field("opener", "u32", "slot plus one of the participant that opened the ring", lock="rlock"),

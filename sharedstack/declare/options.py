@@ -24,7 +24,14 @@ class Option:
 
 OPTIONS: tuple[Option, ...] = (
     Option("enable", 1, 0, 1, "", "0: every socket stays on the kernel path"),
-    Option("eager", 0, 0, 1, "", "1, for tests: lift at the first byte, and doze rather than sleep"),
+    Option(
+        "eager",
+        0,
+        0,
+        1,
+        "",
+        "1, for tests: lift at the first byte, doze rather than sleep, and wait for room in a ring rather than send by the kernel",
+    ),
     Option(
         "lift_after", 6, 1, 1_000_000, "calls", "data calls on a connection before it is paired; short connections never leave the kernel"
     ),

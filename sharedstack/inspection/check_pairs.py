@@ -12,7 +12,7 @@ from .check_stack import COUNT_MAX, CPUS_MAX, GEN_MAX, check_lock
 from .findings import Findings
 from .ring_chain import check_chain
 from .snapshot import Snapshot
-from .words import ALIGN, INDEX_MASK, UNIT, Chunk, DirectionWord, ReadIndex, ahead, take_ref, unread
+from .words import ALIGN, INDEX_MASK, UNIT, Chunk, DirectionWord, LockWord, ReadIndex, ahead, take_ref, unread
 
 ON_VALUES = 2  # off, on, and on with a recount due after a death
 RING_MAX = C["MAX_RING_UNITS"] * UNIT
@@ -161,6 +161,9 @@ def _direction(found: Findings, shot: Snapshot, d: View, at: str) -> None:
         found.within(at, d, field, 0, shot.slots_top)
     for field in ("wcpu", "rcpu"):
         found.within(at, d, field, 0, CPUS_MAX)
+    thread = LockWord.decode(d["rthread"])
+    plausible = not d["rthread"] or (thread.slot is not None and thread.slot < shot.slots_top and not thread.waiters)
+    found.expect(plausible, f"{at}.rthread", d["rthread"], "0, or a thread of a slot")
     check_lock(found, shot, f"{at}.wlock", d["wlock"])
     check_lock(found, shot, f"{at}.rlock", d["rlock"])
     found.within(at, d, "pub_ns", 0, shot.taken_ns)

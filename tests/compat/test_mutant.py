@@ -68,6 +68,17 @@ def test_the_differential_machine_notices(nothing: str) -> None:
 
 
 @pytest.mark.timeout(110)
+@pytest.mark.skipif(os.getuid() != 0, reason="allowed: without root there is no network namespace of our own")
+def test_the_suites_notice(nothing: str) -> None:
+    outcomes = play(nothing, str(HERE.parent / "suites"), "-k", "test_httplib")
+    assert outcomes == {
+        "test_same_as_the_kernel[default-test_httplib]": "PASSED",
+        "test_same_as_the_kernel[eager-test_httplib]": "PASSED",
+        "test_eager_goes_by_ring[test_httplib]": "FAILED",
+    }
+
+
+@pytest.mark.timeout(110)
 def test_semantics_notice(nothing: str) -> None:
     chosen = "half_close or flags or unread_count or switching or messages or vfork_child or execute"
     outcomes = play(nothing, str(HERE / "test_semantics.py"), "-k", f"test_same_as_the_kernel and ({chosen})")

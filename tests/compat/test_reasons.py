@@ -322,9 +322,9 @@ def test_stdio(lab: Lab) -> None:
 
 
 def test_stdio_before_it_was_used(lab: Lab) -> None:
-    t = Talk(lab.actor("eager"), lab.actor("eager"))
+    t = Talk(lab.actor("default"), lab.actor("default"))  # eager registers a connection before it is used
     t.server.do(STDIO)
-    t.turns(4)
+    t.turns(8)
     assert why(lab, t.server, "c") == ("stdio", "stdio")
 
 

@@ -41,8 +41,8 @@ NEIGHBOURS_AS_GOOD = {
     },
     "bytes of the head record, and padding up to the alignment": {"direction.rd", "direction.re_rd", "record.len"},
     "hints, heuristics, informative": {
-        "stack.endpoint_hint", "arena.pair_hint", "direction.wcpu", "direction.rcpu", "direction.wslot", "endpoint.why_tx",
-        "endpoint.why_rx", "endpoint.slot", "endpoint.flags", "slot.flags", "direction.opener",
+        "stack.endpoint_hint", "arena.pair_hint", "direction.wcpu", "direction.rcpu", "direction.rthread", "direction.wslot",
+        "endpoint.why_tx", "endpoint.why_rx", "endpoint.slot", "endpoint.flags", "slot.flags", "direction.opener",
     },
     "settings of which both values are lawful": {
         "arena.cooling", "endpoint.error", "stack.pair_ok", "stack.options", "direction.tx_on", "direction.rx_on",

@@ -80,6 +80,9 @@ int shs_activate(struct shs_env *env, const struct shs_who *who, struct shs_end 
 
 /* Send as a non-blocking sendmsg(2) does: bytes (cur is advanced by as many), -EAGAIN or another -errno. */
 long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags);
+/* Push into the ring what has room there: bytes, -EAGAIN when it is full, -EBUSY when it is shut but may be opened again, or 0: there is none
+ * to push to, and shs_end_send says what is then. */
+long shs_end_push(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur);
 /* Make a native call that puts bytes into the stream (control data, urgent data) under count: its result. It must not block. */
 long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct shs_end *end, long (*call)(void *), void *arg);
 /* Nothing is pushed by this end any more: its flags say so, and whoever was about to has done it. Its own residue is sent as far as that is

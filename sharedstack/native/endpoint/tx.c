@@ -112,6 +112,17 @@ static void let_go(int fd)
     shs_sys_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &off, sizeof off);
 }
 
+/* Why a send is about to go by the kernel, as a counter of bytes. */
+static int kernel_because(const struct shs_end *end, const struct shs_direction *dir)
+{
+    uint64_t word = shs_load64(&dir->word);
+    if ((shs_peek32(&end->ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY)) || (word & SHS_WORD_STICKY))
+        return SHS_CTR_TX_KERNEL_LOWERED;
+    if (word & SHS_WORD_OPEN && !shs_word_takers(word))
+        return SHS_CTR_TX_KERNEL_FULL;
+    return shs_word_takers(word) || shs_peek64(&dir->rchunk) ? SHS_CTR_TX_KERNEL_ASLEEP : SHS_CTR_TX_KERNEL_UNREAD;
+}
+
 /* A send went by the kernel; `before` is what the other direction's word was before it. */
 static void sent_natively(struct shs_env *env, struct shs_end *end, struct shs_direction *dir, uint64_t sent, uint64_t before, bool more)
 {
@@ -140,19 +151,60 @@ void shs_end_let_go(struct shs_env *env, const struct shs_who *who, struct shs_e
     shs_unlock(&dir->wlock);
 }
 
+/* What the kernel has room for; also of a program's array of more pieces than ours has. */
 static long kernel_send(struct shs_env *env, struct shs_end *end, struct shs_direction *dir, struct shs_cursor *cur, int flags)
 {
-    struct iovec iov[SHS_CURSOR_PIECES];
-    size_t n, want = shs_cursor_rest(cur, iov, ~(size_t)0, &n);
-    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
-    /* SIGPIPE is raised by the caller, when no lock is held */
-    uint64_t before = shs_load64(&shs_end_rx(end)->word);
-    long r = shs_sys_sendmsg(end->fd, &msg, flags | MSG_NOSIGNAL | (want < cur->left ? MSG_MORE : 0));
-    if (r > 0) {
-        shs_cursor_advance(cur, (size_t)r);
-        sent_natively(env, end, dir, (uint64_t)r, before, flags & MSG_MORE);
+    long sent = 0, r;
+    size_t n, want;
+    do {
+        struct iovec iov[SHS_CURSOR_PIECES];
+        want = shs_cursor_rest(cur, iov, cur->left, &n);
+        struct msghdr msg = {.msg_iov = iov, .msg_iovlen = n};
+        /* SIGPIPE is raised by the caller, when no lock is held */
+        uint64_t before = shs_load64(&shs_end_rx(end)->word);
+        int because = kernel_because(end, dir);
+        r = shs_sys_sendmsg(end->fd, &msg, flags | MSG_NOSIGNAL | (want < cur->left ? MSG_MORE : 0));
+        if (r > 0) {
+            shs_count(env, because, (uint64_t)r);
+            shs_cursor_advance(cur, (size_t)r);
+            sent_natively(env, end, dir, (uint64_t)r, before, flags & MSG_MORE);
+            sent += r;
+        }
+    } while (SHS_UNLIKELY(n == SHS_CURSOR_PIECES) && r == (long)want && cur->left);
+    return sent ? sent : r;
+}
+
+static void pushed(struct shs_env *env, struct shs_end *end, struct shs_direction *dir, long sent)
+{
+    shs_set64(&end->ep->tx_local, shs_peek64(&end->ep->tx_local) + (uint64_t)sent);
+    shs_set64(&end->ep->tx_calls, shs_peek64(&end->ep->tx_calls) + 1);
+    shs_count(env, SHS_CTR_TX_LOCAL_BYTES, (uint64_t)sent);
+    uint32_t cpu = (uint32_t)sched_getcpu();
+    if (shs_peek32(&dir->wcpu) != cpu) /* the reader's cache keeps that line */
+        shs_set32(&dir->wcpu, cpu);
+    shs_set32(&dir->wslot, env->slot1);
+}
+
+long shs_end_push(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur)
+{
+    struct shs_direction *dir = shs_end_tx(end);
+    if (lock_writer(env, who, end, dir) < 0)
+        return 0;
+    long sent = 0, r = 0;
+    bool may = !(shs_peek32(&end->ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY));
+    while (may && cur->left &&
+           ((r = shs_ring_push(env, dir, cur)) > 0 || (r == SHS_RING_FULL && shs_ring_grow(env, dir, who->lock_word)))) {
+        if (r < 0)
+            continue;
+        sent += r;
+        published(env, end, dir);
     }
-    return r;
+    if (sent)
+        pushed(env, end, dir, sent);
+    shs_unlock(&dir->wlock);
+    if (!sent && r == SHS_RING_SHUT && !(shs_load64(&dir->word) & SHS_WORD_STICKY))
+        return -EBUSY;
+    return sent ? sent : r == SHS_RING_FULL ? -EAGAIN : 0;
 }
 
 long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_cursor *cur, int flags)
@@ -191,15 +243,8 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
         shs_count(env, SHS_CTR_TX_SHUT_KERNEL, 1);
         ring = false;
     }
-    if (sent) {
-        shs_set64(&end->ep->tx_local, shs_peek64(&end->ep->tx_local) + (uint64_t)sent);
-        shs_set64(&end->ep->tx_calls, shs_peek64(&end->ep->tx_calls) + 1);
-        shs_count(env, SHS_CTR_TX_LOCAL_BYTES, (uint64_t)sent);
-        uint32_t cpu = (uint32_t)sched_getcpu();
-        if (shs_peek32(&dir->wcpu) != cpu) /* the reader's cache keeps that line */
-            shs_set32(&dir->wcpu, cpu);
-        shs_set32(&dir->wslot, env->slot1);
-    }
+    if (sent)
+        pushed(env, end, dir, sent);
     r = 0;
     if (cur->left || !sent) {
         if (SHS_UNLIKELY(shs_load32(&dir->re_on)))
@@ -223,8 +268,10 @@ long shs_end_send_native(struct shs_env *env, const struct shs_who *who, struct 
     uint64_t before = shs_load64(&shs_end_rx(end)->word);
     if (SHS_LIKELY(r == 0))
         r = call(arg);
-    if (r > 0)
+    if (r > 0) {
+        shs_count(env, SHS_CTR_TX_KERNEL_SPECIAL, (uint64_t)r);
         sent_natively(env, end, dir, (uint64_t)r, before, false);
+    }
     shs_unlock(&dir->wlock);
     return r;
 }

@@ -11,6 +11,7 @@
 #include "endpoint/residue.h"
 #include "intercepts.gen.h"
 #include "preload/dgram.h"
+#include "preload/eager.h"
 #include "preload/epoll.h"
 #include "preload/gate.h"
 #include "preload/kept.h"
@@ -74,6 +75,8 @@ static int accepted(int listener, int fd, uint32_t forks)
     }
     now_is(fd, tcp ? SHS_FD_TCP : SHS_FD_KERNEL);
     forked_meanwhile(fd, forks);
+    if (SHS_UNLIKELY(shs_proc.env.opt.eager))
+        shs_eager_meet(fd);
     return fd;
 }
 
@@ -117,6 +120,8 @@ int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
     int r = shs_n_connect(fd, addr, addrlen);
     if (f && f->state == SHS_FD_NEW && (r == 0 || r == -EINPROGRESS) && !dissolves)
         __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_RELEASE);
+    if (SHS_UNLIKELY(shs_proc.env.opt.eager) && r == 0)
+        shs_eager_meet(fd);
     return r;
 }
 

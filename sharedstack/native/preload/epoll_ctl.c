@@ -4,10 +4,12 @@
 #include "preload/epoll.h"
 
 #include "intercepts.gen.h"
+#include "preload/eager.h"
 #include "preload/gate.h"
 #include "preload/kept.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
+#include "preload/signals.h"
 
 /* Can the change be noted, to be told to the kernel later? Under the lock. */
 static bool note_change(struct shs_set *set, struct shs_fd *f, int epfd, int op, int fd, const struct epoll_event *event)
@@ -105,6 +107,9 @@ static int change_unknown(struct shs_fd *f, int epfd, int op, int fd, struct epo
 int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
     shs_meet_inherited();
+    if (SHS_UNLIKELY(shs_proc.env.opt.eager) && op != EPOLL_CTL_DEL && shs_guarding && shs_readable(event, sizeof *event) &&
+        (event->events & EPOLLIN))
+        shs_eager_meet(fd);
     struct shs_fd *f = shs_fd_make(fd), *e = shs_fd_look(epfd);
     if (f && f->state == SHS_FD_EPOLL && f->epoll && op == EPOLL_CTL_ADD)
         shs_set_shared(f->epoll, fd); /* nested: who waits on the outer set does not look into this one */

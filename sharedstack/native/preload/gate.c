@@ -7,6 +7,7 @@
 #include "preload/aside.h"
 #include "preload/attach.h"
 #include "preload/dgram.h"
+#include "preload/eager.h"
 #include "preload/epoll.h"
 #include "preload/kept.h"
 #include "preload/member.h"
@@ -163,7 +164,7 @@ static bool nothing_new(const struct shs_fd *f)
     return ep && !shs_load32(&ep->pair) && !(shs_load32(&ep->flags) & SHS_EPF_UNPAIRED) && !shs_proc.forked;
 }
 
-void shs_gate_slow(struct shs_gate *g, int fd, int receive)
+void shs_gate_pass(struct shs_gate *g, int fd, int receive)
 {
     struct shs_fd *f = shs_fd_look(fd);
     if (SHS_UNLIKELY(!f))
@@ -209,7 +210,7 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
         if (shs_load32(&shs_proc.attach) == SHS_LEAVING && shs_left()) {
             shs_gate_leave(g);
             *g = (struct shs_gate){0};
-            shs_gate_slow(g, fd, receive);
+            shs_gate_pass(g, fd, receive);
         } else if (shs_proc.attach == SHS_ATTACHED && shs_join_try()) {
             if (!shs_end_of(&shs_proc.env, f->ep1, &end)) {
                 shs_join_unlock();
@@ -231,7 +232,17 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
     if (SHS_UNLIKELY(shs_proc.env.nudge) && shs_nudged(fd)) { /* another stack: nothing of what was found holds */
         shs_gate_leave(g);
         *g = (struct shs_gate){0};
-        shs_gate_slow(g, fd, receive);
+        shs_gate_pass(g, fd, receive);
+    }
+}
+
+void shs_gate_slow(struct shs_gate *g, int fd, int receive)
+{
+    uint64_t until = 0;
+    shs_gate_pass(g, fd, receive);
+    while (SHS_UNLIKELY(shs_proc.env.opt.eager) && !receive && g->f && !g->f->awaited && shs_eager_again(g, fd, &until)) {
+        *g = (struct shs_gate){0};
+        shs_gate_pass(g, fd, receive);
     }
 }
 

@@ -22,8 +22,9 @@ struct shs_gate {
     uint32_t outer; /* hazard of the call that a signal handler interrupted */
 };
 
-/* The slow half: a descriptor that may be ours. */
+/* The slow half: a descriptor that may be ours. `pass` without what eager adds. */
 void shs_gate_slow(struct shs_gate *g, int fd, int receive);
+void shs_gate_pass(struct shs_gate *g, int fd, int receive);
 
 static inline struct shs_gate shs_gate_enter(int fd, int receive)
 {

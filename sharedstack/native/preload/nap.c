@@ -22,7 +22,7 @@ long shs_nap(struct shs_fd *f, const struct shs_who *who, struct shs_bell_own *b
         if (r == 0) {
             shs_count(&shs_proc.env, SHS_CTR_NAPS, 1);
             r = shs_bell_nap(bell, shs_proc.env.opt.nap_ms * 1000000);
-            if (!shs_end_waiting(&f->end))
+            if (!shs_wait_moved() && !shs_end_waiting(&f->end))
                 f->looked_ns = 0; /* rung for something else: it is in the kernel */
         }
     }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "intercepts.gen.h"
+#include "preload/eager.h"
 #include "preload/epoll.h"
 #include "preload/gate.h"
 #include "preload/kept.h"
@@ -254,6 +255,8 @@ int shs_poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
 {
     bool writers = false;
     shs_meet_inherited();
+    if (SHS_UNLIKELY(shs_proc.env.opt.eager) && shs_guarding && shs_readable(fds, n * sizeof *fds))
+        shs_eager_polled(fds, n);
     *native = !shs_guarding || shs_proc.quiet || !shs_readable(fds, n * sizeof *fds) || !has_ring(fds, n, &writers) ||
               (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999));
     if (*native && SHS_UNLIKELY(shs_load32(&shs_proc.attach) == SHS_LEAVING))

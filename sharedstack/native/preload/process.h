@@ -49,6 +49,9 @@ struct shs_fd {
     uint64_t known_data;
     uint32_t claim;   /* set->claims when it was last reported by its ring, one-shot */
     bool dirty;       /* the kernel has to be told */
+    bool awaited;     /* eager: its peer has been waited for */
+    bool greeted;     /* eager: and its first receive */
+    uint64_t vain;    /* eager: the read index plus one behind which room was waited for in vain */
     bool copied;      /* has copies (dup(2)), or is in several sets: whoever waits for one number does not see the other's */
     uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
     struct shs_set *epoll;
@@ -160,6 +163,12 @@ static inline struct shs_fd *shs_wait_end(uintptr_t outer)
 {
     uintptr_t now = __atomic_exchange_n(&shs_self.waits, outer, __ATOMIC_SEQ_CST);
     return SHS_LIKELY(now & 1) ? NULL : (struct shs_fd *)now;
+}
+
+/* Between begin and end, after a sleep: has the thread been handed an orphan? Then the entry is another descriptor's, or none's. */
+static inline bool shs_wait_moved(void)
+{
+    return SHS_UNLIKELY(!(__atomic_load_n(&shs_self.waits, __ATOMIC_SEQ_CST) & 1));
 }
 
 void shs_orphan_drop(struct shs_fd *orphan);

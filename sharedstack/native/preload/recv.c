@@ -91,11 +91,12 @@ long shs_recv_doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_
 static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct shs_cursor *cur, int flags, bool *again)
 {
     struct shs_take take;
+    struct shs_endpoint *ep = f->end.ep; /* the entry may be another's when we wake */
     *again = shs_taker_enter(&shs_proc.env, who, &f->end, &take) != 1;
     if (*again)
         return 0;
     shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
-    shs_set32(&f->end.ep->why_rx, SHS_REASON_READER_ASLEEP);
+    shs_set32(&ep->why_rx, SHS_REASON_READER_ASLEEP);
     struct iovec iov[SHS_CURSOR_PIECES];
     size_t n;
     shs_cursor_rest(cur, iov, cur->left, &n);
@@ -103,7 +104,7 @@ static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct s
     long r = shs_n_recvmsg(f->end.fd, &msg, flags & ~MSG_WAITALL);
     shs_taker_leave(&shs_proc.env, who, &take, r > 0 && !(flags & MSG_PEEK) ? (uint64_t)r : 0);
     if (r > 0) {
-        shs_set64(&f->end.ep->rx_kernel, shs_peek64(&f->end.ep->rx_kernel) + (uint64_t)r);
+        shs_set64(&ep->rx_kernel, shs_peek64(&ep->rx_kernel) + (uint64_t)r);
         shs_count(&shs_proc.env, SHS_CTR_RX_KERNEL_BYTES, (uint64_t)r);
         shs_cursor_advance(cur, (size_t)r);
     }
@@ -122,16 +123,19 @@ static long rest(struct shs_fd *f, const struct shs_who *who, struct shs_cursor 
         (shs_proc.env.opt.eager || !same_cpu || f->streak < STREAK_SLEEP))
         bell = shs_bell();
     long r = bell && f->gap.cheap ? shs_nap(f, who, bell) : -EBUSY;
+    if (shs_wait_moved())
+        return 0;
     if (r == -EBUSY && bell)
         r = shs_recv_doze(f, who, bell, deadline);
     if (r == -ETIMEDOUT && shs_interrupted(mark, !deadline))
         r = -EINTR; /* at the very end of the nap */
-    if (r == -ETIMEDOUT) /* nothing soon: now as those who wait long */
+    if (r == -ETIMEDOUT && !shs_wait_moved()) /* nothing soon: now as those who wait long */
         r = shs_proc.env.opt.eager ? shs_recv_doze(f, who, bell, deadline) : -EBUSY;
     if (r != -EBUSY) {
         if (r == -EINTR && !deadline && shs_restarts(mark))
             r = 0;
-        f->streak = shs_end_pending(&shs_proc.env, who, &f->end) > 1024 ? f->streak + 1 : 0;
+        if (!shs_wait_moved())
+            f->streak = shs_end_pending(&shs_proc.env, who, &f->end) > 1024 ? f->streak + 1 : 0;
         return r;
     }
     r = sleep_natively(f, who, cur, flags, &again);

@@ -9,6 +9,7 @@
 #include "endpoint/residue.h"
 #include "intercepts.gen.h"
 #include "preload/dgram.h"
+#include "preload/eager.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
@@ -80,10 +81,14 @@ long shs_ring_send_or_lost(struct shs_gate *g, const struct iovec *iov, int coun
         return -EFAULT;
     f->takes = 0;
     bool block = !(flags & MSG_DONTWAIT) && !(shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK);
+    bool broken = false;
     uint64_t deadline = 0;
     long sent = 0, r;
     for (;;) {
-        r = shs_end_send(&shs_proc.env, g->who, &f->end, &cur, flags);
+        if (SHS_UNLIKELY(shs_proc.env.opt.eager))
+            r = shs_eager_send(g, &f, &orphan, &cur, flags, block, &broken);
+        else
+            r = shs_end_send(&shs_proc.env, g->who, &f->end, &cur, flags);
         if (r > 0)
             sent += r;
         if (SHS_UNLIKELY(r == SHS_STALE)) {
@@ -93,6 +98,10 @@ long shs_ring_send_or_lost(struct shs_gate *g, const struct iovec *iov, int coun
         }
         if (SHS_LIKELY(!block || cur.left == 0) || (r < 0 && r != -EAGAIN))
             break;
+        if (SHS_UNLIKELY(broken)) {
+            r = r < 0 ? -EINTR : r;
+            break;
+        }
         if (r < 0 && (r = wait_writable(&f, &orphan, &deadline)) < 0)
             break;
     }

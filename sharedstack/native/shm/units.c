@@ -76,6 +76,7 @@ static void renew(struct shs_direction *dir)
     shs_set32(&dir->most, 0);
     shs_set32(&dir->wcpu, 0);
     shs_set32(&dir->rcpu, 0);
+    shs_set32(&dir->rthread, 0);
 }
 
 uint32_t shs_pair_take(struct shs_arena *arena)

@@ -1,0 +1,210 @@
+#include "preload/eager.h"
+
+#include <fcntl.h>
+#include <time.h>
+
+#include "preload/restart.h"
+#include "preload/signals.h"
+#include "shm/sys.h"
+
+#define NAP_NS 50000
+#define PIECE 2048 /* bytes that wake a reader */
+#define FULL_BYTES (12 << 10) /* three quarters of the smallest ring */
+/* After so long without a byte sent a piece goes by the kernel: a call that waits for room has sent what there was room for, whatever ends it. */
+#define FIRST_NS 10000000ull
+/* How long for a peer to come, for its first receive, and for a reader that does not get on; shorter where a program that does not block may be its own peer. */
+#define COMES_NS 300000000ull
+#define GREETS_NS 50000000ull
+#define COMES_NONBLOCKING_NS 2000000ull
+#define COMES_THREADS_NS 20000000ull
+#define GETS_ON_NS 300000000ull
+
+/* True if a signal handler ended it. */
+static bool nap(void)
+{
+    struct timespec ts = {0, NAP_NS};
+    return SHS_SYS(syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &ts, NULL)) != 0;
+}
+
+void shs_eager_meet(int fd)
+{
+    struct shs_fd *f = shs_proc.env.opt.eager ? shs_fd_look(fd) : NULL;
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof peer;
+    if (!f || f->state != SHS_FD_TCP || f->udp || f->why || shs_proc.quiet || SHS_SYS(getpeername(fd, (struct sockaddr *)&peer, &len)) != 0)
+        return; /* or not connected yet */
+    uint64_t until = shs_now() + COMES_NS;
+    do { /* another thread may be attaching the process, or the tables be locked: the other end became connected at the same moment */
+        struct shs_gate g = {0};
+        shs_gate_pass(&g, fd, SHS_RECEIVE);
+        shs_gate_leave(&g);
+    } while (f->state == SHS_FD_TCP && f->ops && !f->why && shs_now() < until && !nap());
+}
+
+void shs_eager_polled(const struct pollfd *fds, nfds_t n)
+{
+    for (nfds_t i = 0; i < n; i++)
+        if (fds[i].fd >= 0 && (fds[i].events & (POLLIN | POLLRDNORM)))
+            shs_eager_meet(fds[i].fd);
+}
+
+/* Is the reader of what `f` sends this very thread, or the only one? Then it does not get on while we wait. */
+static bool own_reader(const struct shs_fd *f, const struct shs_who *who)
+{
+    if (who && shs_peek32(&shs_end_tx(&f->end)->rthread) == who->lock_word)
+        return true;
+    const struct shs_endpoint *ep = f->end.ep;
+    const struct shs_pair *pair = shs_pair_at(shs_proc.env.arena, shs_load32(&ep->pair));
+    const struct shs_endpoint *mate =
+        pair && ep->side < 2 ? shs_endpoint_at(shs_proc.env.stack, shs_load32(&pair->endpoint[1 - ep->side])) : NULL;
+    return shs_proc.threads <= 1 && mate && shs_load32(&mate->slot) == shs_proc.env.slot1 && !(shs_load32(&mate->flags) & SHS_EPF_SHARED);
+}
+
+/* May the peer still come? */
+static bool may_come(const struct shs_gate *g)
+{
+    const struct shs_fd *f = g->f;
+    if (f->why || f->udp || f->state < SHS_FD_TCP || shs_proc.quiet)
+        return false;
+    if (f->state < SHS_FD_REG) /* being registered, or its table was locked */
+        return f->ops > 0;
+    if (shs_load32(&shs_fd_record(f)->flags) & (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_WRSHUT | SHS_EPF_SEALED))
+        return false;
+    return !g->ring;
+}
+
+bool shs_eager_again(struct shs_gate *g, int fd, uint64_t *until)
+{
+    struct shs_fd *f = g->f;
+    uint64_t now = shs_now();
+    if (!*until)
+        *until = now + (!(shs_sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK) ? COMES_NS
+                        : shs_proc.threads > 1                        ? COMES_THREADS_NS
+                                                                      : COMES_NONBLOCKING_NS);
+    if (now >= *until || !may_come(g)) {
+        f->awaited = true;
+        return false;
+    }
+    shs_gate_leave(g);
+    nap();
+    return true;
+}
+
+/* A nap after which *f may be an orphan; false: a handler without SA_RESTART ran. */
+static bool nap_within(struct shs_fd **f, struct shs_fd **orphan, struct shs_signal_mark mark)
+{
+    uintptr_t outer = shs_wait_begin((*f)->end.fd);
+    bool signalled = nap();
+    struct shs_fd *left = shs_wait_end(outer);
+    if (SHS_UNLIKELY(left)) {
+        if (*orphan)
+            shs_orphan_drop(*orphan);
+        *f = *orphan = left;
+    }
+    return signalled ? shs_restarts(mark) : !shs_interrupted(mark, true);
+}
+
+/* What a reader has received: it gets on when this changes. */
+static uint64_t progress(const struct shs_fd *f)
+{
+    const struct shs_direction *dir = shs_end_tx(&f->end);
+    return (shs_load64(&dir->rd) << 1) + shs_load64(&dir->taken);
+}
+
+/* Does the peer wait for us to receive? Its ring to us is as good as full. */
+static bool awaits_us(const struct shs_fd *f)
+{
+    const struct shs_direction *dir = shs_end_rx(&f->end);
+    return shs_index_diff(shs_word_index(shs_load64(&dir->word)), shs_rd_index(shs_load64(&dir->rd))) > FULL_BYTES;
+}
+
+/* The program's own time-out is not to run here. Of two that wait for each other, one gives way. */
+static uint64_t patience(const struct shs_fd *f, bool block)
+{
+    if (shs_peek32(&f->end.ep->side) && awaits_us(f))
+        return COMES_NONBLOCKING_NS;
+    return block && shs_socket_timeout(f->end.fd, SO_SNDTIMEO) ? COMES_NONBLOCKING_NS : GETS_ON_NS;
+}
+
+/* A small send, which would go by the kernel whole: a little later, when the peer receives for the first time, it may go by ring. */
+static bool greet(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, struct shs_signal_mark mark, bool block)
+{
+    uint64_t until = shs_now() + (block ? GREETS_NS : COMES_NONBLOCKING_NS);
+    while (!(*f)->greeted && !own_reader(*f, g->who) && !shs_proc.quiet) {
+        const struct shs_direction *dir = shs_end_tx(&(*f)->end);
+        uint64_t word = shs_load64(&dir->word);
+        if (shs_peek64(&dir->rchunk) || (word & SHS_WORD_STICKY) || shs_word_takers(word) || shs_now() >= until)
+            (*f)->greeted = true;
+        if (word & SHS_WORD_OPEN)
+            return true;
+        if ((*f)->greeted || !nap_within(f, orphan, mark))
+            break;
+    }
+    return false;
+}
+
+/* By ring, as long as its reader gets on. `woken`: it has just been given something by the kernel, and may open its ring. False: there is no sense
+ * in waiting for it. */
+static bool push(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, struct shs_cursor *cur, long *sent, bool block, bool woken,
+                 bool *broken)
+{
+    struct shs_signal_mark mark = shs_signal_mark();
+    uint64_t at = 0, until = 0, began = 0;
+    while (cur->left) {
+        long r = shs_end_push(&shs_proc.env, g->who, &(*f)->end, cur);
+        if (r > 0) {
+            *sent += r;
+            woken = false;
+            continue;
+        }
+        if (r == -EBUSY && !woken && !(cur->left <= PIECE && greet(g, f, orphan, mark, block)))
+            return !own_reader(*f, g->who);
+        if (r == -EBUSY && !woken)
+            continue;
+        if (!r || own_reader(*f, g->who) || shs_proc.quiet) /* confined meanwhile: no system call of ours */
+            return false;
+        uint64_t now = shs_now(), got = progress(*f);
+        if (!until || got != at) {
+            at = got;
+            until = now + patience(*f, block);
+        }
+        if ((*f)->vain == at + 1 || now >= until) { /* once for each place at which a reader stands */
+            (*f)->vain = at + 1;
+            return false;
+        }
+        began = began ? began : now;
+        if (!*sent && now >= began + FIRST_NS) {
+            if (cur->left <= PIECE) /* many small sends do not each wait so long */
+                (*f)->vain = at + 1;
+            return true;
+        }
+        if (!nap_within(f, orphan, mark)) {
+            *broken = true;
+            return false;
+        }
+    }
+    return true;
+}
+
+long shs_eager_send(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, struct shs_cursor *cur, int flags, bool block,
+                    bool *broken)
+{
+    bool woken = false, coming;
+    long sent = 0, r;
+    do {
+        coming = push(g, f, orphan, cur, &sent, block, woken, broken);
+        if (sent && !cur->left)
+            return sent;
+        struct shs_cursor piece = *cur;
+        if (coming && piece.left > PIECE)
+            piece.left = PIECE;
+        size_t want = piece.left;
+        r = shs_end_send(&shs_proc.env, g->who, &(*f)->end, &piece, flags);
+        if (r <= 0)
+            return sent ? sent : r;
+        shs_cursor_advance(cur, (size_t)r);
+        sent += r;
+        woken = (size_t)r == want;
+    } while (woken && coming && cur->left);
+    return sent;
+}
