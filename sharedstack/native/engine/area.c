@@ -76,7 +76,8 @@ static void mend(struct shs_engine *e, struct shs_tcp *t)
     shs_state_fix(t);
     if (t->state == SHS_TCP_TIME_WAIT && !t->timer[SHS_T_WAIT])
         shs_time_wait(e, t);
-    if (shs_seg_cover(e, t) && shs_flight(t))
+    shs_seg_cover(e, t);
+    if (shs_flight(t) && !t->timer[SHS_T_RTO])
         shs_rto_arm(e, t);
 }
 

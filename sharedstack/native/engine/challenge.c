@@ -9,7 +9,7 @@ void shs_challenge(struct shs_engine *e, struct shs_tcp *t)
 {
     struct shs_wire *w = e->w;
     if (e->now - w->challenge_ns >= SHS_SEC || !w->challenge_ns) {
-        w->challenge_ns = e->now + 1;
+        w->challenge_ns = shs_max64(e->now, 1);
         w->challenges = (uint32_t)(shs_engine_random(e) % (CHALLENGES_A_SECOND / 2));
     }
     if (w->challenges >= CHALLENGES_A_SECOND) {

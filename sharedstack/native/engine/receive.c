@@ -19,7 +19,10 @@ static uint32_t edge(const struct shs_tcp *t)
     return t->rcv_nxt + shs_min32(room, 65535u << t->rcv_scale);
 }
 
-/* What the peer was told, in its units; rounded up, or a window that stays would seem to shrink (RFC 7323 section 2.4). */
+/*
+ * What the peer was told, in its units. Rounded up: less than one unit beyond what is meant, and so the edge that the peer sees may go back
+ * by less than one unit, which every sender must bear (RFC 7323 section 2.4). What comes beyond the queue is dropped.
+ */
 static uint32_t in_units(const struct shs_tcp *t)
 {
     uint32_t wnd = shs_before(t->rcv_nxt, t->rcv_adv) ? t->rcv_adv - t->rcv_nxt : 0;
@@ -148,10 +151,6 @@ void shs_receive(struct shs_engine *e, struct shs_tcp *t, const struct shs_segme
 {
     uint32_t seq = s->seq, len = s->len, end = seq + len;
     const uint8_t *data = s->data;
-    if (shs_fin_in(t)) { /* RFC 9293 section 3.10.7.4, seventh: nothing comes behind a FIN */
-        t->flags |= SHS_TF_ACK_NOW;
-        return;
-    }
     t->rx_seen = shs_max32(t->rx_seen, shs_min32(len, t->rx_size));
     if (shs_before(seq, t->rcv_nxt)) { /* its begin was here before */
         uint32_t old = shs_min32(t->rcv_nxt - seq, len);
@@ -161,7 +160,7 @@ void shs_receive(struct shs_engine *e, struct shs_tcp *t, const struct shs_segme
         data += old;
         len -= old;
     }
-    /* Behind the peer's FIN, if it is known, and behind our room, there is nothing. */
+    /* Behind the peer's FIN, if it is known, there is nothing (RFC 9293 section 3.10.7.4, seventh), and no room behind our queue. */
     uint32_t most = t->rx_read + t->rx_size;
     bool fin = s->flags & SHS_FIN;
     if (t->flags & SHS_TF_FIN_HELD) {

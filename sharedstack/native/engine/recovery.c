@@ -50,13 +50,13 @@ static bool reno(struct shs_engine *e, struct shs_tcp *t, const struct shs_acked
 
 void shs_recovery_ack(struct shs_engine *e, struct shs_tcp *t, const struct shs_acked *a)
 {
-    bool sack = t->flags & SHS_TF_SACK;
+    bool sack = t->flags & SHS_TF_SACK, grows = t->ca == SHS_CA_OPEN || t->ca == SHS_CA_LOSS;
     bool lost = sack ? t->lost > 0 : reno(e, t, a);
     if (t->ca != SHS_CA_OPEN && shs_upto(t->recover, t->snd_una)) {
-        if (t->ca == SHS_CA_RECOVERY) { /* RFC 6582 section 3.2, step 3, full acknowledgment, (1): no burst */
-            t->cwnd = shs_min32(t->ssthresh, shs_max32(shs_flight(t), t->mss) + t->mss);
-            t->cwnd = shs_max32(t->cwnd, 2 * t->mss);
+        if (t->ca == SHS_CA_RECOVERY && sack) {
             shs_rack_leave_recovery(t);
+        } else if (t->ca == SHS_CA_RECOVERY) { /* RFC 6582 section 3.2, step 3, full acknowledgment, (1): no burst */
+            t->cwnd = shs_min32(t->ssthresh, shs_max32(shs_flight(t), t->mss) + t->mss);
         }
         t->ca = SHS_CA_OPEN;
         t->dup_acks = 0;
@@ -71,6 +71,6 @@ void shs_recovery_ack(struct shs_engine *e, struct shs_tcp *t, const struct shs_
             mark_head(e, t);
         t->flags |= SHS_TF_FORCE; /* RFC 6675 section 5, (4.3): the first goes out whatever the window */
     }
-    if (a->bytes && (t->ca == SHS_CA_OPEN || t->ca == SHS_CA_LOSS))
+    if (a->bytes && grows && (t->ca == SHS_CA_OPEN || t->ca == SHS_CA_LOSS))
         shs_cubic_grow(e, t, a->bytes);
 }

@@ -76,7 +76,6 @@ enum shs_fate shs_rto_fire(struct shs_engine *e, struct shs_tcp *t)
     }
     if (t->backoff == 0 || t->ca != SHS_CA_LOSS)
         shs_cubic_timeout(t);
-    t->cwnd = t->mss; /* RFC 5681 section 3.1: the loss window */
     t->ca = SHS_CA_LOSS;
     t->recover = t->snd_nxt;
     t->dup_acks = 0;
@@ -85,6 +84,7 @@ enum shs_fate shs_rto_fire(struct shs_engine *e, struct shs_tcp *t)
     t->backoff = shs_min32(t->backoff + 1, 30);
     if (t->backoff >= 2)
         shs_pmtu_blackhole(e, t);
+    t->cwnd = t->mss; /* RFC 5681 section 3.1: the loss window */
     shs_rto_arm(e, t);
     return SHS_LIVES; /* output sends the first of them */
 }

@@ -84,6 +84,8 @@ void shs_udp_input(struct shs_engine *e, struct shs_packet *p)
         shs_wire_count(e, how == SHS_PARSE_SUM ? SHS_WCTR_IN_BAD_SUM : SHS_WCTR_IN_SHORT);
         return;
     }
+    if (p->partial)
+        shs_wire_count(e, SHS_WCTR_IN_PARTIAL_SUM);
     struct shs_udp *u = find(e, p, sport, dport);
     if (!u) {
         shs_wire_count(e, SHS_WCTR_IN_NO_FLOW);
