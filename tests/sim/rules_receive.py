@@ -388,3 +388,21 @@ def the_window_grows_with_reading(path: Path) -> None:
     c.give(at + 1000, 0, data=DATA[:1000])
     assert c.counter("rx_tuned") == 1
     assert c.tcp["rx_limit"] == 131072
+
+
+def three_blocks_fit_beside_a_timestamp(path: Path) -> None:
+    for ts, most in ((True, 3), (False, 4)):
+        c = Conversation(path, sack=True, ts=ts)
+        for i in range(6):
+            c.give(1000 + i * 200, 0, data=b"x" * 100)
+        assert len(c.got()[-1].sack) == most
+
+
+def data_leaves_room_for_blocks(path: Path) -> None:
+    c = Conversation(path, sack=True, ts=True, mss=1012)
+    c.give(1000, 0, data=b"x" * 100)
+    c.got()
+    c.send(DATA[:5000])
+    sent = c.got()
+    assert all(s.sack for s in sent)
+    assert max(len(s.data) for s in sent) == 1000 - 12

@@ -552,6 +552,26 @@ def black_holes_are_found(path: Path) -> None:
     assert c.counter("pmtu_blackhole") == 2
 
 
+def sizes_are_raised_again(path: Path) -> None:
+    c = Conversation(path, mss=1460, cwnd=30_000)
+    c.send(DATA[:1460])
+    c.later(700)
+    c.give(0, 1460)
+    assert c.tcp["mss"] == 1160
+    c.send(DATA[:20_000])
+    for _ in range(8):
+        assert max((len(s.data) for s in c.later(1)), default=0) <= 1160
+        c.give(0, (c.tcp["snd_nxt"] - c.una) & 0xFFFFFFFF)
+    assert c.tcp["snd_una"] == c.tcp["tx_end"]
+    c.later(11_000)
+    c.send(DATA[:5_000])
+    sizes = [len(s.data) for s in c.got()]
+    assert sizes[:3] == [1460, 1160, 1160]
+    c.give(0, (c.tcp["snd_nxt"] - c.una) & 0xFFFFFFFF)
+    assert c.tcp["mss"] == 1460
+    assert c.counter("pmtu_raised") == 1
+
+
 def fin_follows_the_data(path: Path) -> None:
     c = Conversation(path)
     c.send(DATA[:1500])
@@ -683,3 +703,110 @@ def an_image_goes_on_where_it_was(path: Path) -> None:
     )
     sent = later.later(1000)
     assert sent[0].data == DATA[1000:2000]
+
+
+def the_first_window_is_ten_segments(path: Path) -> None:
+    c = Conversation(path)
+    c.send(DATA[:30_000])
+    assert len(c.got()) == 10
+
+
+def the_first_lost_goes_out_whatever_the_window(path: Path) -> None:
+    for sack in (False, True):
+        c = Conversation(path, sack=sack, cwnd=30_000)
+        c.send(DATA[:60_000])
+        c.give(0, 1000)
+        assert len(c.got()) == 32
+        for i in range(3):
+            c.give(0, 1000, sack=[(2000, 3000 + i * 1000)] if sack else [])
+            sent = numbers(c.got())
+        assert sent == [(1000, 1000)]  # 30 in flight, 21 allowed
+
+
+def losses_in_a_row_give_way(path: Path) -> None:
+    c = Conversation(path, sack=True, cwnd=20_000)
+    loss_of_a_window(c, 20, 20)
+    assert (c.tcp["w_max"], c.tcp["cwnd"]) == (20_000, 14_000)
+    una = c.tcp["snd_una"] - c.una
+    c.got()
+    c.later(20)
+    c.give(0, una, sack=[(una + 1000, una + 5000)])
+    assert c.tcp["w_max"] == 14_000 * 17 // 20
+
+
+def a_probe_of_which_both_copies_arrived_is_done(path: Path) -> None:
+    c = Conversation(path, sack=True)
+    c.send(DATA[:2000])
+    c.later(60)
+    cwnd = c.tcp["cwnd"]
+    c.give(0, 2000)
+    assert c.tcp["tlp_out"] == 1
+    c.give(0, 2000)
+    assert c.tcp["tlp_out"] == 0
+    assert c.tcp["cwnd"] == cwnd
+
+
+def the_reordering_window_shrinks_again(path: Path) -> None:
+    c = Conversation(path, sack=True)
+    c.send(DATA[:2000])
+    c.later(20)
+    c.give(0, 2000, sack=[(0, 1000)])
+    assert (c.tcp["reo_mult"], c.tcp["reo_persist"]) == (2, 16)
+    at = 2000
+    for _ in range(16):
+        assert c.tcp["reo_mult"] == 2
+        c.send(DATA[:6000])
+        c.later(20)
+        end = (c.tcp["snd_nxt"] - c.una) & 0xFFFFFFFF
+        c.give(0, at, sack=[(at + 1000, end)])
+        c.later(20)
+        while at < (c.tcp["tx_end"] - c.una) & 0xFFFFFFFF:
+            at = (c.tcp["snd_nxt"] - c.una) & 0xFFFFFFFF
+            c.give(0, at)
+            c.later(1)
+    assert c.tcp["reo_mult"] == 1
+
+
+def answers_to_the_first_copy_do_not_count_for_the_second(path: Path) -> None:
+    c = Conversation(path, sack=True, srtt_us=0)
+    c.send(DATA[:1000])
+    c.later(50)
+    c.give(0, 1000)
+    c.send(DATA[:3000])
+    sent = c.tap.now
+    c.later(110)
+    assert c.counter("retransmits") == 1  # the tail
+    c.later(5)
+    c.give(0, 1000, sack=[(3000, 4000)])
+    assert c.tcp["rack_ns"] < sent + 1_000_000
+
+
+def a_full_acknowledgment_makes_no_burst(path: Path) -> None:
+    c = Conversation(path, cwnd=20_000)
+    c.send(DATA[:20_000])
+    c.give(0, 1000)
+    for _ in range(3):
+        c.give(0, 1000)
+    c.got()
+    c.send(DATA[:40_000])
+    c.got()
+    c.give(0, (c.tcp["recover"] - c.una) & 0xFFFFFFFF)
+    assert c.tcp["ca"] == C["CA_OPEN"]
+    assert len(c.got()) <= 4
+
+
+def acknowledgments_are_not_ecn_capable(path: Path) -> None:
+    c = Conversation(path, ecn=True)
+    c.give(0, 0, data=b"x" * 2000)
+    assert [s.ecn for s in c.later(50)] == [0]
+
+
+def time_outs_are_two_minutes_apart_at_most(path: Path) -> None:
+    c = Conversation(path, srtt_us=0)
+    c.send(b"x")
+    last, apart = c.tap.now, []
+    while c.state() == "ESTABLISHED" and len(apart) < 12:
+        if c.later(500):
+            apart.append((c.tap.now - last) // 1_000_000_000)
+            last = c.tap.now
+    assert max(apart) == 120

@@ -27,6 +27,7 @@ static void advance(struct shs_engine *e, struct shs_tcp *t, const struct shs_se
         measure(e, s, a);
         if (!(s->flags & SHS_SEG_SACKED))
             shs_rack_delivered(e, t, s);
+        shs_pmtu_arrived(e, t, s);
         if (shs_before(seg->ack, s->seq + s->len)) {
             shs_seg_trim(t, s, seg->ack - s->seq);
             break;

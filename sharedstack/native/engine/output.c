@@ -94,6 +94,9 @@ bool shs_send_new(struct shs_engine *e, struct shs_tcp *t, bool probe)
 {
     uint32_t avail = waiting(t), space = window_left(t), mss = effective_mss(t);
     bool fin = t->flags & SHS_TF_FIN_QUEUED && !shs_fin_sent(t);
+    bool sized = !probe && shs_pmtu_may_probe(e, t) && shs_min32(avail, space) >= t->mss_goal;
+    if (sized)
+        mss = t->mss_goal;
     uint32_t len = shs_min32(shs_min32(avail, mss), space);
     fin = fin && len == avail && space > len;
     if ((!len && !fin) || (!fin && !probe && !worth(t, len, len == avail, mss)))
@@ -116,8 +119,10 @@ bool shs_send_new(struct shs_engine *e, struct shs_tcp *t, bool probe)
     if (!shs_flight(t))
         t->first_ns = e->now;
     struct shs_txseg *s = shs_seg_push(e, t, t->snd_nxt, len + (fin ? 1 : 0));
-    if (s && fin)
-        shs_seg_flags(t, s, SHS_SEG_FIN, 0);
+    if (s && (fin || sized))
+        shs_seg_flags(t, s, (fin ? SHS_SEG_FIN : 0) | (sized ? SHS_SEG_PROBE : 0), 0);
+    if (sized)
+        shs_pmtu_probed(e, t);
     t->snd_nxt = end + (fin ? 1 : 0);
     t->last_sent_ns = e->now;
     t->flags &= ~SHS_TF_FORCE;

@@ -151,7 +151,8 @@ void shs_receive(struct shs_engine *e, struct shs_tcp *t, const struct shs_segme
 {
     uint32_t seq = s->seq, len = s->len, end = seq + len;
     const uint8_t *data = s->data;
-    t->rx_seen = shs_max32(t->rx_seen, shs_min32(len, t->rx_size));
+    /* Not more than a segment: several that a device has joined must not make acknowledgments rare. */
+    t->rx_seen = shs_max32(t->rx_seen, shs_min32(shs_min32(len, t->mss_peer), t->rx_size));
     if (shs_before(seq, t->rcv_nxt)) { /* its begin was here before */
         uint32_t old = shs_min32(t->rcv_nxt - seq, len);
         if (old)

@@ -34,6 +34,7 @@ static void mark(struct shs_engine *e, struct shs_tcp *t, uint32_t from, uint32_
         if (!(s->flags & SHS_SEG_RETRANS))
             a->rtt = shs_max64(e->now - s->sent_ns, 1);
         shs_rack_delivered(e, t, s);
+        shs_pmtu_arrived(e, t, s);
         a->sacked += s->len;
         shs_seg_flags(t, s, SHS_SEG_SACKED, SHS_SEG_LOST | SHS_SEG_RETX_OUT);
     }

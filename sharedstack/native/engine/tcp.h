@@ -185,6 +185,9 @@ void shs_state_fix(struct shs_tcp *t);
 /* pmtu.c, icmp.c */
 void shs_pmtu_set(struct shs_engine *e, struct shs_tcp *t, uint32_t mtu);
 void shs_pmtu_blackhole(struct shs_engine *e, struct shs_tcp *t);
+bool shs_pmtu_may_probe(const struct shs_engine *e, const struct shs_tcp *t);
+void shs_pmtu_probed(struct shs_engine *e, struct shs_tcp *t);
+void shs_pmtu_arrived(struct shs_engine *e, struct shs_tcp *t, const struct shs_txseg *s);
 uint32_t shs_mss_of_mtu(const struct shs_tcp *t, uint32_t mtu);
 void shs_icmp_input(struct shs_engine *e, const struct shs_packet *p);
 
