@@ -34,7 +34,7 @@ static void advance(struct shs_engine *e, struct shs_tcp *t, const struct shs_se
         }
         shs_seg_pop(e, t);
     }
-    t->snd_una = seg->ack;
+    shs_store32(&t->snd_una, seg->ack);
     t->fack = shs_later(t->fack, seg->ack);
     if (!once)
         a->rtt = 0;

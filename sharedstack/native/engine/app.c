@@ -23,7 +23,7 @@ long shs_tcp_send(struct shs_engine *e, uint64_t handle, const void *from, uint3
     if (!shs_queue_put(e, t->tx_off, t->tx_size, t->tx_end + t->tx_bias, from, n))
         return -EIO;
     t->push_seq = t->tx_end + n;
-    t->tx_end += n; /* published by this */
+    shs_store32(&t->tx_end, t->tx_end + n); /* published by this */
     shs_tcp_output(e, t);
     shs_timer_settle(e, t);
     return n;
@@ -46,7 +46,7 @@ long shs_tcp_recv(struct shs_engine *e, uint64_t handle, void *to, uint32_t len,
             return -EIO;
         if (peek)
             return n;
-        t->rx_read += n;
+        shs_store32(&t->rx_read, t->rx_read + n);
         shs_receive_tune(e, t, n);
         if (t->state != SHS_TCP_CLOSED && t->state != SHS_TCP_TIME_WAIT && shs_receive_wants_update(t)) {
             t->flags |= SHS_TF_ACK_NOW;
@@ -100,6 +100,7 @@ int shs_tcp_close(struct shs_engine *e, uint64_t handle)
     if (!t)
         return -EBADF;
     if (t->state == SHS_TCP_CLOSED) {
+        t->flags |= SHS_TF_ORPHAN; /* first: whoever rebuilds finishes it */
         shs_flow_free(e, t);
         return 0;
     }

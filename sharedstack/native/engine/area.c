@@ -76,9 +76,16 @@ static void mend(struct shs_engine *e, struct shs_tcp *t)
     shs_state_fix(t);
     if (t->state == SHS_TCP_TIME_WAIT && !t->timer[SHS_T_WAIT])
         shs_time_wait(e, t);
+    if (t->state == SHS_TCP_FIN_WAIT_2 && t->flags & SHS_TF_ORPHAN && !t->timer[SHS_T_WAIT])
+        t->timer[SHS_T_WAIT] = e->now + t->linger * SHS_MS;
     shs_seg_cover(e, t);
     if (shs_flight(t) && !t->timer[SHS_T_RTO])
         shs_rto_arm(e, t);
+    if (t->keep_idle && !t->timer[SHS_T_KEEP] && t->state != SHS_TCP_TIME_WAIT)
+        shs_keep_arm(e, t);
+    /* What the dead one was about to send, or to acknowledge. */
+    t->flags |= SHS_TF_ACK_NOW;
+    t->timer[SHS_T_LINK] = e->now + 1;
 }
 
 /* After a death under the lock, and to begin with. Free lists, flow hash, wheel, and what is in flight. */
@@ -97,6 +104,10 @@ void shs_engine_rebuild(struct shs_engine *e)
     for (uint32_t i = e->n.n_tcp; i; i--) {
         struct shs_tcp *t = &e->tcp[i - 1];
         t->wheel_at = t->wheel_next = t->wheel_prev = 0;
+        if (t->state == SHS_TCP_CLOSED && t->flags & SHS_TF_ORPHAN) { /* nobody has its handle */
+            t->gen++;
+            shs_store32(&t->state, SHS_TCP_FREE);
+        }
         if (t->state == SHS_TCP_FREE) {
             t->hash_next = w->tcp_free;
             w->tcp_free = i;
@@ -104,10 +115,12 @@ void shs_engine_rebuild(struct shs_engine *e)
         }
         w->tcp_used++;
         shs_flow_link(e, t);
-        if (t->state == SHS_TCP_CLOSED)
-            t->seg_head = t->seg_tail = t->segs = t->sacked = t->lost = t->retx_out = 0;
-        else
+        if (t->state == SHS_TCP_CLOSED) {
+            t->seg_head = t->seg_tail = t->segs = t->sacked = t->lost = t->retx_out = t->n_ooo = 0;
+            memset(t->timer, 0, sizeof t->timer);
+        } else {
             mend(e, t);
+        }
         shs_timer_settle(e, t);
     }
     shs_udp_rebuild(e);

@@ -18,12 +18,12 @@ enum shs_fate shs_tcp_end(struct shs_engine *e, struct shs_tcp *t, uint32_t erro
 {
     if (error && !t->error)
         t->error = error;
+    shs_store32(&t->state, SHS_TCP_CLOSED); /* the rest is derived from this */
     memset(t->timer, 0, sizeof t->timer);
     shs_timer_leave(e, t);
     shs_seg_drop_all(e, t);
     t->n_ooo = 0;
     t->wakes++;
-    t->state = SHS_TCP_CLOSED;
     if (!(t->flags & SHS_TF_ORPHAN))
         return SHS_LIVES;
     shs_flow_free(e, t);

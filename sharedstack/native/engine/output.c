@@ -123,7 +123,7 @@ bool shs_send_new(struct shs_engine *e, struct shs_tcp *t, bool probe)
         shs_seg_flags(t, s, (fin ? SHS_SEG_FIN : 0) | (sized ? SHS_SEG_PROBE : 0), 0);
     if (sized)
         shs_pmtu_probed(e, t);
-    t->snd_nxt = end + (fin ? 1 : 0);
+    shs_store32(&t->snd_nxt, end + (fin ? 1 : 0));
     t->last_sent_ns = e->now;
     t->flags &= ~SHS_TF_FORCE;
     if (!t->timer[SHS_T_RTO])

@@ -93,7 +93,7 @@ static void take_ranges(struct shs_tcp *t)
 {
     uint32_t n = shs_min32(t->n_ooo, SHS_N_OOO), gone = 0;
     while (gone < n && shs_upto(t->ooo_from[gone], t->rcv_nxt)) {
-        t->rcv_nxt = shs_later(t->rcv_nxt, t->ooo_to[gone]);
+        shs_store32(&t->rcv_nxt, shs_later(t->rcv_nxt, t->ooo_to[gone]));
         gone++;
     }
     if (!gone)
@@ -118,7 +118,7 @@ static void place(struct shs_engine *e, struct shs_tcp *t, uint32_t seq, const u
 {
     if (seq == t->rcv_nxt) {
         shs_queue_put(e, t->rx_off, t->rx_size, seq + t->rx_bias, data, len);
-        t->rcv_nxt += len; /* published by this */
+        shs_store32(&t->rcv_nxt, t->rcv_nxt + len); /* published by this */
         t->wakes++;
         t->unacked += len;
         if (t->n_ooo) {
@@ -176,12 +176,12 @@ void shs_receive(struct shs_engine *e, struct shs_tcp *t, const struct shs_segme
     uint32_t highest = t->n_ooo ? t->ooo_to[shs_min32(t->n_ooo, SHS_N_OOO) - 1] : t->rcv_nxt;
     if (fin && !shs_before(end, highest)) {
         t->fin_seq = end;
-        t->flags |= SHS_TF_FIN_HELD | SHS_TF_ACK_NOW;
+        shs_store32(&t->flags, t->flags | SHS_TF_FIN_HELD | SHS_TF_ACK_NOW);
     }
     if (len)
         place(e, t, seq, data, len);
     if (t->flags & SHS_TF_FIN_HELD && t->rcv_nxt == t->fin_seq) {
-        t->rcv_nxt++;
+        shs_store32(&t->rcv_nxt, t->rcv_nxt + 1);
         t->wakes++;
     }
 }

@@ -91,8 +91,8 @@ void shs_udp_input(struct shs_engine *e, struct shs_packet *p)
         shs_wire_count(e, SHS_WCTR_IN_NO_FLOW);
         return;
     }
-    uint32_t need = HEAD + ((p->len + 7) & ~7u);
-    if (!shs_queue_ok(e, u->rx_off, u->rx_size) || u->rx_len > u->rx_size || u->rx_size - u->rx_len < need) {
+    uint32_t need = HEAD + ((p->len + 7) & ~7u), used = u->rx_end - u->rx_pos;
+    if (!shs_queue_ok(e, u->rx_off, u->rx_size) || used > u->rx_size || u->rx_size - used < need) {
         shs_wire_count(e, SHS_WCTR_UDP_FULL);
         return;
     }
@@ -100,9 +100,9 @@ void shs_udp_input(struct shs_engine *e, struct shs_packet *p)
     memcpy(head, &p->len, 4);
     memcpy(head + 4, &sport, 2);
     memcpy(head + 8, p->src, 16);
-    shs_queue_put(e, u->rx_off, u->rx_size, u->rx_pos + u->rx_len, head, HEAD);
-    shs_queue_put(e, u->rx_off, u->rx_size, u->rx_pos + u->rx_len + HEAD, p->payload, p->len);
-    u->rx_len += need; /* published by this */
+    shs_queue_put(e, u->rx_off, u->rx_size, u->rx_end, head, HEAD);
+    shs_queue_put(e, u->rx_off, u->rx_size, u->rx_end + HEAD, p->payload, p->len);
+    shs_store32(&u->rx_end, u->rx_end + need); /* published by this */
     u->wakes++;
 }
 
@@ -113,23 +113,22 @@ long shs_udp_recv(struct shs_engine *e, uint64_t handle, void *to, uint32_t len,
     uint32_t size;
     if (!u)
         return -EBADF;
-    if (u->rx_len < HEAD)
+    if (u->rx_end - u->rx_pos < HEAD)
         return -EAGAIN;
     if (!shs_queue_get(e, u->rx_off, u->rx_size, u->rx_pos, head, HEAD))
         return -EIO;
     memcpy(&size, head, 4);
     uint32_t whole = size <= MOST ? HEAD + ((size + 7) & ~7u) : UINT32_MAX;
-    if (whole > u->rx_len) { /* makes no sense: begin anew */
+    if (whole > u->rx_end - u->rx_pos) { /* makes no sense: begin anew */
         shs_wire_count(e, SHS_WCTR_BROKEN);
-        u->rx_len = 0;
+        u->rx_pos = u->rx_end;
         return -EAGAIN;
     }
     memcpy(sport, head + 4, 2);
     memcpy(src, head + 8, 16);
     uint32_t n = shs_min32(len, size);
     shs_queue_get(e, u->rx_off, u->rx_size, u->rx_pos + HEAD, to, n);
-    u->rx_len -= whole;
-    u->rx_pos += whole;
+    shs_store32(&u->rx_pos, u->rx_pos + whole);
     return n;
 }
 
