@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from . import layout
+from . import layout, sim
 from .model import Placed, Struct, scalar_size
 
 _CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i32": "i", "i64": "q"}
@@ -63,7 +63,7 @@ class View:
             yield place.field.name, self[place.field.name]
 
 
-_PLACES: dict[str, dict[str, Placed]] = {s.name: {p.field.name: p for p in s.placed()} for s in layout.STRUCTS}
+_PLACES: dict[str, dict[str, Placed]] = {s.name: {p.field.name: p for p in s.placed()} for s in (*layout.STRUCTS, *sim.STRUCTS)}
 
 
 def _place(struct_: Struct, name: str) -> Placed:

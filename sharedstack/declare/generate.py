@@ -1,6 +1,6 @@
 """Generate C headers, wrappers and the export list from the declarations: `python -m sharedstack.declare.generate DIR`.
 
-Written files: layout.hash, layout.gen.h, names.gen.h, intercepts.gen.h, raw.gen.h, wrappers.gen.c, exports.map.
+Written files: layout.hash, layout.gen.h, names.gen.h, intercepts.gen.h, raw.gen.h, sim.gen.h, wrappers.gen.c, exports.map.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from . import layout
+from . import layout, sim, wire
 from .counters import COUNTERS
 from .intercepts import FORWARDED, INTERCEPTS, LATE, OWN_SHAPE, Intercept
 from .kernel_options import KERNEL_OPTIONS, WHEN
@@ -55,12 +55,20 @@ def layout_header() -> str:
     return "\n".join(out)
 
 
+def sim_header() -> str:
+    """What tests of the engine are given and tell."""
+    out = [HEAD, "#pragma once\n#include <stddef.h>\n#include <stdint.h>\n"]
+    out += [f"#define SHS_{name} {value}" for name, value in sim.CONSTANTS.items()]
+    return "\n".join([*out, *(_struct(s) for s in sim.STRUCTS)])
+
+
 def names_header() -> str:
     """Reasons, counters, options, messages and names."""
     out = [HEAD, "#pragma once\n#include <stdint.h>\n"]
     for title, prefix, names in (
         ("Why a direction is on the kernel path.", "REASON", [r.name for r in REASONS]),
         ("Counters of a slot.", "CTR", [c.name for c in COUNTERS]),
+        ("Counters of an engine.", "WCTR", [name for name, _ in wire.COUNTERS]),
     ):
         out += [
             f"/* {title} */",
@@ -234,6 +242,7 @@ FILES = {
     "names.gen.h": names_header,
     "intercepts.gen.h": intercepts_header,
     "raw.gen.h": raw_header,
+    "sim.gen.h": sim_header,
     "wrappers.gen.c": wrappers,
     "exports.map": exports,
 }

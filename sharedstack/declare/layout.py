@@ -4,6 +4,7 @@ A *stack* segment belongs to one uid in one network namespace: header, participa
 of datagram senders.
 An *arena* segment belongs to a pair of uids: pairs (two ring directions each) and the map of its bulk memory.
 A *bulk* segment is ring memory, in units; it has no structure of its own.
+The engine of the wire path has an area of its own (wire.py).
 
 Rules (docs/internals/invariants.md): no pointers, only indices with generations; an index is stored plus one, so that
 zero is "none"; primary fields change by one release store at a time; derived fields can be rebuilt from them.
@@ -11,6 +12,7 @@ zero is "none"; primary fields change by one release store at a time; derived fi
 
 from __future__ import annotations
 
+from . import wire
 from .counters import COUNTERS
 from .kernel_options import OF_CALL
 from .model import Field, Line, Struct, layout_hash
@@ -395,7 +397,7 @@ ARENA = Struct(
     ),
 )
 
-STRUCTS: tuple[Struct, ...] = (BELL, SLOT, ENDPOINT, DIRECTION, PAIR, LINK, RECORD, STACK, ARENA)
+STRUCTS: tuple[Struct, ...] = (BELL, SLOT, ENDPOINT, DIRECTION, PAIR, LINK, RECORD, STACK, ARENA, *wire.STRUCTS)
 BY_NAME: dict[str, Struct] = {s.name: s for s in STRUCTS}
 
 STACK_SLOTS = STACK.size
@@ -418,9 +420,10 @@ CONSTANTS.update(
     ARENA_PAIRS=ARENA_PAIRS,
     ARENA_BYTES=ARENA_BYTES,
     BULK_BYTES=BULK_BYTES,
+    **wire.CONSTANTS,
 )
 
 if len(COUNTERS) > 64 or len(OPTIONS) > 64:
     raise ValueError("counters and options have 64 places each; make room in SLOT and STACK")
 
-HASH: int = layout_hash(STRUCTS, {**CONSTANTS, "counters": len(COUNTERS), "options": len(OPTIONS)})
+HASH: int = layout_hash(STRUCTS, {**CONSTANTS, "counters": len(COUNTERS), "options": len(OPTIONS), "wire_counters": len(wire.COUNTERS)})

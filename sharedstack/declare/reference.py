@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import layout
+from . import layout, wire
 from .counters import COUNTERS
 from .intercepts import INTERCEPTS, SPECIAL, Intercept
 from .kernel_options import CALL_FLAGS, IPPROTO_TCP, KERNEL_OPTIONS
@@ -184,7 +184,10 @@ def counters() -> str:
         HEAD + "# Counters\n\nEach participant counts in its slot, in this order; `sharedstack inspect --counters` shows them. Threads of"
         " one process that count the same event at the same instant may lose an increment. When a participant has gone, its counts are"
         " added to the"
-        " stack's totals.\n\n" + table(("place", "name", "one is", "counted"), rows)
+        " stack's totals.\n\n"
+        + table(("place", "name", "one is", "counted"), rows)
+        + "\n## Of an engine\n\nAn engine of the wire path counts in the header of its area.\n\n"
+        + table(("place", "name", "counted"), ((str(i), f"`{name}`", text) for i, (name, text) in enumerate(wire.COUNTERS)))
     )
 
 
