@@ -362,7 +362,9 @@ done:
 /* Ports are bound, permissions grow old, idle rings give their memory back. */
 active proctype Others() {
     do
+#ifndef BUSY
     :: atomic { word[0] == 1 -> word[0]++ }
+#endif
 #ifndef LESS
     :: atomic { open && rlock == 0 && wlock == 0 && w == rd -> open = 0; break }
 #endif
