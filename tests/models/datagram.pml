@@ -25,9 +25,6 @@
 #endif
 #define R 2
 #define Q 2
-#if defined(DEATH) || defined(TWO) || defined(BUSY)
-#define LESS                              /* elsewhere */
-#endif
 #define GRAVE 3                           /* names nobody: its next user repairs */
 #define HELPER 4
 
@@ -270,7 +267,7 @@ again:
         if
         :: w != rd ->
             atomic { v = ring[rd % R]; take(v); rd++; v = 0 };
-#ifndef LESS
+#if !defined(BUSY) && !defined(DEATH) && !defined(TWO)
             if
             :: true -> look(); if :: some -> open = 0; some = 0 :: else fi      /* fairness */
             :: true
@@ -366,7 +363,7 @@ active proctype Others() {
 #ifndef BUSY
     :: atomic { word[0] == 1 -> word[0]++ }
 #endif
-#ifndef LESS
+#if !defined(BUSY) && !defined(DEATH) && !defined(TWO)
     :: atomic { open && rlock == 0 && wlock == 0 && w == rd -> open = 0; break }
 #endif
     :: break
