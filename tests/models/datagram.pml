@@ -7,14 +7,15 @@
  * looks, empty and seen are numbers that only grow, seen[s] := looks always: so what matters is, for each sender, `begun` (looks > seen),
  * `gone` (empty > seen) and `marked` (mark > seen).
  *
- * DEATH: sender 1 dies at any step; the helper cools rings, or buries it, in either order.
- * TWO: two threads receive, the first calls are not under count, and the second thread goes away at some time.
+ * BUSY: a receiver that never dozes, and learns from what the queue costs how many datagrams are left. DEATH: sender 1 dies at any step, the kernel
+ * may refuse a datagram; the helper cools the ring, or buries the dead, in either order. TWO: two threads receive, the first calls are not under
+ * count, and the second thread goes away at some time.
  *
  * Mutants: NOT_LATER (empty >= seen), SEEN_FIRST (seen is read before the kernel is given the datagram), SEEN_KEPT (a new permission goes on with
- * what was noted before it), LOOK_LATE (a look is numbered after the kernel was asked), MARK_SHORT (one datagram too few until the mark is reached),
- * TAKE_UNCOUNTED, NO_LOOK_AFTER_COUNT, SLEEP_UNCOUNTED (a receiver sleeps in recv with the ring open), NO_BELL, ARM_LATE; DEATH: NO_REPAIR (who finds
- * the dead does not ring), COOL_SILENT (the helper takes a dead owner's lock as it cools, and does not ring); TWO: NO_ON_CHECK (under rlock
- * nobody looks whether the socket was brought under count).
+ * what was noted before it), LOOK_LATE (a look is numbered after the kernel was asked), TAKE_UNCOUNTED, NO_LOOK_AFTER_COUNT, SLEEP_UNCOUNTED (a
+ * receiver sleeps in recv with the ring open), NO_BELL, ARM_LATE; BUSY: MARK_SHORT (one datagram too few until the mark is reached); DEATH:
+ * NO_REPAIR (who finds the dead does not ring), COOL_SILENT (the helper takes a dead owner's lock as it cools, and does not ring); TWO:
+ * NO_ON_CHECK (under rlock nobody looks whether the socket was brought under count).
  */
 #ifndef N
 #define N 2
@@ -24,9 +25,6 @@
 #endif
 #define R 2
 #define Q 2
-#if defined(DEATH) || defined(TWO) || defined(BUSY)
-#define LESS                              /* elsewhere */
-#endif
 #define GRAVE 3                           /* names nobody: its next user repairs */
 #define HELPER 4
 
@@ -269,7 +267,7 @@ again:
         if
         :: w != rd ->
             atomic { v = ring[rd % R]; take(v); rd++; v = 0 };
-#ifndef LESS
+#if !defined(BUSY) && !defined(DEATH) && !defined(TWO)
             if
             :: true -> look(); if :: some -> open = 0; some = 0 :: else fi      /* fairness */
             :: true
@@ -362,8 +360,10 @@ done:
 /* Ports are bound, permissions grow old, idle rings give their memory back. */
 active proctype Others() {
     do
+#ifndef BUSY
     :: atomic { word[0] == 1 -> word[0]++ }
-#ifndef LESS
+#endif
+#if !defined(BUSY) && !defined(DEATH) && !defined(TWO)
     :: atomic { open && rlock == 0 && wlock == 0 && w == rd -> open = 0; break }
 #endif
     :: break

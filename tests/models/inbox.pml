@@ -19,7 +19,7 @@
 
 byte state, gen = 1, cookie = X, record = X;
 byte w, rd, takers; bit open = 1, sticky, memory = 1;
-byte ring[3];
+byte ring[2];
 byte wlock, rlock;                        /* 1: the sender, 2: X's thread, 3: the owner, 4: the helper */
 bit ctl;
 bit doubted;                              /* the sender's link says something else */
@@ -50,7 +50,7 @@ active proctype Sender() {
         if :: goto dies :: true fi;
         if
         :: fits ->
-            atomic { at = w; fits = open && !sticky && takers == 0 && w - rd < 2 && w < 3 };
+            atomic { at = w; fits = open && !sticky && takers == 0 && w == 0 };
             if
             :: fits ->
                 assert(memory);
@@ -195,7 +195,7 @@ active proctype Owner() {
         open = 1;
         rlock = 0;
         atomic { FREE_W -> wlock = 3 };
-        if :: w < 3 -> ring[w] = Y; w++ :: else fi;
+        ring[w] = Y; w++;
         wlock = 0;
 #ifdef DOUBT_LATE
         doubted = 1;
