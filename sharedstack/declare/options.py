@@ -39,11 +39,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("spin_gap_us", 12, 0, 1_000_000, "µs", "spin only while data recently came within this time of waiting for it"),
     Option(
         "spin_pause_ns",
-        1000,
+        950,
         0,
         1_000_000,
         "ns",
-        "how long a spinner pauses between two looks; less is faster, more leaves the writer its cache line, and finds more at each look",
+        "how long a spinner pauses before its second look; the later ones are an eighth of that apart. Less is faster, more leaves the writer its cache line, and finds more",
     ),
     Option("spin_always", 0, 0, 1, "", "1: spin for spin_us at every wait, whatever recent waits say"),
     Option("probe_us", 150, 0, 1_000_000, "µs", "how long a probing spin lasts (a few, now and then, to learn whether spinning would pay)"),

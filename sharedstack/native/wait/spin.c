@@ -7,7 +7,8 @@
 
 #define PROBES_PER_BURST 10  /* so that the peer sees 8 quick answers in a row, and spins long enough for us to see 4 of its own */
 #define LATE_MOST 4
-#define COUNTED_AFTER 12     /* steps after which a spin is counted */
+#define CLOSER 8             /* times, are the looks after the first pause */
+#define COUNTED_AFTER 96     /* steps after which a spin is counted */
 #define PROBES_APART 9       /* doublings: from a five-hundredth of the longest time between bursts up to that */
 #define HOLD_NS 1000000ull   /* and twice as long each time */
 #define HELD_MOST 8
@@ -82,7 +83,7 @@ static uint32_t pauses(const struct shs_options *opt)
         uint64_t took = shs_now() - start;
         best = took < best ? took : best;
     }
-    n = (uint32_t)(opt->spin_pause_ns * MEASURED / (best ? best : 1)) + 1;
+    n = (uint32_t)(opt->spin_pause_ns * MEASURED / (best ? best : 1)) + 1; /* never 0: that is unknown */
     shs_set32(&known, n);
     return n;
 }
@@ -127,9 +128,10 @@ int shs_spin_step(struct shs_spin *spin, uint64_t *now)
 {
     if (spin->until_ns <= spin->start_ns)
         return SHS_SPIN_OVER;
-    for (uint32_t i = 0; i < spin->pauses; i++)
+    /* nothing can have come before that pause is over; from then on a look costs a writer that is late nothing, and us its lateness at most */
+    for (uint32_t i = 0, n = spin->looks ? spin->pauses / CLOSER : spin->pauses; i <= n; i++)
         shs_pause();
-    if (++spin->looks % 4 == 0) {
+    if (++spin->looks % CLOSER == 0) {
         *now = shs_now();
         if (*now >= spin->until_ns)
             return SHS_SPIN_OVER;
