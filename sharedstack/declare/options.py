@@ -28,9 +28,10 @@ OPTIONS: tuple[Option, ...] = (
         "eager",
         0,
         0,
-        1,
+        2,
         "",
-        "1, for tests: lift at the first byte, doze rather than sleep, and wait for room in a ring rather than send by the kernel",
+        "for tests. 1: lift at the first byte, and doze rather than sleep; 2: also wait for readers, and for room in a ring, rather than "
+        "send by the kernel",
     ),
     Option(
         "lift_after", 6, 1, 1_000_000, "calls", "data calls on a connection before it is paired; short connections never leave the kernel"
@@ -43,7 +44,8 @@ OPTIONS: tuple[Option, ...] = (
         0,
         1_000_000,
         "ns",
-        "how long a spinner pauses before its second look; the later ones are an eighth of that apart. Less is faster, more leaves the writer its cache line, and finds more",
+        "how long a spinner pauses before its second look; later ones are an eighth of that apart. Less is faster; more leaves the "
+        "writer its cache line, and finds more",
     ),
     Option("spin_always", 0, 0, 1, "", "1: spin for spin_us at every wait, whatever recent waits say"),
     Option("probe_us", 150, 0, 1_000_000, "µs", "how long a probing spin lasts (a few, now and then, to learn whether spinning would pay)"),

@@ -64,7 +64,10 @@ def test_datagrams_notice(nothing: str) -> None:
 @pytest.mark.timeout(110)
 def test_the_differential_machine_notices(nothing: str) -> None:
     outcomes = play(nothing, str(HERE.parent / "differential"))
-    assert outcomes == {"test_no_difference": "PASSED", "test_the_path": "FAILED", "test_nothing_is_left": "PASSED"}
+    replayed = {name: said for name, said in outcomes.items() if name.startswith("test_what_was_wrong_once[")}
+    assert replayed and set(replayed.values()) == {"PASSED"}  # they compare with the kernel, and all is the kernel's
+    rest = {name: said for name, said in outcomes.items() if name not in replayed}
+    assert rest == {"test_no_difference": "PASSED", "test_the_path": "FAILED", "test_nothing_is_left": "PASSED"}
 
 
 @pytest.mark.timeout(110)

@@ -32,6 +32,8 @@ COUNTED = ("tx_local_bytes", "tx_kernel_bytes")
 # of what was sent by the kernel on connections under count; a byte has one of them
 REASONS = ("tx_kernel_full", "tx_kernel_asleep", "tx_kernel_unread", "tx_kernel_lowered", "tx_kernel_special")
 
+PATIENT = {"SHAREDSTACK_EAGER": "2"}  # waits for readers and room
+
 
 @dataclass
 class Moved:
@@ -142,7 +144,7 @@ class Worlds:
             process = subprocess.Popen(
                 # a suite that tests signals must not inherit that we, or make, were started with some ignored
                 ["env", "--default-signal", *lab.command(argv, world)],
-                env=lab.environ(world, **(env or {})),
+                env=lab.environ(world, **(PATIENT if world == "eager" else {}), **(env or {})),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

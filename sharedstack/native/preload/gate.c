@@ -240,7 +240,7 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
 {
     uint64_t until = 0;
     shs_gate_pass(g, fd, receive);
-    while (SHS_UNLIKELY(shs_proc.env.opt.eager) && !receive && g->f && !g->f->awaited && shs_eager_again(g, fd, &until)) {
+    while (SHS_UNLIKELY(shs_proc.env.opt.eager > 1) && !receive && g->f && !g->f->awaited && shs_eager_again(g, fd, &until)) {
         *g = (struct shs_gate){0};
         shs_gate_pass(g, fd, receive);
     }

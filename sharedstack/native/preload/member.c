@@ -238,15 +238,17 @@ static void leave_sets(void)
         }
 }
 
-static void take_identity(struct shs_thread *t)
+static void take_identity(struct shs_thread *t, void *unused)
 {
+    (void)unused;
     t->slot1 = 0;
     if (t != &shs_self)
         t->witness = false;
 }
 
-static void call_back(struct shs_thread *t)
+static void call_back(struct shs_thread *t, void *unused)
 {
+    (void)unused;
     if (t != &shs_self && t->bell.handle && t->bell_epoch == shs_proc.env.epoch)
         shs_bell_ring(&shs_proc.env, NULL, t->bell.handle);
 }
@@ -312,11 +314,11 @@ void shs_leave(void)
     uint32_t slot1 = env->slot1;
     const struct shs_who *who = shs_proc.forked ? NULL : shs_who();
     __atomic_store_n(&shs_proc.attach, SHS_LEAVING, __ATOMIC_SEQ_CST);
-    shs_each_thread(take_identity);
+    shs_each_thread(take_identity, NULL);
     shs_fence();
     leave_entries(who);
     leave_sets();
-    shs_each_thread(call_back);
+    shs_each_thread(call_back, NULL);
     unmap(env, slot1);
     env->epoch++;
     env->slot1 = 0;

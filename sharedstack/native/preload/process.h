@@ -146,7 +146,7 @@ int shs_fd_copied(int from, int to);
 int shs_ep_refs(uint32_t ep1, int n);
 void shs_ep_refs_none(void);
 /* Call `visit` for each listed thread; nothing of it goes away meanwhile. */
-void shs_each_thread(void (*visit)(struct shs_thread *t));
+void shs_each_thread(void (*visit)(struct shs_thread *t, void *arg), void *arg);
 
 /*
  * A descriptor may be closed, and its number be another's at once, while a thread waits in a call on it. The kernel's call goes on with the

@@ -33,7 +33,7 @@ class Difference:
 DIFFERENCES: dict[str, Difference] = {
     "peer_dies_with_unread": Difference(("exit: received", "exec: received", "kill: received"), "its peer gets FIN, not RST", fresh=True),
     "low_water_above_unread": Difference(("poll with 10 of 20",), "SO_RCVLOWAT set while bytes are unread in a ring"),
-    "dissolve_while_another_waits": Difference(("recv",), "gets ECONNRESET where newer kernels say EPIPE", fresh=True),
+    "dissolve_while_another_waits": Difference(("recv",), "gets ECONNRESET where newer kernels say EPIPE"),
     "closed_while_waiting_otherwise": Difference(
         ("select",), "a descriptor is closed while another thread is in `select` with it", fresh=True
     ),
