@@ -93,6 +93,7 @@ class Datagrams(Waits):
     def arrived(self, s: Socket, n: int, how: int, flags: int, answers: list[Answer]) -> None:
         """Which one it was: between those of different senders there is no order but that of each."""
         told: list[object] = []
+        which: list[Datagram] = []
         for w, a in enumerate(answers):
             queue = s.queues[w]
             heads = {d.sender.number: d for d in reversed(queue)}
@@ -113,10 +114,9 @@ class Datagrams(Waits):
             s.peeked[w] = d if flags & PEEK else None
             if not flags & PEEK:
                 queue.remove(d)
-            told.append((a.errno, a.pipes, bool(int(a.more[2]) & TRUNC) == (how == RECVMSG and d.size > n)))
-            if len(heads) == 1:
-                told[-1] = (told[-1], a.result)
-        if len({len(str(t)) for t in told}) == 1 and all(isinstance(t, tuple) and len(t) == 2 for t in told):
+            told.append((a.errno, a.pipes, bool(int(a.more[2]) & TRUNC) == (how == RECVMSG and d.size > n), a.result))
+            which.append(d)
+        if all(d is which[0] for d in which):
             self.same(told, raw=answers)
 
     @staticmethod
