@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import layout, sim, wire
 from .counters import COUNTERS
-from .intercepts import FORWARDED, INTERCEPTS, LATE, OWN_SHAPE, Intercept
+from .intercepts import DIRECT, FORWARDED, INTERCEPTS, LATE, OWN_SHAPE, Intercept
 from .kernel_options import KERNEL_OPTIONS, WHEN
 from .messages import MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
 from .model import Struct, c_type
@@ -148,12 +148,49 @@ def intercepts_header() -> str:
     return "\n".join(out)
 
 
+def _direct(i: Intercept, acts: str) -> list[str]:
+    """The shortest way, before all others; what follows is a function of its own, so that this one needs no frame (preload/direct.h)."""
+    call = f"shs_real.{acts}({_call(i)})"
+    side = "SHS_RECEIVE" if i.area == "receive" else "SHS_SEND"
+    return [
+        "    uint32_t outer;",
+        f"    enum shs_direct way = shs_direct_enter({i.args[0]}, {side}, &outer);",
+        "    if (way == SHS_DIRECT)",
+        f"        return {call};",
+        "    if (SHS_UNLIKELY(way == SHS_INDIRECT))",
+        f"        return {_INDIRECT}{i.name}({_call(i)});",
+        f"    {i.ret} r = {call};",
+        "    shs_direct_leave(outer);",
+        "    return r;",
+        "}\n",
+    ]
+
+
+def _indirect(i: Intercept, acts: str) -> list[str]:
+    return [
+        f"static __attribute__((noinline)) {i.ret} {_INDIRECT}{i.name}({_params(i)})",
+        "{",
+        "    if (SHS_UNLIKELY(shs_plain()))",
+        f"        return shs_real.{acts}({_call(i)});",
+        f"    return ({i.ret})shs_errno(shs_i_{acts}({_call(i)}));",
+        "}\n",
+    ]
+
+
+_INDIRECT = "indirect_"
 _PLAIN = {"signal": "shs_plain_signal"}
 
 
 def wrappers() -> str:
     """The exported functions, all of one shape, and the resolver of libc's."""
-    out = [HEAD, '#include "intercepts.gen.h"', '#include "preload/boundary.h"', "#include <stdarg.h>\n", "struct shs_real shs_real;\n"]
+    out = [
+        HEAD,
+        '#include "intercepts.gen.h"',
+        '#include "preload/boundary.h"',
+        '#include "preload/direct.h"',
+        "#include <stdarg.h>\n",
+        "struct shs_real shs_real;\n",
+    ]
     out.append("void shs_resolve(void)\n{")
     out += [_only32(i, f'    shs_real.{i.name} = (__typeof__(shs_real.{i.name}))shs_next("{i.name}");') for i in _own()]
     out.append("}\n")
@@ -165,7 +202,11 @@ def wrappers() -> str:
             declared = [f"{i.ret} {i.name}({params}); /* libc declares it only where it is used */".replace("* ", "*")]
         else:
             declared = []
-        body = [*declared, f"SHS_EXPORT {i.ret} {i.name}({params})".replace("* ", "*"), "{"]
+        exported = [f"SHS_EXPORT {i.ret} {i.name}({params})".replace("* ", "*"), "{"]
+        if acts in DIRECT:
+            out.append(_only32(i, "\n".join([*declared, *_indirect(i, acts), *exported, *_direct(i, acts)])))
+            continue
+        body = [*declared, *exported]
         if fixed:
             body += ["    va_list ap;", f"    va_start(ap, {i.args[fixed - 1]});"]
             for param, name in zip(i.params[fixed:], i.args[fixed:], strict=True):

@@ -233,6 +233,9 @@ _FIRST: tuple[Intercept, ...] = (
     ),
 )
 
+# nothing but moving bytes: with a descriptor that is no business of ours these go straight to libc (preload/direct.h)
+DIRECT = frozenset(("read", "readv", "recv", "recvfrom", "write", "writev", "send", "sendto", "__read_chk", "__recv_chk", "__recvfrom_chk"))
+
 # other names under which libc has them, which old programs, and code beside libc, call
 SAME: dict[str, str] = {
     "__read": "read",

@@ -157,13 +157,6 @@ static bool counted(struct shs_gate *g, int fd, int receive)
     return shs_activate(&shs_proc.env, g->who, &f->end, receive, shs_in_flight) == 0;
 }
 
-/* A registered end whose peer is not there: most calls on such an end find it so, and should cost as little as can be. */
-static bool nothing_new(const struct shs_fd *f)
-{
-    const struct shs_endpoint *ep = f->registered;
-    return ep && !shs_load32(&ep->pair) && !(shs_load32(&ep->flags) & SHS_EPF_UNPAIRED) && !shs_proc.forked;
-}
-
 void shs_gate_pass(struct shs_gate *g, int fd, int receive)
 {
     struct shs_fd *f = shs_fd_look(fd);
@@ -202,7 +195,7 @@ void shs_gate_pass(struct shs_gate *g, int fd, int receive)
         }
         state = f->state;
     }
-    if (state < SHS_FD_REG || (state == SHS_FD_REG && nothing_new(f)))
+    if (state < SHS_FD_REG || (state == SHS_FD_REG && shs_nothing_new(f)))
         return;
     g->who = shs_who();
     if (SHS_UNLIKELY(!g->who)) { /* no slot: bytes that nobody counts must meet no ring */
@@ -236,14 +229,20 @@ void shs_gate_pass(struct shs_gate *g, int fd, int receive)
     }
 }
 
-void shs_gate_slow(struct shs_gate *g, int fd, int receive)
+/* Eager: a sender waits for its reader to come. */
+static void pass_patiently(struct shs_gate *g, int fd)
 {
     uint64_t until = 0;
-    shs_gate_pass(g, fd, receive);
-    while (SHS_UNLIKELY(shs_proc.env.opt.eager > 1) && !receive && g->f && !g->f->awaited && shs_eager_again(g, fd, &until)) {
+    for (shs_gate_pass(g, fd, SHS_SEND); g->f && !g->f->awaited && shs_eager_again(g, fd, &until); shs_gate_pass(g, fd, SHS_SEND))
         *g = (struct shs_gate){0};
+}
+
+void shs_gate_slow(struct shs_gate *g, int fd, int receive)
+{
+    if (SHS_UNLIKELY(shs_proc.env.opt.eager > 1) && !receive)
+        pass_patiently(g, fd);
+    else
         shs_gate_pass(g, fd, receive);
-    }
 }
 
 bool shs_nudged(int fd)

@@ -42,6 +42,13 @@ static inline void shs_gate_leave(struct shs_gate *g)
         __atomic_store_n(&shs_self.hazard, g->outer, __ATOMIC_RELEASE);
 }
 
+/* A registered end whose peer is not there: most calls on such an end find it so, and should cost as little as can be. */
+static inline bool shs_nothing_new(const struct shs_fd *f)
+{
+    const struct shs_endpoint *ep = f->registered;
+    return ep && !shs_load32(&ep->pair) && !(shs_load32(&ep->flags) & SHS_EPF_UNPAIRED) && !shs_proc.forked;
+}
+
 /* No call of ours made this descriptor: find out what it is, as its first data call would. */
 void shs_gate_meet(int fd);
 
