@@ -104,7 +104,7 @@ enum { BY_KERNEL, BEHIND, BY_RING };
 static int may_push(struct shs_fd *f, const struct shs_who *who, struct shs_dest *dest, struct shs_way *way)
 {
     struct shs_env *env = &shs_proc.env;
-    if (dest->state == SHS_DEST_COUNTING && ++dest->sends >= (env->opt.eager ? 1 : env->opt.lift_after)) {
+    if (dest->state == SHS_DEST_COUNTING && ++dest->sends >= env->opt.lift_after) {
         int r = shs_link_want(env, who, f->ep1, f->dgram->domain, &dest->to);
         dest->sends = 0;
         if (r < 0) {

@@ -12,17 +12,25 @@ enum shs_direct {
     SHS_DIRECT_HELD, /* under this thread's hazard, as within the gate: shs_direct_leave afterwards */
 };
 
-static inline bool shs_direct_end(const struct shs_fd *f)
+/* Under the hazard. */
+static inline bool shs_direct_end(struct shs_fd *f)
 {
     uint32_t state = __atomic_load_n(&f->state, __ATOMIC_ACQUIRE);
     if (SHS_LIKELY(state == SHS_FD_REG))
         return shs_nothing_new(f);
-    return state == SHS_FD_TCP && f->why && f->told && !f->kept; /* never registered, and that has been said */
+    if (state != SHS_FD_TCP || f->kept)
+        return false;
+    if (f->why && f->told) /* never registered, and that has been said */
+        return true;
+    if (f->ops + 1 >= shs_proc.env.opt.lift_after)
+        return false;
+    f->ops++;
+    return true;
 }
 
 __attribute__((always_inline)) static inline enum shs_direct shs_direct_enter(int fd, int receive, uint32_t *outer)
 {
-    const struct shs_fd *f = shs_fd_look(fd);
+    struct shs_fd *f = shs_fd_look(fd);
     struct shs_thread *t = &shs_self;
     if (SHS_UNLIKELY(!f))
         return SHS_INDIRECT;

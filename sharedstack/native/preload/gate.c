@@ -111,7 +111,7 @@ static bool pair_joined(struct shs_gate *g, int fd)
     struct shs_end end;
     if (!shs_end_of(env, f->ep1, &end)) {
         struct shs_endpoint *ep = shs_endpoint_at(env->stack, f->ep1);
-        if (!ep || !(shs_load32(&ep->flags) & SHS_EPF_UNPAIRED) || ++f->ops < (env->opt.eager ? 1 : env->opt.lift_after))
+        if (!ep || !(shs_load32(&ep->flags) & SHS_EPF_UNPAIRED) || ++f->ops < env->opt.lift_after)
             return false;
         f->ops = 0;
         if (!shs_pair_again(env, g->who, f->ep1) || !shs_end_of(env, f->ep1, &end))
@@ -186,7 +186,7 @@ void shs_gate_pass(struct shs_gate *g, int fd, int receive)
             g->kept = receive;
             return;
         }
-        bool due = (!f->why || !f->told) && ++f->ops >= (shs_proc.env.opt.eager ? 1 : shs_proc.env.opt.lift_after);
+        bool due = (!f->why || !f->told) && ++f->ops >= shs_proc.env.opt.lift_after;
         if (due && f->why)
             shs_tell(f, fd);
         else if (due && shs_cas32(&f->state, SHS_FD_TCP, SHS_FD_BUSY)) {

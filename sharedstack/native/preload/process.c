@@ -93,6 +93,8 @@ void shs_start(void)
     shs_resolve();
     __register_atfork(prepare, parent, child, &__dso_handle);
     read_options(&shs_proc.env.opt);
+    if (shs_proc.env.opt.eager)
+        shs_proc.env.opt.lift_after = 1;
     const char *name = getenv("SHAREDSTACK_STACK");
     strncpy(shs_proc.stack_name, name && *name ? name : SHS_DEFAULT_STACK, SHS_MAX_STACK_NAME);
     shs_proc.env.bulk_fd = shs_proc.env.bell_fd = -1;

@@ -56,18 +56,30 @@ static __attribute__((noinline)) void clear_all(struct shs_fd *f)
     *f = fresh;
 }
 
+/* Most connections are short: is everything but what `clear_few` writes as it was when the entry was made? */
+static inline bool little_used(const struct shs_fd *f)
+{
+    return f->state <= SHS_FD_TCP && !(f->ep1 | f->set | f->known | f->listed | f->udp | f->awaited) && !f->epoll && !f->dgram && !f->kept;
+}
+
+static inline void clear_few(struct shs_fd *f)
+{
+    __atomic_store_n(&f->state, SHS_FD_UNKNOWN, __ATOMIC_SEQ_CST);
+    f->ops = f->why = 0;
+    f->copied = f->told = false;
+}
+
 static void clear(struct shs_fd *f)
 {
+    if (little_used(f)) {
+        clear_few(f);
+        return;
+    }
     if (f->dgram && shs_proc.threads <= 1) /* another thread may be looking at it still: then it is lost */
         free(f->dgram);
     __atomic_store_n(&f->state, SHS_FD_UNKNOWN, __ATOMIC_SEQ_CST);
     if (f->kept)
         shs_kept_drop(f);
-    if (!f->ep1 && !f->set && !f->known && !f->listed && !f->epoll && !f->udp) { /* a short connection: what was never used is as it was */
-        f->ops = f->why = 0;
-        f->copied = f->told = false;
-        return;
-    }
     clear_all(f);
 }
 
@@ -138,12 +150,10 @@ static void give_up(struct shs_fd *f, int fd, bool lost)
 }
 
 /* `lost`: it was closed by a call that we did not see, and the number may be anything's. */
-static void closing(int fd, bool lost)
+static void closing(struct shs_fd *f, int fd, bool lost)
 {
-    struct shs_fd *f = shs_fd_look(fd);
-    if (!f || f->state <= SHS_FD_KERNEL) {
-        if (f)
-            shs_fd_reset(fd);
+    if (f->state <= SHS_FD_KERNEL) {
+        shs_fd_reset(fd);
         return;
     }
     uint32_t state = f->state;
@@ -164,7 +174,11 @@ static void closing(int fd, bool lost)
 
 void shs_fd_closing(int fd)
 {
-    closing(fd, false);
+    struct shs_fd *f = shs_fd_look(fd);
+    if (SHS_LIKELY(f && little_used(f)))
+        clear_few(f);
+    else if (f)
+        closing(f, fd, false);
 }
 
 /* One number of a dissolved connection: it stays in its set. */
@@ -214,6 +228,6 @@ bool shs_fd_lost(struct shs_fd *f)
         return false;
     if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) == 0 && cookie == f->end.cookie)
         return false;
-    closing(fd, true);
+    closing(f, fd, true);
     return true;
 }
