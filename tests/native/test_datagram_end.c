@@ -17,6 +17,7 @@ struct sock {
     uint32_t ep1;
     struct shs_end end;
     struct shs_where at;
+    struct shs_shown shown;
 };
 
 static bool nobody(int fd, int receive)
@@ -78,12 +79,17 @@ static long by_ring(struct sock *from, uint32_t link1, char what)
     return shs_dgram_push(&env, &who, &way, &iov, 1, 1, false);
 }
 
-static long receive(struct sock *s, bool orig_dst, char *what)
+static long receive_with(struct sock *s, int flags, bool orig_dst, char *what)
 {
     struct iovec iov = {what, 1};
-    struct shs_dgram_io io = {.iov = &iov, .count = 1, .domain = AF_INET, .orig_dst = orig_dst};
+    struct shs_dgram_io io = {.iov = &iov, .count = 1, .flags = flags, .domain = AF_INET, .orig_dst = orig_dst, .shown = &s->shown};
     struct shs_rx how = {.looked_ns = &looked, .must_look = true};
     return shs_dgram_recv(&env, &who, &s->end, s->ep1, &io, &how);
+}
+
+static long receive(struct sock *s, bool orig_dst, char *what)
+{
+    return receive_with(s, 0, orig_dst, what);
 }
 
 /* One receive; 0: nothing there. */
@@ -306,7 +312,7 @@ static void late_receiver(void)
     CHECK(by_ring(&a, link1, 'x'), ==, 1);
     char what;
     struct iovec iov = {&what, 1};
-    struct shs_dgram_io io = {.iov = &iov, .count = 1, .domain = AF_INET};
+    struct shs_dgram_io io = {.iov = &iov, .count = 1, .domain = AF_INET, .shown = &late.shown};
     struct shs_rx how = {.looked_ns = &looked, .must_look = true};
     CHECK(shs_dgram_recv(&env, &who, &late.end, late.ep1, &io, &how), ==, SHS_STALE);
     CHECK(shs_taker_enter(&env, &who, &late.end, &none), ==, SHS_STALE);
@@ -431,6 +437,41 @@ static void mark_of_another(void)
     drop(&a);
 }
 
+/* What MSG_PEEK has shown is the next one, though another sender's has come by the ring meanwhile. */
+static void shown_is_next(void)
+{
+    struct sock a = make("one"), b = make("one"), c = make("one");
+    uint32_t link1 = allowed(&a, &b);
+    char what = 0;
+    by_kernel(&c, &b, '1');
+    CHECK(receive_with(&b, MSG_PEEK, false, &what), ==, 0);
+    CHECK(what, ==, '1');
+    CHECK(by_ring(&a, link1, '2'), ==, 1);
+    CHECK(take(&b, false), ==, '1');
+    CHECK(take(&b, false), ==, '2');
+    drop(&c);
+    drop(&b);
+    drop(&a);
+}
+
+/* Another thread took what was shown before that was noted: what a sender gives to the kernel does not overtake what it gave to the ring. */
+static void shown_and_taken(void)
+{
+    struct sock a = make("one"), b = make("one");
+    uint32_t link1 = allowed(&a, &b);
+    uint64_t taken = b.shown.taken;
+    by_kernel(&a, &b, '1');
+    CHECK(take(&b, false), ==, '1');
+    CHECK(take(&b, false), ==, 0);
+    CHECK(by_ring(&a, link1, '2'), ==, 1);
+    by_kernel(&a, &b, '3');
+    shs_shown_note(&b.shown, taken, MSG_PEEK, 1);
+    CHECK(take(&b, false), ==, '2');
+    CHECK(take(&b, false), ==, '3');
+    drop(&b);
+    drop(&a);
+}
+
 /* A sender dies between publishing and ringing, and it is the helper, cooling, that takes its lock. */
 static void dead_before_ringing(void)
 {
@@ -481,6 +522,8 @@ int main(int argc, char **argv)
     not_under_count();
     mark_of_another();
     dead_before_ringing();
+    shown_is_next();
+    shown_and_taken();
     CHECK(w.stack->endpoints_used, ==, 0);
     CHECK(w.stack->links_used, ==, 0);
     CHECK(w.arena->pairs_used, ==, 0);

@@ -20,14 +20,38 @@ union shs_name {
 };
 
 /* One receive: where to, and what came. */
+/*
+ * Which datagram of the kernel's queue MSG_PEEK has shown: it is the next one, whatever has come by the ring meanwhile. Told by counting, because a
+ * thread that shows one may be late to note it, when another thread has taken it.
+ */
+struct shs_shown {
+    uint64_t taken; /* datagrams taken from the kernel; counted under rlock, or before the taker leaves */
+    uint64_t at;    /* `taken` plus one before the last one was shown; 0: never */
+};
+
+static inline bool shs_shown_next(const struct shs_shown *shown)
+{
+    return shs_load64(&shown->at) == shs_load64(&shown->taken) + 1;
+}
+
+/* What a receive of a datagram by the kernel returned; `taken` as it was before. */
+static inline void shs_shown_note(struct shs_shown *shown, uint64_t taken, int flags, long r)
+{
+    if (flags & MSG_PEEK) {
+        if (r >= 0)
+            shs_store64(&shown->at, taken + 1);
+    } else if (r >= 0 || r == -EFAULT) { /* what cannot be copied is lost */
+        __atomic_fetch_add(&shown->taken, 1, __ATOMIC_SEQ_CST);
+    }
+}
+
 struct shs_dgram_io {
     const struct iovec *iov;
     size_t count;
     int flags;         /* MSG_PEEK */
     int domain;        /* of the socket: AF_INET or AF_INET6 */
     bool orig_dst;     /* the socket is told to say which destination address a datagram had */
-    bool kernel_first; /* a datagram was peeked at in the kernel's queue: it is the next one */
-    bool by_ring;      /* how this one came */
+    struct shs_shown *shown;
     long full;         /* bytes of the datagram */
     union shs_name name;
     socklen_t name_len;

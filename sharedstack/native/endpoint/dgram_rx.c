@@ -114,7 +114,9 @@ static long kernel_take(struct shs_env *env, const struct shs_who *who, struct s
                          .msg_iovlen = io->count,
                          .msg_control = io->orig_dst ? control : NULL,
                          .msg_controllen = io->orig_dst ? sizeof control : 0};
+    uint64_t taken = shs_load64(&io->shown->taken);
     long r = shs_sys_recvmsg(end->fd, &msg, io->flags | MSG_DONTWAIT | MSG_TRUNC);
+    shs_shown_note(io->shown, taken, io->flags, r);
     if (r < 0)
         return r;
     struct shs_where from, to;
@@ -151,7 +153,6 @@ static void runs_here(struct shs_direction *dir)
 static void received(struct shs_env *env, struct shs_end *end, struct shs_dgram_io *io, struct shs_rx *how, struct shs_arrived *arrived)
 {
     struct shs_direction *dir = end->rx;
-    io->by_ring = true;
     io->full = (long)arrived->full;
     name_ring(io, arrived);
     if (io->flags & MSG_PEEK)
@@ -229,13 +230,13 @@ long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_e
         shs_unlock(&dir->rlock);
         return SHS_STALE;
     }
-    io->by_ring = false;
+    bool shown = shs_shown_next(io->shown);
     do {
         struct shs_arrived arrived;
         struct shs_cursor cur;
-        if (SHS_UNLIKELY(io->kernel_first)) {
+        if (SHS_UNLIKELY(shown)) {
             /* whoever sent what was peeked at has pushed nothing since: the kernel's queue has not been empty */
-            io->kernel_first = false;
+            shown = false;
             r = kernel_take(env, who, end, ep1, io);
             if (r != -EAGAIN)
                 break;

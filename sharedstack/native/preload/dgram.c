@@ -66,10 +66,21 @@ void shs_dgram_lower(struct shs_fd *f, uint32_t why)
         f->why = why;
     if (f->state != SHS_FD_PAIRED)
         return;
-    __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    /* Shut under rlock, where rings are opened, and flagged then: whoever sees the flag and finds the ring empty may receive by the kernel, since
+     * nobody pushes any more. A handler that interrupted a receive here, or a process without a slot, has no lock: then it is shut once more. */
+    struct shs_direction *dir = shs_end_rx(&f->end);
+    const struct shs_who *who = shs_who();
+    int locked = who ? shs_lock(&shs_proc.env, &dir->rlock, who->lock_word) : -EDEADLK;
+    if (locked == SHS_LOCK_REPAIR)
+        shs_dir_repair_reader(dir);
+    shs_ring_close(dir);
     shs_set32(&f->end.ep->why_rx, why);
     shs_set32(&f->end.ep->why_tx, why);
-    shs_ring_close(shs_end_rx(&f->end));
+    __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    if (locked < 0)
+        shs_ring_close(dir);
+    else
+        shs_unlock(&dir->rlock);
 }
 
 bool shs_dgram_leave(struct shs_fd *f, int fd)
@@ -118,7 +129,7 @@ int shs_dgram_next_size(struct shs_fd *f)
     const struct shs_who *who = shs_who();
     struct shs_arrived arrived;
     struct shs_cursor cur;
-    if (!who || f->dgram->peeked || shs_lock(&shs_proc.env, &f->end.rx->rlock, who->lock_word) < 0)
+    if (!who || shs_shown_next(&f->dgram->shown) || shs_lock(&shs_proc.env, &f->end.rx->rlock, who->lock_word) < 0)
         return -1;
     shs_cursor_init(&cur, NULL, 0);
     long r = shs_ring_pull_datagram(&shs_proc.env, f->end.rx, &cur, true, who->lock_word, &arrived);

@@ -34,7 +34,7 @@ struct shs_dgram {
     int domain;
     bool any_address; /* bound to all addresses */
     bool orig_dst;    /* the kernel is asked for the destination address of each datagram */
-    bool peeked;      /* the kernel's next datagram was shown by MSG_PEEK */
+    struct shs_shown shown;
     bool leaving;     /* bound or connected anew: what is in the ring is still read, then the record goes */
     bool peer_known;
     struct shs_where peer; /* connected to; port 0: not connected */

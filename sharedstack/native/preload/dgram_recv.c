@@ -45,7 +45,9 @@ static long take_native(struct shs_fd *f, const struct shs_who *who, int fd, str
                          .msg_iovlen = io->count,
                          .msg_control = f->dgram->orig_dst ? control : NULL,
                          .msg_controllen = f->dgram->orig_dst ? sizeof control : 0};
+    uint64_t taken = shs_load64(&f->dgram->shown.taken);
     long r = shs_n_recvmsg(fd, &msg, flags | MSG_TRUNC);
+    shs_shown_note(&f->dgram->shown, taken, flags, r);
     if (r < 0)
         return r;
     io->full = r;
@@ -75,17 +77,13 @@ static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_dgr
         .set = f,
         .look_gap_ns = patient ? ~0ull : gap,
     };
-    io->kernel_first = f->dgram->peeked;
+    io->shown = &f->dgram->shown;
     io->orig_dst = f->dgram->orig_dst;
     long r = shs_dgram_recv(&shs_proc.env, who, &f->end, f->ep1, io, &how);
     if (f->looked_ns != looked)
         f->looked_call = f->end.ep->rx_calls;
     if (r != 0)
         f->looked_report = reported;
-    else
-        f->dgram->peeked = (io->flags & MSG_PEEK) && !io->by_ring;
-    if (SHS_UNLIKELY(r == -EFAULT) && !(io->flags & MSG_PEEK))
-        f->dgram->peeked = false; /* it is lost, as it is without us */
     if (SHS_UNLIKELY(shs_proc.env.nudge & SHS_NUDGE_COOL)) {
         shs_proc.env.nudge &= ~(uint32_t)SHS_NUDGE_COOL;
         shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
@@ -144,8 +142,6 @@ static long wait_datagram(struct shs_fd *f, const struct shs_who *who, struct sh
         shs_set32(&f->end.ep->why_rx, SHS_REASON_READER_ASLEEP);
         r = take_native(f, who, f->end.fd, io, flags);
         shs_taker_leave(&shs_proc.env, who, &take, 0);
-        if (r == 0)
-            f->dgram->peeked = flags & MSG_PEEK;
         f->streak = f->streak && f->streak < 64 ? f->streak + 1 : 0;
     }
     uint64_t came = shs_load64(&dir->pub_ns);
@@ -195,7 +191,7 @@ static long receive(struct shs_gate *g, int fd, struct shs_dgram_io *io, int fla
 /* Does the kernel alone know the answer? */
 static bool kernel_alone(struct shs_gate *g, int flags)
 {
-    uint32_t ep_flags = shs_peek32(&g->f->end.ep->flags);
+    uint32_t ep_flags = shs_load32(&g->f->end.ep->flags); /* before the ring is looked at */
     return (flags & MSG_ERRQUEUE) || ((ep_flags & (SHS_EPF_KERNEL_ONLY | SHS_EPF_RDSHUT)) && !shs_end_waiting(&g->f->end));
 }
 
