@@ -42,7 +42,7 @@ def c(folder: str) -> Iterator[str]:
     if folder == "tests":
         found = (ROOT / "tests" / "native").glob("*.c")
     elif folder == "core":
-        found = (p for p in NATIVE.rglob("*.c") if p.relative_to(NATIVE).parts[0] not in NOT_CORE)
+        found = (p for p in NATIVE.rglob("*.c") if p.relative_to(NATIVE).parts[0] not in NOT_CORE and not p.name.endswith(".bpf.c"))
     else:
         found = (p for p in (NATIVE / folder).glob("*.[cS]"))
     yield from sorted(str(p.relative_to(ROOT)) for p in found)

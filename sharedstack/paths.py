@@ -57,3 +57,11 @@ def bench_program(name: str) -> Path:
     Raises FileNotFoundError where there is none of that name.
     """
     return _find(f"shs-{name}")
+
+
+def steering_program() -> Path:
+    """The BPF programs that pick lifted flows out of an interface's packets.
+
+    Raises FileNotFoundError where the package was built without clang.
+    """
+    return _find("steer.bpf.o")

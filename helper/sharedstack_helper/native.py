@@ -91,6 +91,26 @@ def _load() -> ctypes.CDLL:
         raise HelperError(f"cannot load the native core: {error}") from error
 
 
+def open_xsk(memory: int, n_frames: int, frame_bytes: int, ifindex: int, queue: int) -> tuple[int, int]:
+    """An AF_XDP socket on a queue, with its frames at address `memory`: its descriptor, and 1 where packets are not copied.
+
+    Raises HelperError.
+    """
+    flags = ctypes.c_uint32()
+    u32 = ctypes.c_uint32
+    opener = _function(_load(), "xsk_open", ctypes.c_int, ctypes.c_void_p, u32, u32, u32, u32, ctypes.POINTER(u32))
+    try:
+        return _checked(opener(memory, n_frames, frame_bytes, ifindex, queue, ctypes.byref(flags)), "open"), int(flags.value)
+    except OSError as error:
+        what = {
+            errno.EPERM: "it needs CAP_NET_RAW",
+            errno.ENOBUFS: "it needs locked memory: raise the limit (ulimit -l)",
+            errno.EBUSY: "another program has the queue",
+            errno.EAFNOSUPPORT: "the kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
+        }.get(error.errno or 0, "see `dmesg`")
+        raise HelperError(f"cannot open queue {queue} of interface {ifindex}: {os.strerror(error.errno or 0)}; {what}") from error
+
+
 def _function(library: ctypes.CDLL, name: str, result: type[ctypes.c_int] | None, *arguments: type) -> ctypes._NamedFuncPointer:
     try:
         function = library[f"shs_native_{name}"]

@@ -12,7 +12,7 @@ zero is "none"; primary fields change by one release store at a time; derived fi
 
 from __future__ import annotations
 
-from . import wire
+from . import nic, wire
 from .counters import COUNTERS
 from .kernel_options import OF_CALL
 from .model import Field, Line, Struct, layout_hash
@@ -397,7 +397,7 @@ ARENA = Struct(
     ),
 )
 
-STRUCTS: tuple[Struct, ...] = (BELL, SLOT, ENDPOINT, DIRECTION, PAIR, LINK, RECORD, STACK, ARENA, *wire.STRUCTS)
+STRUCTS: tuple[Struct, ...] = (BELL, SLOT, ENDPOINT, DIRECTION, PAIR, LINK, RECORD, STACK, ARENA, *wire.STRUCTS, *nic.STRUCTS)
 BY_NAME: dict[str, Struct] = {s.name: s for s in STRUCTS}
 
 STACK_SLOTS = STACK.size
@@ -421,6 +421,7 @@ CONSTANTS.update(
     ARENA_BYTES=ARENA_BYTES,
     BULK_BYTES=BULK_BYTES,
     **wire.CONSTANTS,
+    **nic.CONSTANTS,
 )
 
 if len(COUNTERS) > 64 or len(OPTIONS) > 64:

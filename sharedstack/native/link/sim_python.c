@@ -115,6 +115,14 @@ SHS_PUBLIC uint64_t shs_test_tap_begin(struct tap *tap, uint64_t seed, uint64_t 
     return offsetof(struct tap, area);
 }
 
+/* Its packets go to a device of the caller's from now on. Returns the engine. */
+SHS_PUBLIC struct shs_engine *shs_test_tap_device(struct tap *tap, const struct shs_device *device);
+SHS_PUBLIC struct shs_engine *shs_test_tap_device(struct tap *tap, const struct shs_device *device)
+{
+    tap->engine.link = device;
+    return &tap->engine;
+}
+
 SHS_PUBLIC void shs_test_tap_full(struct tap *tap, uint32_t full);
 SHS_PUBLIC void shs_test_tap_full(struct tap *tap, uint32_t full)
 {

@@ -1,0 +1,200 @@
+/*
+ * Frames that are sent are used in the order of the ring: frame number k of the ring is frame k of the memory, modulo their number. It is free when so
+ * many have been completed that the kernel cannot have it; which ones does not matter, because a driver copies a frame or completes them in
+ * order. So nothing has to be kept but the kernel's own positions.
+ */
+#include "link/nic.h"
+
+#include <arpa/inet.h>
+#include <linux/if_xdp.h>
+#include <sys/socket.h>
+
+#include "shm/sys.h"
+
+#define ETHERNET 14
+#define TYPE_IPV4 0x0800
+#define TYPE_IPV6 0x86dd
+
+static uint8_t *frame(const struct shs_nic_port *p, uint32_t queue, uint64_t addr)
+{
+    return p->memory + (uint64_t)queue * 2 * p->n_frames * p->frame_bytes + addr;
+}
+
+/* Where packets for this destination go; NULL: not known. */
+static const struct shs_hop *hop_for(const struct shs_nic *nic, const uint8_t *packet)
+{
+    uint8_t to[16] = {[10] = 0xff, [11] = 0xff};
+    bool six = packet[0] >> 4 == 6;
+    memcpy(six ? to : to + 12, packet + (six ? 24 : 16), six ? 16 : 4);
+    uint32_t at = (uint32_t)(to[15] + to[14] * 31 + to[13] * 7) % SHS_N_HOPS;
+    for (uint32_t i = 0; i < SHS_N_HOPS; i++) {
+        const struct shs_hop *hop = &nic->hops[(at + i) % SHS_N_HOPS];
+        uint32_t state = shs_load32(&hop->state);
+        if (state == SHS_HOP_FREE)
+            return NULL;
+        if (!memcmp(hop->addr, to, sizeof to))
+            return state == SHS_HOP_KNOWN ? hop : NULL;
+    }
+    return NULL;
+}
+
+/* What the kernel has sent is counted, and forgotten. */
+static uint32_t reap(struct shs_xsk_ring *done)
+{
+    uint32_t n = __atomic_load_n(done->producer, __ATOMIC_ACQUIRE);
+    __atomic_store_n(done->consumer, n, __ATOMIC_RELEASE);
+    return n;
+}
+
+static uint8_t *room(void *dev, uint32_t len)
+{
+    struct shs_nic_port *p = dev;
+    struct shs_xsk *x = &p->xsk[p->out];
+    uint32_t at = *x->tx.producer;
+    if (ETHERNET + len > p->frame_bytes)
+        return NULL;
+    if (at - reap(&x->done) >= p->n_frames) {
+        shs_nic_flush(p);
+        if (at - reap(&x->done) >= p->n_frames) {
+            p->nic->queue[p->out].tx_full++;
+            return NULL;
+        }
+    }
+    return frame(p, p->out, (uint64_t)(at & x->tx.mask) * p->frame_bytes) + ETHERNET;
+}
+
+static void send_packet(void *dev, uint32_t len)
+{
+    struct shs_nic_port *p = dev;
+    struct shs_nic *nic = p->nic;
+    struct shs_xsk *x = &p->xsk[p->out];
+    uint32_t at = *x->tx.producer;
+    uint64_t addr = (uint64_t)(at & x->tx.mask) * p->frame_bytes;
+    uint8_t *bytes = frame(p, p->out, addr);
+    const struct shs_hop *hop = hop_for(nic, bytes + ETHERNET);
+    if (!hop) {
+        nic->queue[p->out].tx_lost++;
+        return;
+    }
+    uint16_t type = htons(bytes[ETHERNET] >> 4 == 6 ? TYPE_IPV6 : TYPE_IPV4);
+    memcpy(bytes, hop->mac, 6);
+    memcpy(bytes + 6, nic->mac, 6);
+    memcpy(bytes + 12, &type, 2);
+    ((struct xdp_desc *)x->tx.slots)[at & x->tx.mask] = (struct xdp_desc){.addr = addr, .len = ETHERNET + len};
+    __atomic_store_n(x->tx.producer, at + 1, __ATOMIC_RELEASE);
+    nic->queue[p->out].tx++;
+}
+
+void shs_nic_flush(struct shs_nic_port *p)
+{
+    for (uint32_t q = 0; q < p->n_queues; q++) {
+        struct shs_xsk *x = &p->xsk[q];
+        reap(&x->done);
+        if (!shs_xsk_used(&x->tx) || !shs_xsk_needs_wakeup(&x->tx))
+            continue;
+        p->nic->queue[q].kicks++;
+        (void)SHS_SYS(sendto(x->fd, NULL, 0, MSG_DONTWAIT, NULL, 0)); /* what is left is sent with the next */
+    }
+}
+
+/* The frame goes back to the kernel; `recycled` says so to whoever goes on if we die. */
+static void recycle(struct shs_nic_port *p, uint32_t queue, uint64_t addr)
+{
+    struct shs_xsk *x = &p->xsk[queue];
+    struct shs_nic_queue *n = &p->nic->queue[queue];
+    uint32_t at = *x->fill.producer;
+    shs_store64(&n->recycled, addr + 1);
+    __atomic_store_n(x->rx.consumer, *x->rx.consumer + 1, __ATOMIC_RELEASE);
+    ((uint64_t *)x->fill.slots)[at & x->fill.mask] = addr;
+    __atomic_store_n(x->fill.producer, at + 1, __ATOMIC_RELEASE);
+    shs_store64(&n->recycled, 0);
+}
+
+static void repair(struct shs_nic_port *p, uint32_t queue)
+{
+    struct shs_xsk *x = &p->xsk[queue];
+    struct shs_nic_queue *n = &p->nic->queue[queue];
+    uint64_t addr = shs_load64(&n->recycled);
+    uint32_t at = *x->fill.producer, head = *x->rx.consumer;
+    if (!addr)
+        return;
+    addr--;
+    const struct xdp_desc *next = &((struct xdp_desc *)x->rx.slots)[head & x->rx.mask];
+    bool taken = !(shs_xsk_used(&x->rx) && next->addr / p->frame_bytes == addr / p->frame_bytes);
+    if (taken && ((uint64_t *)x->fill.slots)[(at - 1) & x->fill.mask] != addr) {
+        ((uint64_t *)x->fill.slots)[at & x->fill.mask] = addr;
+        __atomic_store_n(x->fill.producer, at + 1, __ATOMIC_RELEASE);
+    }
+    shs_store64(&n->recycled, 0);
+}
+
+void shs_nic_repair(struct shs_nic_port *p)
+{
+    for (uint32_t q = 0; q < p->n_queues; q++)
+        repair(p, q);
+}
+
+static void input(struct shs_nic_port *p, struct shs_engine *e, uint32_t queue, const struct xdp_desc *d)
+{
+    struct shs_nic_queue *n = &p->nic->queue[queue];
+    uint64_t top = 2ull * p->n_frames * p->frame_bytes;
+    n->rx++;
+    if (d->addr >= top || d->len <= ETHERNET || d->len > top - d->addr) {
+        n->rx_bad++;
+        return;
+    }
+    const uint8_t *bytes = frame(p, queue, d->addr);
+    uint16_t type = (uint16_t)(bytes[12] << 8 | bytes[13]);
+    if (type == TYPE_IPV4 || type == TYPE_IPV6)
+        shs_engine_input(e, bytes + ETHERNET, d->len - ETHERNET);
+    else
+        n->rx_bad++;
+}
+
+uint32_t shs_nic_receive(struct shs_nic_port *p, struct shs_engine *e, uint32_t budget)
+{
+    uint32_t total = 0;
+    for (uint32_t q = 0; q < p->n_queues; q++) {
+        struct shs_xsk *x = &p->xsk[q];
+        uint32_t n = shs_xsk_used(&x->rx);
+        if (n > budget - total)
+            n = budget - total;
+        if (n)
+            p->out = q; /* what answers a packet goes out where it came in */
+        for (uint32_t i = 0; i < n; i++) {
+            struct xdp_desc d = ((struct xdp_desc *)x->rx.slots)[*x->rx.consumer & x->rx.mask];
+            input(p, e, q, &d);
+            recycle(p, q, d.addr / p->frame_bytes % (2 * p->n_frames) * p->frame_bytes);
+        }
+        if (shs_xsk_needs_wakeup(&x->fill))
+            (void)SHS_SYS(recvfrom(x->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL));
+        total += n;
+    }
+    return total;
+}
+
+int shs_nic_attach(struct shs_nic_port *p, struct shs_nic *nic, void *memory, uint64_t bytes, const int *fds)
+{
+    *p = (struct shs_nic_port){
+        .nic = nic, .memory = memory, .n_queues = nic->n_queues, .n_frames = nic->n_frames, .frame_bytes = nic->frame_bytes};
+    if (nic->magic != SHS_NIC_MAGIC || !p->n_queues || p->n_queues > SHS_N_NIC_QUEUES || !p->n_frames || p->n_frames & (p->n_frames - 1) ||
+        p->n_frames > 1u << 16 || (p->frame_bytes != 2048 && p->frame_bytes != 4096) ||
+        shs_nic_memory(p->n_queues, p->n_frames, p->frame_bytes) > bytes)
+        return -EINVAL;
+    p->device = (struct shs_device){.room = room, .send = send_packet, .dev = p, .is_virtual = nic->flags & SHS_NIC_VIRTUAL};
+    for (uint32_t q = 0; q < p->n_queues; q++) {
+        int r = shs_xsk_attach(&p->xsk[q], fds[q], p->n_frames);
+        if (r < 0) {
+            shs_nic_detach(p);
+            return r;
+        }
+    }
+    return 0;
+}
+
+void shs_nic_detach(struct shs_nic_port *p)
+{
+    for (uint32_t q = 0; q < p->n_queues; q++)
+        shs_xsk_detach(&p->xsk[q]);
+    p->n_queues = 0;
+}
