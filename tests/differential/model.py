@@ -44,6 +44,7 @@ class Stream:
     held: bool = False  # by MSG_MORE, TCP_CORK: the kernel keeps a remainder back, for 200 ms at most
     late: bool = False  # by Nagle's algorithm, not waited for
     deep: bool = False  # more than SHALLOW was unread, and not all of that is read yet
+    shared_until: int = 0  # bytes that were sent when another process last got the reading end: those may be in a ring
 
     def left(self, world: int) -> int:
         return self.sent[world] - self.taken[world]
@@ -53,6 +54,10 @@ class Stream:
 
     def least(self) -> int:
         return min(s - t for s, t in zip(self.sent, self.taken, strict=True))
+
+    def shared(self) -> None:
+        """Another process has the reading end from now on: no ring is opened any more."""
+        self.shared_until = max(self.sent)
 
     def note(self, limit: int) -> None:
         """After bytes went in or out."""

@@ -251,6 +251,8 @@ class Lives(Core):
             require((t.into.least() > 0) == (t.into.most() > 0))
             # an RST destroys what is still in the sender's buffers, and how much that is depends on windows
             require(not t.out.deep and not t.out.held and not t.into.deep and not t.into.held)
+            # no process knows that it is the last one, and that what is unread in the ring is lost: a known difference
+            require(t.into.most() == 0 or min(t.into.taken) >= t.into.shared_until)
 
     def forget(self, p: int, fd: int) -> None:
         """A descriptor is no more."""
@@ -275,6 +277,13 @@ class Lives(Core):
         for world in self.worlds:
             world.fork(p, slot)
         self.model.processes[slot] = dict(self.model.processes[p])
+        for t in self.model.processes[p].values():
+            self.shared(t)
+
+    @staticmethod
+    def shared(t: Thing) -> None:
+        if isinstance(t, Socket) and t.into:
+            t.into.shared()
 
     def op_exit(self, p: int) -> None:
         """A process ends, whose descriptors others hold too: what unread bytes of a ring become with their reader is a known difference."""
@@ -299,6 +308,7 @@ class Lives(Core):
         self.both(p, f"pass {q} {fd}")
         got = self.both(q, "take").result
         self.model.processes[q][got] = t
+        self.shared(t)
 
     def op_nonblock(self, p: int, fd: int, on: bool) -> None:
         s = self.socket(p, fd)
