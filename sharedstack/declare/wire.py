@@ -334,7 +334,7 @@ IMAGE = Struct(
         Field("rcv_scale", "u32", "TCPOPT_WINDOW, ours"),
         Field("mss", "u32", "TCPOPT_MAXSEG: what the peer announced", unit="bytes"),
         Field("mtu", "u32", "MTU of the path", unit="bytes"),
-        Field("ts_recent", "u32", "timestamp to echo"),
+        Field("ts_recent", "u32", "timestamp to echo; 0: unknown, as the kernel does not tell it"),
         Field("ts_off", "u32", "TCP_TIMESTAMP less the clock"),
         Field("ts_usec", "u32", "1: timestamps count microseconds"),
         Field("srtt_us", "u32", "smoothed round trip; 0: unknown", unit="µs"),

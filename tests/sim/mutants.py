@@ -83,7 +83,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "RFC 7323 5.3 R1: PAWS",
         "timestamp.c",
-        "return e->now - t->ts_recent_ns < PAWS_IDLE; /*",
+        "return e->now - t->ts_recent_ns < SHS_PAWS_IDLE; /*",
         "return false; /*",
         "old_timestamps_are_refused",
     ),
@@ -91,7 +91,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "RFC 7323 5.5: 24 days",
         "timestamp.c",
-        "return e->now - t->ts_recent_ns < PAWS_IDLE; /*",
+        "return e->now - t->ts_recent_ns < SHS_PAWS_IDLE; /*",
         "return true; /*",
         "timestamps_are_stale_after_24_days",
     ),

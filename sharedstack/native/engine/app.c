@@ -159,3 +159,12 @@ uint32_t shs_tcp_unsent(struct shs_engine *e, uint64_t handle, uint32_t at, void
     uint32_t n = shs_min32(len, t->tx_end - t->snd_una - at);
     return shs_queue_get(e, t->tx_off, t->tx_size, t->snd_una + at + t->tx_bias, to, n) ? n : 0;
 }
+
+int shs_tcp_forget(struct shs_engine *e, uint64_t handle)
+{
+    struct shs_tcp *t = shs_tcp_of(e, handle);
+    if (!t)
+        return -EBADF;
+    shs_flow_free(e, t);
+    return 0;
+}

@@ -62,6 +62,7 @@ long shs_tcp_recv(struct shs_engine *e, uint64_t handle, void *to, uint32_t len,
 int shs_tcp_shutdown(struct shs_engine *e, uint64_t handle);
 int shs_tcp_close(struct shs_engine *e, uint64_t handle); /* the handle is gone, the connection goes on to its end */
 int shs_tcp_abort(struct shs_engine *e, uint64_t handle); /* RST; then close */
+int shs_tcp_forget(struct shs_engine *e, uint64_t handle); /* silently: the kernel has it again */
 int shs_tcp_option(struct shs_engine *e, uint64_t handle, uint32_t flags, uint32_t mask); /* TF_NODELAY, TF_CORK */
 int shs_tcp_keepalive(struct shs_engine *e, uint64_t handle, uint32_t idle, uint32_t intvl, uint32_t count); /* ms; idle 0: off */
 int shs_tcp_user_timeout(struct shs_engine *e, uint64_t handle, uint32_t ms);

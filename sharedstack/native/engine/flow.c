@@ -152,7 +152,8 @@ uint64_t shs_tcp_open(struct shs_engine *e, const struct shs_tcp_image *i)
     t->ts_recent = i->ts_recent;
     t->ts_off = i->ts_off;
     t->ts_usec = i->ts_usec;
-    t->ts_recent_ns = t->last_rcvd_ns = t->last_sent_ns = t->tune_ns = e->now;
+    t->last_rcvd_ns = t->last_sent_ns = t->tune_ns = e->now;
+    t->ts_recent_ns = i->ts_recent ? e->now : e->now - SHS_PAWS_IDLE; /* unknown: the next one is as good as after a long silence */
     t->rto = SHS_SEC; /* RFC 6298 section 2.1 */
     if (i->srtt_us)
         shs_rtt_sample(t, i->srtt_us * 1000ull);

@@ -7,6 +7,7 @@
 
 #define SHS_MS 1000000ull
 #define SHS_SEC 1000000000ull
+#define SHS_PAWS_IDLE (24ull * 24 * 3600 * SHS_SEC) /* RFC 7323 section 5.5 */
 
 /* How a handler left its connection: a freed record must not be touched again. */
 enum shs_fate { SHS_LIVES, SHS_FREED };

@@ -1,8 +1,6 @@
 /* Timestamps (RFC 7323): the clock, protection against wrapped sequence numbers (section 5), round trips (section 4). */
 #include "engine/tcp.h"
 
-#define PAWS_IDLE (24ull * 24 * 3600 * SHS_SEC) /* RFC 7323 section 5.5 */
-
 static uint64_t unit(const struct shs_tcp *t)
 {
     return t->ts_usec ? 1000 : SHS_MS;
@@ -18,7 +16,7 @@ bool shs_paws_rejects(const struct shs_engine *e, const struct shs_tcp *t, const
 {
     if (!(t->flags & SHS_TF_TS) || !s->ts || !shs_before(s->tsval, t->ts_recent))
         return false;
-    return e->now - t->ts_recent_ns < PAWS_IDLE; /* after 24 days ts_recent says nothing */
+    return e->now - t->ts_recent_ns < SHS_PAWS_IDLE; /* after 24 days ts_recent says nothing */
 }
 
 /* Section 4.3 (2): of what lies where the next acknowledgment begins, so that delayed ACKs echo the earliest. */
@@ -26,7 +24,7 @@ void shs_ts_note(struct shs_engine *e, struct shs_tcp *t, const struct shs_segme
 {
     if (!(t->flags & SHS_TF_TS) || !s->ts || !shs_upto(s->seq, t->acked_to))
         return;
-    if (shs_before(s->tsval, t->ts_recent) && e->now - t->ts_recent_ns < PAWS_IDLE)
+    if (shs_before(s->tsval, t->ts_recent) && e->now - t->ts_recent_ns < SHS_PAWS_IDLE)
         return;
     t->ts_recent = s->tsval;
     t->ts_recent_ns = e->now;

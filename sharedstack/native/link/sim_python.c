@@ -214,7 +214,7 @@ SHS_PUBLIC int64_t shs_test_tap_recv(struct tap *tap, uint64_t handle, void *to,
     return shs_tcp_recv(&tap->engine, handle, to, len, false);
 }
 
-/* 0 shutdown, 1 close, 2 abort, 3 set flags, 4 keepalive (idle, interval, count), 5 user time-out */
+/* 0 shutdown, 1 close, 2 abort, 3 set flags, 4 keepalive (idle, interval, count), 5 user time-out, 6 forget */
 SHS_PUBLIC int shs_test_tap_call(struct tap *tap, uint32_t what, uint64_t handle, uint32_t a, uint32_t b, uint32_t c);
 SHS_PUBLIC int shs_test_tap_call(struct tap *tap, uint32_t what, uint64_t handle, uint32_t a, uint32_t b, uint32_t c)
 {
@@ -230,6 +230,8 @@ SHS_PUBLIC int shs_test_tap_call(struct tap *tap, uint32_t what, uint64_t handle
         return shs_tcp_option(e, handle, a, b);
     case 4:
         return shs_tcp_keepalive(e, handle, a, b, c);
+    case 6:
+        return shs_tcp_forget(e, handle);
     default:
         return shs_tcp_user_timeout(e, handle, a);
     }

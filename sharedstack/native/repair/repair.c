@@ -1,0 +1,241 @@
+#include "repair/repair.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "shm/sys.h"
+
+/* linux/tcp.h has these as numbers in its text */
+#define OPTION_MSS 2
+#define OPTION_WINDOW 3
+#define OPTION_SACK 4
+#define OPTION_TIMESTAMP 8
+#define ESTABLISHED 1
+#define USEC_FLAG 1u /* of TCP_TIMESTAMP: the connection's time stamps count microseconds */
+
+union name {
+    struct sockaddr any;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    struct sockaddr_storage most;
+};
+
+static int put(int fd, int name, int value)
+{
+    return (int)shs_sys_setsockopt(fd, IPPROTO_TCP, name, &value, sizeof value);
+}
+
+static int get(int fd, int name, uint32_t *value)
+{
+    socklen_t len = sizeof *value;
+    return (int)shs_sys_getsockopt(fd, IPPROTO_TCP, name, value, &len);
+}
+
+int shs_repair_begin(int fd)
+{
+    return put(fd, TCP_REPAIR, TCP_REPAIR_ON);
+}
+
+int shs_repair_end(int fd)
+{
+    return put(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+}
+
+static uint32_t clock_of(uint64_t now, bool usec)
+{
+    return (uint32_t)(now / (usec ? 1000 : 1000000));
+}
+
+static bool address(const union name *name, uint8_t to[16], uint16_t *port, uint32_t *family)
+{
+    bool four = name->any.sa_family == AF_INET;
+    if (!four && name->any.sa_family != AF_INET6)
+        return false;
+    memset(to, 0, 10);
+    to[10] = to[11] = 0xff;
+    if (four)
+        memcpy(to + 12, &name->in.sin_addr, 4);
+    else
+        memcpy(to, &name->in6.sin6_addr, 16);
+    *port = ntohs(four ? name->in.sin_port : name->in6.sin6_port);
+    *family = four || IN6_IS_ADDR_V4MAPPED(&name->in6.sin6_addr) ? 4 : 6;
+    return true;
+}
+
+static int addresses(int fd, struct shs_tcp_image *i)
+{
+    union name name;
+    socklen_t len = sizeof name;
+    int r = (int)SHS_SYS(getsockname(fd, &name.any, &len));
+    if (r == 0 && !address(&name, i->laddr, &i->lport, &i->family))
+        r = -EAFNOSUPPORT;
+    len = sizeof name;
+    r = r ? r : (int)SHS_SYS(getpeername(fd, &name.any, &len));
+    if (r == 0 && !address(&name, i->raddr, &i->rport, &i->family))
+        r = -EAFNOSUPPORT;
+    return r;
+}
+
+/* Nothing is queued, either way, and all that was sent is acknowledged. */
+static int quiet(int fd)
+{
+    int out = 0, in = 0;
+    int r = (int)shs_sys_ioctl(fd, SIOCOUTQ, &out);
+    r = r ? r : (int)shs_sys_ioctl(fd, SIOCINQ, &in);
+    return r ? r : out || in ? -EAGAIN : 0;
+}
+
+static int sequence(int fd, int queue, uint32_t *at)
+{
+    int r = put(fd, TCP_REPAIR_QUEUE, queue);
+    return r ? r : get(fd, TCP_QUEUE_SEQ, at);
+}
+
+/* What keepalive and the user time-out are: the kernel's timers do not run for it any more. */
+static int timers(int fd, struct shs_tcp_image *i)
+{
+    int on = 0;
+    socklen_t len = sizeof on;
+    uint32_t idle = 0, intvl = 0, count = 0;
+    int r = (int)shs_sys_getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &len);
+    r = r ? r : get(fd, TCP_KEEPIDLE, &idle);
+    r = r ? r : get(fd, TCP_KEEPINTVL, &intvl);
+    r = r ? r : get(fd, TCP_KEEPCNT, &count);
+    r = r ? r : get(fd, TCP_USER_TIMEOUT, &i->user_timeout);
+    i->keep_idle = on ? idle * 1000 : 0;
+    i->keep_intvl = intvl * 1000;
+    i->keep_count = count;
+    return r;
+}
+
+int shs_repair_read(int fd, struct shs_tcp_image *i, uint64_t now)
+{
+    struct tcp_info info = {0};
+    struct tcp_repair_window window;
+    socklen_t len = sizeof info;
+    uint32_t stamp = 0, nodelay = 0, cork = 0;
+    *i = (struct shs_tcp_image){.state = SHS_TCP_ESTABLISHED};
+    int r = (int)shs_sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len);
+    if (r == 0 && info.tcpi_state != ESTABLISHED)
+        r = -ENOTCONN;
+    r = r ? r : quiet(fd);
+    r = r ? r : addresses(fd, i);
+    r = r ? r : sequence(fd, TCP_SEND_QUEUE, &i->snd_una);
+    r = r ? r : sequence(fd, TCP_RECV_QUEUE, &i->rcv_nxt);
+    r = r ? r : put(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
+    len = sizeof window;
+    r = r ? r : (int)shs_sys_getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, &len);
+    r = r ? r : get(fd, TCP_TIMESTAMP, &stamp);
+    r = r ? r : get(fd, TCP_MAXSEG, &i->mss); /* in repair: what the peer announced */
+    r = r ? r : get(fd, TCP_NODELAY, &nodelay);
+    r = r ? r : get(fd, TCP_CORK, &cork);
+    r = r ? r : timers(fd, i);
+    if (r)
+        return r;
+    i->snd_nxt = i->snd_una;
+    i->flags = (info.tcpi_options & TCPI_OPT_SACK ? SHS_TF_SACK : 0u) | (info.tcpi_options & TCPI_OPT_TIMESTAMPS ? SHS_TF_TS : 0u) |
+               (info.tcpi_options & TCPI_OPT_ECN ? SHS_TF_ECN : 0u) | (nodelay ? SHS_TF_NODELAY : 0u) | (cork ? SHS_TF_CORK : 0u);
+    i->snd_wl1 = window.snd_wl1;
+    i->snd_wnd = window.snd_wnd;
+    i->max_wnd = window.max_window;
+    i->rcv_wnd = window.rcv_wnd;
+    i->rcv_wup = window.rcv_wup;
+    i->snd_scale = info.tcpi_options & TCPI_OPT_WSCALE ? info.tcpi_snd_wscale : 0;
+    i->rcv_scale = info.tcpi_options & TCPI_OPT_WSCALE ? info.tcpi_rcv_wscale : 0;
+    i->mtu = info.tcpi_pmtu;
+    i->ts_usec = stamp & USEC_FLAG;
+    i->ts_off = (stamp & ~USEC_FLAG) - clock_of(now, i->ts_usec);
+    i->srtt_us = info.tcpi_rtt;
+    return 0;
+}
+
+static socklen_t name_of(union name *to, int domain, const uint8_t from[16], uint16_t port)
+{
+    memset(to, 0, sizeof *to);
+    if (domain == AF_INET) {
+        to->in.sin_family = AF_INET;
+        to->in.sin_port = htons(port);
+        memcpy(&to->in.sin_addr, from + 12, 4);
+        return sizeof to->in;
+    }
+    to->in6.sin6_family = AF_INET6;
+    to->in6.sin6_port = htons(port);
+    memcpy(&to->in6.sin6_addr, from, 16);
+    return sizeof to->in6;
+}
+
+/* From the connection that the kernel remembers to none, silently, and to the one of the image. */
+static int connect_again(int fd, const struct shs_tcp_image *i)
+{
+    int domain = 0;
+    socklen_t len = sizeof domain;
+    union name name = {.any = {.sa_family = AF_UNSPEC}};
+    int r = (int)shs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+    r = r ? r : (int)SHS_SYS(connect(fd, &name.any, sizeof name.any));
+    r = r ? r : put(fd, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE);
+    r = r ? r : put(fd, TCP_QUEUE_SEQ, (int)i->snd_una);
+    r = r ? r : put(fd, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE);
+    r = r ? r : put(fd, TCP_QUEUE_SEQ, (int)(i->rcv_nxt - i->rx_len));
+    if (r)
+        return r;
+    len = name_of(&name, domain, i->laddr, i->lport);
+    r = (int)SHS_SYS(bind(fd, &name.any, len));
+    if (r == -EINVAL) /* it has a port still, which the program had asked for */
+        r = 0;
+    /* before the repair connect: the size of segments is decided there */
+    r = r ? r : put(fd, TCP_MAXSEG, (int)i->mss);
+    len = name_of(&name, domain, i->raddr, i->rport);
+    return r ? r : (int)SHS_SYS(connect(fd, &name.any, len));
+}
+
+static int options(int fd, const struct shs_tcp_image *i)
+{
+    struct tcp_repair_opt all[4];
+    unsigned n = 0;
+    all[n++] = (struct tcp_repair_opt){OPTION_MSS, i->mss};
+    if (i->snd_scale || i->rcv_scale)
+        all[n++] = (struct tcp_repair_opt){OPTION_WINDOW, i->snd_scale | i->rcv_scale << 16};
+    if (i->flags & SHS_TF_SACK)
+        all[n++] = (struct tcp_repair_opt){OPTION_SACK, 0};
+    if (i->flags & SHS_TF_TS)
+        all[n++] = (struct tcp_repair_opt){OPTION_TIMESTAMP, 0};
+    return (int)shs_sys_setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, all, (socklen_t)(n * sizeof *all));
+}
+
+/* Into a queue in repair: nothing is sent. */
+static int fill(int fd, int queue, const void *bytes, uint32_t n)
+{
+    int r = put(fd, TCP_REPAIR_QUEUE, queue);
+    for (uint32_t at = 0; r == 0 && at < n;) {
+        struct iovec iov = {(uint8_t *)(uintptr_t)bytes + at, n - at};
+        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+        long sent = shs_sys_sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent <= 0)
+            return sent < 0 ? (int)sent : -ENOBUFS;
+        at += (uint32_t)sent;
+    }
+    return r;
+}
+
+int shs_repair_write(int fd, const struct shs_tcp_image *i, const void *unsent, uint32_t n_unsent, const void *unread, uint32_t n_unread,
+                     uint64_t now)
+{
+    struct tcp_repair_window window = {
+        .snd_wl1 = i->snd_wl1, .snd_wnd = i->snd_wnd, .max_window = i->max_wnd, .rcv_wnd = i->rcv_wnd, .rcv_wup = i->rcv_wup};
+    if (i->rx_len != n_unread || i->fin || i->state != SHS_TCP_ESTABLISHED)
+        return -EINVAL;
+    int r = connect_again(fd, i);
+    r = r ? r : options(fd, i);
+    r = r ? r : put(fd, TCP_MAXSEG, 0); /* else it stays a bound that the program never set */
+    if (r == 0 && i->flags & SHS_TF_TS)
+        r = put(fd, TCP_TIMESTAMP, (int)(((clock_of(now, i->ts_usec) + i->ts_off) & ~USEC_FLAG) | i->ts_usec));
+    r = r ? r : fill(fd, TCP_RECV_QUEUE, unread, n_unread);
+    r = r ? r : fill(fd, TCP_SEND_QUEUE, unsent, n_unsent);
+    r = r ? r : put(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
+    return r ? r : (int)shs_sys_setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, sizeof window);
+}

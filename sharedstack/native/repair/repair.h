@@ -1,0 +1,33 @@
+/*
+ * Purpose: a live TCP connection of the kernel's as an image for the engine, and back on the same descriptor, by TCP_REPAIR (tcp(7),
+ * linux/tcp.h). Who may call: the helper, which has CAP_NET_ADMIN; one thread at a time for a connection.
+ *
+ *     shs_repair_begin(fd);           the kernel sends nothing of its own accord to a peer any more, but for what its timers and its input ask for
+ *     <its packets are steered to the engine, and no CPU handles one still>
+ *     shs_repair_read(fd, &image);    -EAGAIN: something is queued or not acknowledged: steer back, shs_repair_end(fd), try again later
+ *     ...                             the engine has it
+ *     shs_repair_write(fd, &image, …) the descriptor is the connection again; still in repair
+ *     <its packets are steered back>
+ *     shs_repair_end(fd);
+ *
+ * When the caller dies between begin and end the connection stays in repair, which its descriptor's next user ends.
+ */
+#pragma once
+#include "common.h"
+#include "layout.gen.h"
+
+/* 0 or -errno; -EPERM: no CAP_NET_ADMIN. */
+int shs_repair_begin(int fd);
+/* Silently: no window probe. */
+int shs_repair_end(int fd);
+
+/* In repair: what the kernel knows of the connection. Queues of the image are the caller's to set. 0; -EAGAIN: see above; -ENOTCONN: it is not (any
+ * more) established, or half of it is closed; or -errno. `now`: of the engine, in ns. */
+int shs_repair_read(int fd, struct shs_tcp_image *image, uint64_t now);
+
+/*
+ * In repair: makes the descriptor the connection of the image, with `unread` in its receive queue and `unsent` in its send queue, none of which has
+ * to be acknowledged yet. 0 or -errno: the descriptor is of no use then.
+ */
+int shs_repair_write(int fd, const struct shs_tcp_image *image, const void *unsent, uint32_t n_unsent, const void *unread, uint32_t n_unread,
+                     uint64_t now);
