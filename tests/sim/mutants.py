@@ -87,6 +87,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "return false; /*",
         "old_timestamps_are_refused",
     ),
+    Mutant(
+        "timestamps: unknown",
+        "flow.c",
+        "i->ts_recent ? e->now : e->now - SHS_PAWS_IDLE",
+        "e->now",
+        "unknown_timestamps_refuse_none",
+    ),
     Mutant("RFC 7323 5.3: RST passes", "input.c", "!(s->flags & SHS_RST) && shs_paws", "shs_paws", "resets_pass_paws"),
     Mutant(
         "RFC 7323 5.5: 24 days",

@@ -203,6 +203,16 @@ def old_timestamps_are_refused(path: Path) -> None:
     assert c.recv() == b"b"
 
 
+def unknown_timestamps_refuse_none(path: Path) -> None:
+    """The kernel does not tell what it had last."""
+    c = Conversation(path, ts=True, ts_recent=0)
+    c.give(0, 0, data=b"a", ts=(0xF0000000, c.clock()))
+    assert c.recv() == b"a"
+    c.give(1, 0, data=b"b", ts=(0xEFFFFFFF, c.clock()))
+    assert c.recv() == -11
+    assert c.counter("paws") == 1
+
+
 def resets_pass_paws(path: Path) -> None:
     c = Conversation(path, ts=True)
     c.give(0, 0, flags=RST, ts=(c.peer_ts - 1000, 0))

@@ -39,6 +39,7 @@ def _library() -> ctypes.CDLL:
         ("nic_device", pointer, (pointer,)),
         ("nic_repair", None, (pointer,)),
         ("nic_lose", None, (pointer, u32)),
+        ("nic_strays", u32, (pointer, pointer)),
         ("nic_drive", u64, (pointer, pointer, u64)),
         ("nic_pingpong", u32, (pointer, pointer, u64, u32, u32, u32, pointer)),
     ):

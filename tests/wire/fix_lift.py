@@ -1,4 +1,4 @@
-"""A connection of the kernel's that goes to the engine and comes back, many times, while its peer, on a plain kernel, echoes what it gets."""
+"""A connection of the kernel's goes to the engine and comes back, many times; its peer, on a plain kernel, echoes what it gets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from sharedstack.declare import wire
-from sharedstack_helper.environment import HelperError
 from sim.fix_engine import QUEUE, view
 from wire.fix_end import Station
 from wire.fix_veth import Host
+
+from sharedstack.declare import wire
 
 PORT = 5001
 
@@ -25,7 +25,8 @@ PORT = 5001
 def library(station: Station) -> ctypes.CDLL:
     lib, u32, u64, pointer = station.lib, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
     for name, arguments in (
-        ("repair", (ctypes.c_int, u32)),
+        ("repair_begin", (ctypes.c_int,)),
+        ("repair_end", (ctypes.c_int, ctypes.c_char_p, u32)),
         ("repair_read", (ctypes.c_int, pointer, u64)),
         ("repair_write", (ctypes.c_int, pointer, ctypes.c_char_p, u32, ctypes.c_char_p, u32, u64)),
     ):
@@ -62,6 +63,7 @@ class Told:
     stall_ms: float = 0.0
     good: bool = False
     by_engine: int = 0
+    strays: int = 0
 
 
 class Travelling:
@@ -78,19 +80,20 @@ class Travelling:
         self._buffer = ctypes.create_string_buffer(65536)
         assert station.interface
         self.interface = station.interface
+        self.lib.shs_test_nic_strays(station.port, self._buffer)
 
     def lift(self) -> bool:
         """False: something is under way, and the kernel goes on."""
         fd, start = self.socket.fileno(), time.monotonic_ns()
         image, memory = view(wire.IMAGE)
-        self.check(self.lib.shs_native_repair(fd, 1))
+        self.check(self.lib.shs_native_repair_begin(fd))
         self.interface.lift(socket.IPPROTO_TCP, *self.flow)
         self.interface.steering.settle()
         r = self.lib.shs_native_repair_read(fd, memory, time.monotonic_ns())
         if r == -11:
             self.interface.steering.remove_flow(socket.IPPROTO_TCP, *self.flow)
             self.interface.steering.settle()
-            self.check(self.lib.shs_native_repair(fd, 0))
+            self.check(self.lib.shs_native_repair_end(fd, None, 0))
             self.told.put_off += 1
             return False
         self.check(r)
@@ -118,15 +121,30 @@ class Travelling:
         n_unread = image["rx_len"]
         if n_unread:
             assert self.lib.shs_test_tap_recv(tap, self.handle, unread, n_unread) == n_unread
-        self.check(self.lib.shs_native_repair_write(fd, memory, unsent.raw, n_unsent, unread.raw, n_unread, time.monotonic_ns()))
+        sent = self.check(self.lib.shs_native_repair_write(fd, memory, unsent.raw, n_unsent, unread.raw, n_unread, time.monotonic_ns()))
         assert self.lib.shs_test_tap_call(tap, 6, self.handle, 0, 0, 0) == 0
         self.interface.steering.remove_flow(socket.IPPROTO_TCP, *self.flow)
         self.interface.steering.settle()
-        self.check(self.lib.shs_native_repair(fd, 0))
+        fresh = n_unsent - sent
+        assert self.check(self.lib.shs_native_repair_end(fd, unsent.raw[sent:n_unsent], fresh)) == fresh, (
+            "the kernel's buffer is large enough"
+        )
         self.handle = 0
+        self.give_back()
         self.told.unread += n_unread > 0
         self.told.unsent += n_unsent > 0
         self.told.lower_us.append((time.monotonic_ns() - start) // 1000)
+
+    def give_back(self) -> None:
+        """What was in the rings still belongs to the kernel's connection now."""
+        self.station.drive(0)
+        n = self.lib.shs_test_nic_strays(self.station.port, self._buffer)
+        frames, at = self._buffer.raw[:n], 0
+        while at < n:
+            (size,) = struct.unpack_from("=I", frames, at)
+            self.interface.steering.give_back(frames[at + 4 : at + 4 + size], self.interface.ifindex)
+            at += 4 + size
+            self.told.strays += 1
 
     def send(self, data: bytes) -> int:
         if self.handle:
@@ -153,8 +171,9 @@ class Travelling:
             return b""
 
     @staticmethod
-    def check(result: int) -> None:
+    def check(result: int) -> int:
         assert result >= 0, os.strerror(-result)
+        return result
 
 
 def travel(station: Station, other: Host, family: int, seed: int, turns: int, ahead: int) -> Told:
@@ -203,6 +222,3 @@ def resets(host: Host) -> int:
     text = host.run("cat", "/proc/net/snmp")
     head, values = (line.split() for line in text.splitlines() if line.startswith("Tcp:"))
     return int(values[head.index("OutRsts")])
-
-
-__all__ = ["HelperError", "Told", "echo", "resets", "struct", "travel"]

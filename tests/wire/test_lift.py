@@ -11,6 +11,7 @@ from wire.fix_end import End
 from wire.fix_lift import Told, echo, resets, travel
 from wire.fix_veth import Host, hosts, need_root
 
+STALL_MS = 190  # whatever is lost costs a time-out, which is 200 at least; a busy machine makes pauses too
 TURNS = int(os.environ.get("LIFTS", "60"))  # of each case
 
 
@@ -51,7 +52,9 @@ def test_there_and_back(pair: tuple[Host, Host], family: int, ahead: int, option
     assert told.lifts == TURNS
     assert told.by_engine > 1000
     assert [resets(host) for host in pair] == before
+    assert told.unread and told.unsent and told.strays  # not only when nothing was under way
+    assert told.stall_ms < STALL_MS
     print(
         f"lift {statistics.median(told.lift_us)} µs, lower {statistics.median(told.lower_us)} µs, with unread {told.unread}, unsent "
-        f"{told.unsent}, put off {told.put_off}; longest stall {told.stall_ms:.0f} ms"
+        f"{told.unsent}, put off {told.put_off}, strays {told.strays}; longest stall {told.stall_ms:.0f} ms"
     )

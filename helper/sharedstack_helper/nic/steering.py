@@ -15,6 +15,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -28,6 +29,7 @@ _EGRESS = 0xFFFFFFF3  # parent of filters on the way out, of a clsact qdisc
 _PRIORITY = 0xC0DE  # of our filter there: another program's stay as they are
 _MEMBARRIER_GLOBAL, _MEMBARRIER = 1, 324
 _XDP_IF_NONE, _XDP_GENERIC, _XDP_DRIVER = 1 << 0, 1 << 1, 1 << 2  # XDP_FLAGS_* of linux/if_link.h
+_LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 _PROGRAM_NAME = 64  # offset in struct bpf_prog_info of linux/bpf.h
 
 
@@ -48,6 +50,37 @@ def libbpf() -> ctypes.CDLL:
         raise HelperError(f"cannot load libbpf: {error}; install it (Debian: libbpf1)") from error
 
 
+class _RunOptions(ctypes.Structure):
+    """struct bpf_test_run_opts of libbpf."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("data_in", ctypes.c_char_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("context_in", ctypes.c_char_p),
+        ("context_out", ctypes.c_void_p),
+        ("context_size_in", ctypes.c_uint32),
+        ("context_size_out", ctypes.c_uint32),
+        ("result", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
+def _online() -> list[int]:
+    """Numbers of the CPUs that run."""
+    found: list[int] = []
+    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
 class Steering:
     """Loaded programs and their maps; `attach` puts them to work on one interface.
 
@@ -65,7 +98,7 @@ class Steering:
             self._check(self._function("bpf_object__load", ctypes.c_int, ctypes.c_void_p)(self._object), "load the steering program")
             self._flows, self._ports, self._sockets = (self._map(name) for name in ("flows", "ports", "sockets"))
             self.awake = self._map("awake")
-            self._in, self._out = (self._program(name) for name in ("steer_in", "steer_out"))
+            self._in, self._out, self._back = (self._program(name) for name in ("steer_in", "steer_out", "give_back"))
         except HelperError:
             self.close()
             raise
@@ -171,12 +204,41 @@ class Steering:
         """Steered flows lose their packets of that queue from now on."""
         self._delete(self._sockets, struct.pack("=I", queue))
 
-    @staticmethod
-    def settle() -> None:
+    def give_back(self, frame: bytes, ifindex: int) -> None:
+        """Have the kernel receive a frame as if it had come by the interface just now (BPF_PROG_RUN on live frames)."""
+        context = struct.pack("=6I", 0, len(frame), 0, ifindex, 0, 0)  # struct xdp_md
+        options = _RunOptions(
+            size=ctypes.sizeof(_RunOptions), data_in=frame, data_size_in=len(frame), context_in=context, context_size_in=len(context),
+            repeat=1, flags=_LIVE_FRAMES,
+        )  # fmt: skip
+        run = self._function("bpf_prog_test_run_opts", ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
+        self._check(run(self._back, ctypes.addressof(options)), "give a packet back to the kernel")
+
+    @classmethod
+    def settle(cls) -> None:
         """Return when no CPU is handling a packet by what the maps held before.
 
-        A grace period of RCU, which membarrier(2) waits for; programs run inside of RCU's readers.
+        Packets are handled with soft interrupts off, so that a CPU on which this thread has run since is done with them; it visits
+        each. Where it may not, or soft interrupts can be pre-empted (a real-time kernel): a grace period of RCU, by membarrier(2), some
+        milliseconds.
         """
+        if Path("/sys/kernel/realtime").exists() or not cls._visit_all():
+            cls._grace_period()
+
+    @staticmethod
+    def _visit_all() -> bool:
+        allowed = os.sched_getaffinity(0)
+        try:
+            for cpu in _online():
+                os.sched_setaffinity(0, {cpu})
+            return True
+        except OSError:
+            return False
+        finally:
+            os.sched_setaffinity(0, allowed)
+
+    @staticmethod
+    def _grace_period() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.syscall(_MEMBARRIER, _MEMBARRIER_GLOBAL, 0, 0) != 0:
             raise HelperError(f"membarrier(2): {os.strerror(ctypes.get_errno())}")

@@ -90,10 +90,13 @@ void shs_nic_flush(struct shs_nic_port *p)
     for (uint32_t q = 0; q < p->n_queues; q++) {
         struct shs_xsk *x = &p->xsk[q];
         reap(&x->done);
-        if (!shs_xsk_used(&x->tx) || !shs_xsk_needs_wakeup(&x->tx))
-            continue;
-        p->nic->queue[q].kicks++;
-        (void)SHS_SYS(sendto(x->fd, NULL, 0, MSG_DONTWAIT, NULL, 0)); /* what is left is sent with the next */
+        uint32_t sent = ~*x->tx.consumer;
+        /* a driver that copies takes some 32 frames a call; where it takes none its queue is full, and the next flush goes on */
+        while (shs_xsk_used(&x->tx) && shs_xsk_needs_wakeup(&x->tx) && sent != __atomic_load_n(x->tx.consumer, __ATOMIC_ACQUIRE)) {
+            sent = __atomic_load_n(x->tx.consumer, __ATOMIC_ACQUIRE);
+            p->nic->queue[q].kicks++;
+            (void)SHS_SYS(sendto(x->fd, NULL, 0, MSG_DONTWAIT, NULL, 0));
+        }
     }
 }
 
@@ -134,6 +137,23 @@ void shs_nic_repair(struct shs_nic_port *p)
         repair(p, q);
 }
 
+/* A checksum of the pseudo-header alone becomes a whole one: when the packet comes to the kernel again, nobody says that it may be so. */
+static void complete(uint8_t *packet, uint32_t len)
+{
+    struct shs_packet p;
+    struct shs_segment s;
+    uint16_t from, to;
+    if (shs_ip_parse(packet, len, &p) != SHS_PARSED)
+        return;
+    bool tcp = p.proto == SHS_PROTO_TCP;
+    if ((tcp ? shs_tcp_parse(&p, true, &s) : shs_udp_parse(&p, true, &from, &to)) != SHS_PARSED || !p.partial)
+        return;
+    uint8_t *at = packet + (p.payload - packet) + (tcp ? 16 : 6);
+    shs_put16(at, 0);
+    uint16_t sum = (uint16_t)~shs_sum_fold(shs_sum(p.payload, p.len, shs_sum_pseudo(&p, p.len)));
+    shs_put16(at, sum || tcp ? sum : 0xffff);
+}
+
 static void input(struct shs_nic_port *p, struct shs_engine *e, uint32_t queue, const struct xdp_desc *d)
 {
     struct shs_nic_queue *n = &p->nic->queue[queue];
@@ -143,12 +163,19 @@ static void input(struct shs_nic_port *p, struct shs_engine *e, uint32_t queue, 
         n->rx_bad++;
         return;
     }
-    const uint8_t *bytes = frame(p, queue, d->addr);
+    uint8_t *bytes = frame(p, queue, d->addr);
     uint16_t type = (uint16_t)(bytes[12] << 8 | bytes[13]);
-    if (type == TYPE_IPV4 || type == TYPE_IPV6)
-        shs_engine_input(e, bytes + ETHERNET, d->len - ETHERNET);
-    else
+    if (type != TYPE_IPV4 && type != TYPE_IPV6) {
         n->rx_bad++;
+        return;
+    }
+    uint64_t strays = e->w->counters[SHS_WCTR_IN_NO_FLOW];
+    shs_engine_input(e, bytes + ETHERNET, d->len - ETHERNET);
+    if (SHS_LIKELY(e->w->counters[SHS_WCTR_IN_NO_FLOW] == strays) || !p->stray)
+        return;
+    if (p->device.is_virtual)
+        complete(bytes + ETHERNET, d->len - ETHERNET);
+    p->stray(p->stray_arg, bytes, d->len);
 }
 
 uint32_t shs_nic_receive(struct shs_nic_port *p, struct shs_engine *e, uint32_t budget)

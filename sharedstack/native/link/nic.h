@@ -14,6 +14,9 @@ struct shs_nic_port {
     uint32_t n_queues, n_frames, frame_bytes; /* as attached, whatever the segment says later */
     uint32_t out; /* the queue to send by: the one that brought the last packet */
     struct shs_device device;
+    /* A packet of a flow that the engine has not: it was given back to the kernel, which is to get this as well. NULL: it is lost. */
+    void (*stray)(void *arg, const uint8_t *frame, uint32_t len);
+    void *stray_arg;
     struct shs_xsk xsk[SHS_N_NIC_QUEUES];
 };
 

@@ -44,10 +44,16 @@ SHS_PUBLIC void shs_test_nic_repair(struct shs_nic_port *p)
     shs_nic_repair(p);
 }
 
-SHS_PUBLIC int shs_native_repair(int fd, uint32_t on);
-SHS_PUBLIC int shs_native_repair(int fd, uint32_t on)
+SHS_PUBLIC int shs_native_repair_begin(int fd);
+SHS_PUBLIC int shs_native_repair_begin(int fd)
 {
-    return on ? shs_repair_begin(fd) : shs_repair_end(fd);
+    return shs_repair_begin(fd);
+}
+
+SHS_PUBLIC int shs_native_repair_end(int fd, const void *fresh, uint32_t n);
+SHS_PUBLIC int shs_native_repair_end(int fd, const void *fresh, uint32_t n)
+{
+    return (int)shs_repair_end(fd, fresh, n);
 }
 
 SHS_PUBLIC int shs_native_repair_read(int fd, struct shs_tcp_image *image, uint64_t now);
@@ -61,7 +67,34 @@ SHS_PUBLIC int shs_native_repair_write(int fd, const struct shs_tcp_image *image
 SHS_PUBLIC int shs_native_repair_write(int fd, const struct shs_tcp_image *image, const void *unsent, uint32_t n_unsent, const void *unread,
                                        uint32_t n_unread, uint64_t now)
 {
-    return shs_repair_write(fd, image, unsent, n_unsent, unread, n_unread, now);
+    return (int)shs_repair_write(fd, image, unsent, n_unsent, unread, n_unread, now);
+}
+
+/* Strays that were kept: length u32 and bytes of each, one after the other. */
+static struct {
+    uint32_t used;
+    uint8_t bytes[65536];
+} strays;
+
+static void keep(void *arg, const uint8_t *frame, uint32_t len)
+{
+    (void)arg;
+    if (strays.used + sizeof len + len > sizeof strays.bytes)
+        return;
+    memcpy(strays.bytes + strays.used, &len, sizeof len);
+    memcpy(strays.bytes + strays.used + sizeof len, frame, len);
+    strays.used += (uint32_t)sizeof len + len;
+}
+
+/* Keeps strays from now on; returns the bytes of those that were kept, into `to`, which has room for 65536. */
+SHS_PUBLIC uint32_t shs_test_nic_strays(struct shs_nic_port *p, uint8_t *to);
+SHS_PUBLIC uint32_t shs_test_nic_strays(struct shs_nic_port *p, uint8_t *to)
+{
+    uint32_t n = strays.used;
+    p->stray = keep;
+    memcpy(to, strays.bytes, n);
+    strays.used = 0;
+    return n;
 }
 
 static uint32_t lose_every, sent;

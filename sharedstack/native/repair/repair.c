@@ -41,9 +41,15 @@ int shs_repair_begin(int fd)
     return put(fd, TCP_REPAIR, TCP_REPAIR_ON);
 }
 
-int shs_repair_end(int fd)
+long shs_repair_end(int fd, const void *fresh, uint32_t n)
 {
-    return put(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+    int r = put(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+    struct iovec iov = {(void *)(uintptr_t)fresh, n};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (r || !n)
+        return r;
+    long sent = shs_sys_sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    return sent == -EAGAIN ? 0 : sent;
 }
 
 static uint32_t clock_of(uint64_t now, bool usec)
@@ -222,20 +228,22 @@ static int fill(int fd, int queue, const void *bytes, uint32_t n)
     return r;
 }
 
-int shs_repair_write(int fd, const struct shs_tcp_image *i, const void *unsent, uint32_t n_unsent, const void *unread, uint32_t n_unread,
-                     uint64_t now)
+long shs_repair_write(int fd, const struct shs_tcp_image *i, const void *unsent, uint32_t n_unsent, const void *unread, uint32_t n_unread,
+                      uint64_t now)
 {
     struct tcp_repair_window window = {
         .snd_wl1 = i->snd_wl1, .snd_wnd = i->snd_wnd, .max_window = i->max_wnd, .rcv_wnd = i->rcv_wnd, .rcv_wup = i->rcv_wup};
     if (i->rx_len != n_unread || i->fin || i->state != SHS_TCP_ESTABLISHED)
         return -EINVAL;
+    uint32_t flight = i->snd_nxt - i->snd_una, n_sent = flight < n_unsent ? flight : n_unsent;
     int r = connect_again(fd, i);
     r = r ? r : options(fd, i);
     r = r ? r : put(fd, TCP_MAXSEG, 0); /* else it stays a bound that the program never set */
     if (r == 0 && i->flags & SHS_TF_TS)
         r = put(fd, TCP_TIMESTAMP, (int)(((clock_of(now, i->ts_usec) + i->ts_off) & ~USEC_FLAG) | i->ts_usec));
     r = r ? r : fill(fd, TCP_RECV_QUEUE, unread, n_unread);
-    r = r ? r : fill(fd, TCP_SEND_QUEUE, unsent, n_unsent);
+    r = r ? r : fill(fd, TCP_SEND_QUEUE, unsent, n_sent);
     r = r ? r : put(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);
-    return r ? r : (int)shs_sys_setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, sizeof window);
+    r = r ? r : (int)shs_sys_setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, sizeof window);
+    return r ? r : (long)n_sent;
 }
