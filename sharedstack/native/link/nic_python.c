@@ -2,7 +2,6 @@
  * For Python (ctypes): AF_XDP sockets for the helper, which opens them and lends them; for tests, an engine driven over a lent interface.
  */
 #include "link/nic.h"
-#include "repair/repair.h"
 
 #define BUDGET 64
 
@@ -42,32 +41,6 @@ SHS_PUBLIC void shs_test_nic_repair(struct shs_nic_port *p);
 SHS_PUBLIC void shs_test_nic_repair(struct shs_nic_port *p)
 {
     shs_nic_repair(p);
-}
-
-SHS_PUBLIC int shs_native_repair_begin(int fd);
-SHS_PUBLIC int shs_native_repair_begin(int fd)
-{
-    return shs_repair_begin(fd);
-}
-
-SHS_PUBLIC int shs_native_repair_end(int fd, const void *fresh, uint32_t n);
-SHS_PUBLIC int shs_native_repair_end(int fd, const void *fresh, uint32_t n)
-{
-    return (int)shs_repair_end(fd, fresh, n);
-}
-
-SHS_PUBLIC int shs_native_repair_read(int fd, struct shs_tcp_image *image, uint64_t now);
-SHS_PUBLIC int shs_native_repair_read(int fd, struct shs_tcp_image *image, uint64_t now)
-{
-    return shs_repair_read(fd, image, now);
-}
-
-SHS_PUBLIC int shs_native_repair_write(int fd, const struct shs_tcp_image *image, const void *unsent, uint32_t n_unsent, const void *unread,
-                                       uint32_t n_unread, uint64_t now);
-SHS_PUBLIC int shs_native_repair_write(int fd, const struct shs_tcp_image *image, const void *unsent, uint32_t n_unsent, const void *unread,
-                                       uint32_t n_unread, uint64_t now)
-{
-    return (int)shs_repair_write(fd, image, unsent, n_unsent, unread, n_unread, now);
 }
 
 /* Strays that were kept: length u32 and bytes of each, one after the other. */
