@@ -17,7 +17,7 @@ SOURCES := $(shell find sharedstack helper tests/native scripts/sources.py -type
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
-.PHONY: help build demo test lint format sanitize m32 abi bench conformance soak suites models clean system-build system-demo system-test system-suites FORCE
+.PHONY: help build demo test lint format sanitize fuzz m32 abi bench wire conformance soak suites models clean system-build system-demo system-test system-suites system-wire system-fuzz FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -52,6 +52,9 @@ sanitize: system-build $(VENV)/.tools ## C tests under ASan and UBSan, the threa
 	@scripts/meson-build build-tsan gcc -Dnative_tests=true -Db_sanitize=thread -Dwerror=false -- native-tests
 	@TSAN_OPTIONS=halt_on_error=1 scripts/no-aslr $(BIN)/meson test -C build-tsan --no-rebuild --suite threads --print-errorlogs
 
+fuzz: system-fuzz $(VENV)/.built ## hostile packets and options by libFuzzer, FUZZ_SECONDS (600) each
+	@scripts/fuzz $(or $(FUZZ_SECONDS),600)
+
 m32: system-test $(VENV)/.tools ## library and layout for 32 bits: same offsets, same hash
 	@scripts/meson-build build-m32 gcc '-Dc_args=-m32 -march=i686 -msse2' -Dc_link_args=-m32 -- libraries
 	@scripts/layout-check build-m32 -m64 -m32
@@ -59,8 +62,12 @@ m32: system-test $(VENV)/.tools ## library and layout for 32 bits: same offsets,
 abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing exported but what is declared
 	@$(BIN)/python scripts/abi.py build/libsharedstack.so build/libshs_native.so
 
-soak: $(VENV)/.test $(VENV)/.built ## 200,000 random steps on the kernel and through sharedstack, compared
+soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps on the kernel and through sharedstack, compared; all wire tests
 	@cd tests && ../$(BIN)/python -m differential.soak --steps 200000
+	@WIRE_ALL=1 LIFTS=1000 $(BIN)/pytest -q -s tests/wire
+
+wire: system-test system-wire $(VENV)/.test $(VENV)/.built ## the wire path beside the kernel, on two hosts joined by a cable (root)
+	@cd tests && ../$(BIN)/python -m wire.table $(WIRE)
 
 bench: $(VENV)/.built ## the project's own comparison with the kernel
 	@$(BIN)/sharedstack bench
@@ -78,6 +85,10 @@ clean: ## remove all that was built
 	rm -rf $(VENV) build build-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
+system-fuzz:
+	@scripts/system-packages fuzz!
+system-wire:
+	@scripts/system-packages wire!
 system-suites:
 	@scripts/system-packages suites!
 system-build:

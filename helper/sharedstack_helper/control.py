@@ -1,8 +1,8 @@
 """The control socket: who may attach gets the segments; every wrong packet gets its error, and costs nothing else.
 
 Binding the name keeps a second helper of this stack away (`claim`). A client is served packet by packet; it is cut off after an error,
-when it is silent for too long, or when its answer cannot be sent at once. No ancillary data is ever received, so that the
-kernel itself closes descriptors that somebody sends along.
+when it is silent for too long, or when its answer cannot be sent at once. There is room for one descriptor with a packet: the
+kernel itself closes others that somebody sends along, and what no message asks for is closed here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import sharedstack
 from sharedstack.declare import layout, names
@@ -29,6 +30,7 @@ from .segments import Segments
 
 MAX_CLIENTS = 64
 SILENCE_SECONDS = 2.0
+_RIGHTS = socket.CMSG_LEN(array.array("i").itemsize)  # CMSG_SPACE would have room for two
 _CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
@@ -83,11 +85,35 @@ def _peer(connected: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
+def _descriptor(rights: list[tuple[int, int, bytes]]) -> int | None:
+    """The descriptor that came along, if one did."""
+    for level, kind, data in rights:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received = array.array("i")
+            received.frombytes(data[: len(data) - len(data) % received.itemsize])
+            return received[0] if received else None
+    return None
+
+
 @dataclass
 class _Client:
     connection: socket.socket
     pid: int
     cut_off: Timer
+    sent: int | None = None  # a descriptor that came with the packet being served
+
+
+class Wire(Protocol):
+    """The links of the stack."""
+
+    def lend(self, number: int) -> list[int] | None:
+        """Descriptors of a link; None: there is none of that number."""
+
+    def lift(self, endpoint: int, cookie: int, fd: int) -> int:
+        """Lift a connection: 0 or a REASON_*. The descriptor is the callee's."""
+
+    def lower(self, endpoint: int, cookie: int) -> int:
+        """Lower a connection: 0 or a REASON_*."""
 
 
 class Control:
@@ -104,8 +130,10 @@ class Control:
         listener: socket.socket,
         on_attach: Callable[[int], None],
         figures: Callable[[], tuple[int, int]],
+        wire: Wire,
     ) -> None:
         self._loop, self._place, self._segments, self._listener = loop, place, segments, listener
+        self._wire = wire
         self._on_attach, self._figures = on_attach, figures
         self._clients: dict[int, _Client] = {}
         self._accepting = False
@@ -162,12 +190,13 @@ class Control:
     def _serve(self, client: _Client) -> None:
         """Receive and answer one packet."""
         try:
-            packet, _, flags, _ = client.connection.recvmsg(MAX_MESSAGE)
+            packet, rights, flags, _ = client.connection.recvmsg(MAX_MESSAGE, _RIGHTS, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
             self._drop(client)
             return
+        client.sent = _descriptor(rights)
         try:
             if flags & socket.MSG_TRUNC:
                 raise Refused("oversized", f"the packet is larger than {MAX_MESSAGE} bytes; no message is")
@@ -177,6 +206,9 @@ class Control:
             self._answer(client, name, fields)
         except Refused as refused:
             self._refuse(client, refused)
+        finally:
+            if client.sent is not None:
+                os.close(client.sent)
 
     def _answer(self, client: _Client, name: str, fields: Fields) -> None:
         if self._draining:
@@ -201,10 +233,28 @@ class Control:
                 refused=self._refused,
             )
             self._send(client, packet)
+        elif name in ("borrow", "lift", "lower"):
+            self._answer_wire(client, name, fields)
         else:
             raise Refused("unknown", f"this helper does not serve {name}")
         client.cut_off.cancel()
         client.cut_off = self._loop.later(SILENCE_SECONDS, lambda: self._drop(client))
+
+    def _answer_wire(self, client: _Client, name: str, fields: Fields) -> None:
+        if name == "borrow":
+            fds = self._wire.lend(fields["link"])
+            if fds is None:
+                raise Refused("field", f"stack {self._place.stack} has no link {fields['link']}")
+            self._send(client, protocol.encode("wire", sockets=len(fds) - 4), fds)
+            return
+        if name == "lift":
+            if client.sent is None:
+                raise Refused("field", "message lift comes without the descriptor of a socket")
+            fd, client.sent = client.sent, None
+            why = self._wire.lift(fields["endpoint"], fields["cookie"], fd)
+        else:
+            why = self._wire.lower(fields["endpoint"], fields["cookie"])
+        self._send(client, protocol.encode("done", why=why))
 
     def _check(self, fields: Fields) -> None:
         if fields["hash"] != layout.HASH:

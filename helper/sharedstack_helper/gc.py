@@ -101,18 +101,24 @@ class Collector:
         """Those of them that no living participant holds open; where one cannot be looked at, shared ones are kept."""
         if not missing:
             return missing
-        wanted = {f"socket:[{c.inode}]" for c in missing}
-        held: set[str] = set()
-        hidden = False
-        for _, pid in self._participants():
-            try:
-                held |= _links(pid) & wanted if pid else set()
-                hidden = hidden or not pid
-            except PermissionError:
-                hidden = True
-            except OSError:
-                continue  # it has just gone
-        return [c for c in missing if f"socket:[{c.inode}]" not in held and not (hidden and c.shared)]
+        held, hidden = held_open(self._participants(), {c.inode for c in missing})
+        return [c for c in missing if c.inode not in held and not (hidden and c.shared)]
+
+
+def held_open(participants: list[tuple[int, int]], inodes: set[int]) -> tuple[set[int], bool]:
+    """Which of the sockets with these inodes participants (slot, pid) hold open, and whether some of them could not be looked at."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    held: set[int] = set()
+    hidden = False
+    for _, pid in participants:
+        try:
+            held |= {wanted[link] for link in _links(pid) & wanted.keys()} if pid else set()
+            hidden = hidden or not pid
+        except PermissionError:
+            hidden = True
+        except OSError:
+            continue  # it has just gone
+    return held, hidden
 
 
 def _links(pid: int) -> set[str]:

@@ -22,7 +22,7 @@ import sharedstack
 from sharedstack.declare.layout import CONSTANTS
 from sharedstack.declare.names import DEFAULT_STACK, MAX_STACK_NAME
 
-from . import announce, environment, nudge, segments
+from . import announce, environment, nudge, segments, settings
 from .control import Control, Running, claim
 from .cooler import EVERY, Cooler
 from .environment import HelperError, Place
@@ -31,20 +31,29 @@ from .loop import Loop
 from .native import Native
 from .reaper import Reaper
 from .segments import Segments
+from .settings import Settings
+from .wire.links import Links
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the helper with these arguments (the process's own by default); returns the exit status."""
     environment.fill_standard_descriptors()
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     try:
-        return _run(options.stack, options.ready_fd, options.cool_every)
+        return _run(options.stack, options.ready_fd, settings_of(options))
     except HelperError as error:
         announce.complain(str(error))
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def settings_of(options: argparse.Namespace) -> Settings:
+    """What the command line says, and where it says nothing the configuration file."""
+    said = settings.read(options.stack, options.config)
+    return Settings(tuple(options.link) or said.links, options.cool_every or said.cool_every)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="sharedstack-helper",
         description="The helper of one user's stack: lends its shared memory and cleans up after the dead. Runs in the foreground.",
@@ -58,8 +67,22 @@ def _parser() -> argparse.ArgumentParser:
         "--cool-every",
         metavar="SECONDS",
         type=_seconds,
-        default=EVERY,
-        help="how often to look for connections that have gone quiet, whose memory is then given back (%(default)s)",
+        help=f"how often to look for connections that have gone quiet, whose memory is then given back ({EVERY})",
+    )
+    parser.add_argument(
+        "--link",
+        metavar="IFNAME",
+        action="append",
+        default=[],
+        help="lend this network interface to the stack, so that connections by it may be lifted to the wire path; repeatable. It needs "
+        "CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF (`sharedstack doctor` says what is missing)",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="settings for what is not said here (TOML: links, cool_every, and tables of stacks, [stack.NAME]; "
+        "$XDG_CONFIG_HOME/sharedstack/helper.toml)",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {sharedstack.__version__}")
     return parser
@@ -87,7 +110,7 @@ def _open_fd(text: str) -> int:
     return fd
 
 
-def _run(stack: str, ready_fd: int | None, cool_every: float) -> int:
+def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
     loop = Loop()
     loop.leave_on_signals()
     place = Place(os.getuid(), environment.netns_cookie(), stack)
@@ -100,21 +123,28 @@ def _run(stack: str, ready_fd: int | None, cool_every: float) -> int:
         Path("/proc/self/comm").write_text("sharedstack-hel")  # 15 characters at most; the slot shows it
     held, native, slot = _enter(place)
     collector = Collector(loop, native, held)
-    reaper = Reaper(loop, native, held, slot, collector.request)
+    links = _links(loop, held, place, wanted.links, native, slot)
+
+    def gone() -> None:
+        collector.request()
+        links.look_for_holders()
+
+    reaper = Reaper(loop, native, held, slot, gone)
     collector.look_at(reaper.participants)
+    links.look_at(reaper.participants)
 
     def attached(pid: int) -> None:
         reaper.watch(pid)
         reaper.sweep()  # what it was before an exec
 
-    cooler = Cooler(loop, native, cool_every)
+    cooler = Cooler(loop, native, wanted.cool_every)
 
     def nudged() -> None:
         reaper.sweep()
-        collector.request()
+        gone()
         cooler.request()
 
-    control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped))
+    control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped), links)
     nudges = nudge.listen(loop, place, nudged)
     if held.adopted:
         reaper.sweep()
@@ -125,6 +155,7 @@ def _run(stack: str, ready_fd: int | None, cool_every: float) -> int:
         loop.run()
     finally:
         announce.notify("STOPPING=1")
+        links.close()
         _leave(held, native, control, slot)
         if nudges is not None:
             nudges.close()
@@ -151,6 +182,17 @@ def _enter(place: Place) -> tuple[Segments, Native, int]:
         announce.complain(f"made new segments for stack {place.stack}, because the old ones could not be adopted: {why}")
     held.publish(slot)
     return held, native, slot
+
+
+def _links(loop: Loop, held: Segments, place: Place, names: Sequence[str], native: Native, slot: int) -> Links:
+    """The links that were asked for; without them the helper does not start."""
+    try:
+        return Links(loop, held, names, segments.name(place, "wire"))
+    except HelperError:
+        native.release(slot)
+        if not held.adopted:
+            held.retire()
+        raise
 
 
 def _refuse_second(held: Segments, native: Native) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from sharedstack import paths
 
@@ -109,6 +110,11 @@ def open_xsk(memory: int, n_frames: int, frame_bytes: int, ifindex: int, queue: 
             errno.EAFNOSUPPORT: "the kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
         }.get(error.errno or 0, "see `dmesg`")
         raise HelperError(f"cannot open queue {queue} of interface {ifindex}: {os.strerror(error.errno or 0)}; {what}") from error
+
+
+def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    """`shs_native_<name>`, for whoever has a part of the core of its own to call. Raises HelperError."""
+    return _function(_load(), name, result, *arguments)
 
 
 def _function(library: ctypes.CDLL, name: str, result: type[ctypes.c_int] | None, *arguments: type) -> ctypes._NamedFuncPointer:

@@ -23,7 +23,7 @@ from . import bulk, shm
 from .environment import Place
 from .shm import Shared, UnfitError
 
-Part = Literal["stack", "arena", "bulk"]
+Part = Literal["stack", "arena", "bulk", "wire"]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import typer
 
 from .. import __version__
+from .doctor import doctor
 from .inspect import inspect
 from .options import options
 
 app = typer.Typer(name="sharedstack", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(inspect)
+app.command()(doctor)
 app.command()(options)
 
 _REST = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

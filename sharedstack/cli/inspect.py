@@ -32,6 +32,7 @@ def inspect(
     memory: bool = typer.Option(False, "--memory", help="Show the memory."),
     counters: bool = typer.Option(False, "--counters", help="Show the counters, summed."),
     locks: bool = typer.Option(False, "--locks", help="Show who holds which lock."),
+    links: bool = typer.Option(False, "--links", help="Show the interfaces that are lent to the stack, and what their engines count."),
     everything: bool = typer.Option(False, "--all", help="Show all sections; with --why, other sockets than internet ones too."),
     write: Path | None = typer.Option(None, "-w", metavar="FILE", help="Write a snapshot (no program's data is in it)."),
     read: Path | None = typer.Option(None, "-r", metavar="FILE", help="Read a snapshot instead of live memory."),
@@ -52,7 +53,7 @@ def inspect(
             if write:
                 dumpfile.write(shot, write)
             else:
-                _show(shot, output, {"memory": memory, "counters": counters, "locks": locks}, everything, live=read is None)
+                _show(shot, output, {"memory": memory, "counters": counters, "locks": locks, "links": links}, everything, live=read is None)
     except (snapshot.NoStackError, snapshot.LayoutError, dumpfile.DumpError) as e:
         typer.echo(f"sharedstack: {e}", err=True)
         raise typer.Exit(1) from e

@@ -62,5 +62,10 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("tx_kernel_asleep", "bytes", "of tx_kernel_bytes: the reader slept in the kernel, or had shut the ring to do so"),
     Counter("tx_kernel_unread", "bytes", "of tx_kernel_bytes: the reader had not read through the library yet"),
     Counter("tx_kernel_lowered", "bytes", "of tx_kernel_bytes: the connection, or this direction, was lowered or shut down"),
+    Counter("tx_wire_bytes", "bytes", "sent by an engine"),
+    Counter("rx_wire_bytes", "bytes", "received by an engine"),
+    Counter("wire_lifts", "connections", "lifted to an engine"),
+    Counter("wire_lowers", "connections", "lowered to the kernel, asked for by this participant"),
+    Counter("wire_refused", "connections", "that the helper did not lift when it was asked to"),
     Counter("tx_kernel_special", "bytes", "of tx_kernel_bytes: control data, or flags that only the kernel knows"),
 )

@@ -164,6 +164,7 @@ _FIRST: tuple[Intercept, ...] = (
     _int("aside", "aio_write64", "struct aiocb64 *request"),
     _int("aside", "lio_listio", "int mode", "struct aiocb *const *list", "int n", "struct sigevent *event"),
     _int("aside", "lio_listio64", "int mode", "struct aiocb64 *const *list", "int n", "struct sigevent *event"),
+    _int("option", "getsockopt", "int fd", "int level", "int name", "void *value", "socklen_t *len"),
     _int("option", "setsockopt", "int fd", "int level", "int name", "const void *value", "socklen_t len"),
     _int("option", "sockatmark", "int fd", note="an ioctl inside libc"),
     _int("option", "fcntl", "int fd", "int cmd", "void *arg", vfork=True, note="variadic in libc"),
@@ -211,6 +212,7 @@ _FIRST: tuple[Intercept, ...] = (
     _int("receive", "__recvmmsg64", *_MESSAGES, "struct shs_timespec64 *timeout", cancel=True, twin="recvmmsg"),
     _tx("__sendmsg64", "int fd", "const struct msghdr *msg", "int flags", twin="sendmsg", alias=True),
     _int("send", "__sendmmsg64", *_MESSAGES, cancel=True, twin="sendmmsg", alias=True),
+    _int("option", "__getsockopt64", "int fd", "int level", "int name", "void *value", "socklen_t *len", twin="getsockopt", alias=True),
     _int(
         "option", "__setsockopt64", "int fd", "int level", "int name", "const void *value", "socklen_t len", twin="setsockopt", alias=True
     ),

@@ -76,6 +76,17 @@ CONSTANTS: dict[str, int] = {
     "EPF_SEALED": 128,  # one of its directions was sticky when it was un-paired: never paired again
     "EPF_PINNED": 256,  # it could not be brought under count again: never un-paired
     "EPF_UNPAIRED": 512,  # registered, no pair for now: the next calls of either end pair it
+    "EPF_REMOTE": 1024,  # its peer may be on another host, and there is a link: perhaps for the engine
+    # endpoint.wire: state | link << WIRE_LINK_SHIFT | generation << WIRE_GEN_SHIFT, the generation changes when it is lifted
+    "WIRE_NONE": 0,
+    "WIRE_LIFTING": 1,
+    "WIRE_ON": 2,
+    "WIRE_LOWERING": 3,
+    "WIRE_STATE_MASK": 3,
+    "WIRE_LINK_SHIFT": 4,
+    "WIRE_LINK_MASK": 15,
+    "WIRE_GEN_SHIFT": 8,
+    "N_NICS": 4,
     # added to the family of a datagram socket's record: no connection has the same flow
     "FAMILY_DATAGRAM": 256,
     # opt_level of an endpoint whose opt_name is a flag of send(2) or recv(2)
@@ -173,6 +184,7 @@ ENDPOINT = Struct(
         Field("lport", "u16", "local port, host order", lock="ctl"),
         Field("rport", "u16", "remote port, host order", lock="ctl"),
         Field("pairings", "u32", "times it was paired: an idle pair is given back, and made again when data comes", lock="ctl"),
+        Field("wire", "u32", "WIRE_*, link and generation: whose connection it is, the kernel's or an engine's", owner="compare-and-swap"),
         Line("whoever holds ctl", "addresses"),
         Field("laddr", "u8", "local address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
         Field("raddr", "u8", "remote address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
@@ -191,12 +203,17 @@ ENDPOINT = Struct(
         Field("tx_bells", "u64", "doorbells rung", unit="calls", lock="wlock"),
         Field("sndbuf", "u32", "what the program set by SO_SNDBUF; 0: nothing", unit="bytes", owner="a holder"),
         Field("rcvbuf", "u32", "what the program set by SO_RCVBUF; 0: nothing", unit="bytes", owner="a holder"),
+        Field("tx_wire", "u64", "bytes sent by an engine", unit="bytes", lock="wire"),
+        Field("wire_handle", "u64", "the engine's name of the connection, of meaning in WIRE_ON and WIRE_LOWERING", owner="helper"),
         Line("the reader", "receiving"),
         Field("rx_local", "u64", "bytes received by ring", unit="bytes", lock="rlock"),
         Field("rx_kernel", "u64", "bytes received by the kernel since the record exists", unit="bytes", lock="rlock"),
         Field("rx_calls", "u64", "receives by ring", unit="calls", lock="rlock"),
         Field("rx_lifts", "u64", "times the ring was opened", lock="rlock"),
         Field("rx_lowers", "u64", "times the ring was shut", lock="rlock"),
+        Field("rx_wire", "u64", "bytes received by an engine", unit="bytes", lock="wire"),
+        Field("wire_lifts", "u32", "times it was lifted to an engine", owner="helper"),
+        Field("wire_why", "u32", "REASON_*: why it is not an engine's", owner="a holder, and the helper"),
     ),
 )
 
@@ -349,6 +366,7 @@ STACK = Struct(
         Field("state", "u32", "STACK_*"),
         Field("helper", "u32", "slot plus one of the helper; 0: none"),
         Field("pair_ok", "u32", "1: endpoints may be paired"),
+        Field("n_nics", "u32", "interfaces that are lent to the stack"),
         Line("whoever holds ctl"),
         Field("ctl", "u32", "lock word: slots, endpoints, flow table"),
         Field("endpoint_hint", "u32", "where to look for a free endpoint", lock="ctl", derived=True),

@@ -39,6 +39,22 @@ MESSAGES: tuple[Message, ...] = (
         "the helper's own figures",
         {"pid": "u64", "release": "str", "stack": "str", "participants": "u64", "reaped": "u64", "refused": "u64"},
     ),
+    Message("borrow", "lend me that interface of the stack's", {"link": "u64"}, reply="wire"),
+    Message(
+        "wire",
+        "an engine's area, its queues, the interface, its frames, and an AF_XDP socket for each of its queues",
+        {"sockets": "u64"},
+        fds=("area", "queues", "nic", "frames", "xsk"),
+    ),
+    Message(
+        "lift",
+        "make this connection, whose descriptor comes along, an engine's, if that can be",
+        {"endpoint": "u64", "cookie": "u64"},
+        fds=("socket",),
+        reply="done",
+    ),
+    Message("lower", "make this connection the kernel's again", {"endpoint": "u64", "cookie": "u64"}, reply="done"),
+    Message("done", "what was asked for is done, or why it is not: a REASON_*, 0 if it is", {"why": "u64"}),
     Message("error", "what failed and what to do", {"code": "str", "text": "str"}),
 )
 

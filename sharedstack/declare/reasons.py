@@ -15,7 +15,7 @@ class Reason:
 
 
 REASONS: tuple[Reason, ...] = (
-    Reason("none", "on the local path"),
+    Reason("none", "on the local path, or the wire path"),
     Reason("peer_unknown", "peer not preloaded, on another host, or not active yet", "start the peer with `sharedstack run` too"),
     Reason("reader_asleep", "reader asleep in the kernel: it is woken by the kernel's stream"),
     Reason("short_lived", "too short-lived: fewer data calls than lift_after", "lower SHAREDSTACK_LIFT_AFTER if such connections matter"),
@@ -49,5 +49,18 @@ REASONS: tuple[Reason, ...] = (
     Reason("control_data", "sent with control data, or with a flag that only the kernel knows"),
     Reason("disabled", "switched off by SHAREDSTACK_ENABLE=0"),
     Reason("io_uring", "a process that holds it has set up io_uring, whose requests the library does not see"),
+    Reason("wire_young", "fewer data calls than wire_after: too early for the wire path", "lower SHAREDSTACK_WIRE_AFTER if it matters"),
+    Reason("wire_busy", "each time that it might have been lifted to the wire path data was under way"),
+    Reason("wire_bulk", "it moves much data, which the kernel does better by its interface's offloads than an engine that copies"),
+    Reason("wire_idle", "idle for a while: lowered, and lifted again when it is used"),
+    Reason(
+        "no_route", "its route does not go by an interface that is lent to the stack", "start the helper with --link for that interface"
+    ),
+    Reason("next_hop", "the link-layer address of its next hop is not known"),
+    Reason(
+        "wire_slower",
+        "its calls came slower than by the kernel while it was lifted",
+        "set SHAREDSTACK_WIRE_GAIN=0 to keep such connections lifted",
+    ),
     Reason("aio", "asynchronous I/O (aio_read and kin, io_submit) was used on it"),
 )

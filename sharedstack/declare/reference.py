@@ -78,6 +78,7 @@ DOES: dict[str, str] = {
     "dup3": "as dup2",
     "fdopen": "the connection is handed over to stdio, which reads and writes inside libc; what is in the ring is sent again by the kernel",
     "fclose": "as close",
+    "getsockopt": "SO_ERROR of a connection that an engine ended; all else is the kernel's, byte counts of TCP_INFO those of its stream",
     "setsockopt": "options that only the kernel can honour lower the connection for good: see [reasons](reasons.md#options)",
     "fcntl": "O_NONBLOCK is noted; F_DUPFD and F_DUPFD_CLOEXEC as dup",
     "fcntl64": "as fcntl",
@@ -119,10 +120,6 @@ _SPAWN = "children that get a lifted socket use it natively at the same time, un
 
 NOT_INTERCEPTED: tuple[Missing, ...] = (
     Missing(("listen", "getsockname", "getpeername", "isfdtype", "socketpair", "openpty"), _NO_EFFECT),
-    Missing(
-        ("getsockopt", "__getsockopt64"),
-        "none for names, states and errors; the byte counts of TCP_INFO are those of the kernel's stream alone",
-    ),
     Missing(("fprintf and all other stdio on a stream of fdopen",), "none: fdopen has lowered the connection"),
     Missing(("getchar, printf and all other stdio on standard streams",), "none: sockets there are not lifted, or were handed over"),
     Missing(("fcloseall",), "none: it writes out what streams hold, and closes no descriptor"),

@@ -43,6 +43,7 @@ CONSTANTS: dict[str, int] = {
     "TF_ORPHAN": 1 << 13,
     "TF_REORDERED": 1 << 14,
     "TF_TLP_RETX": 1 << 15,
+    "TF_URGENT": 1 << 16,  # urgent data came: to be lowered
     # what an image may set, and what it brings back
     "TF_IMAGE": 0x1F,
     # tcp.ca
@@ -146,7 +147,13 @@ WIRE = Struct(
         _f("tick", "u64", "tick up to which timers have run", unit="2^WHEEL_TICK_SHIFT ns", derived=True),
         _f("challenge_ns", "u64", "begin of the second in which challenge ACKs are counted", unit="ns"),
         _f("challenges", "u32", "challenge ACKs sent in it"),
-        _f("pad", "u32", "unused"),
+        Field(
+            "watcher", "u32", "lock word of the thread that sleeps on the interface's sockets for all; 0: none", owner="compare-and-swap"
+        ),
+        Field(
+            "moving", "u32", "lock word of the helper's thread that moves a connection, and receives alone; 0: none does", owner="helper"
+        ),
+        _f("driven_ns", "u64", "when packets and timers were last looked after", unit="ns"),
         Line("whoever drives the engine", "timers"),
         _f("busy", "u64", "bit i: bucket i is not empty", count=8, derived=True),
         _f("wheel", "u32", "first connection plus one of each bucket", count=CONSTANTS["WHEEL_BUCKETS"], derived=True),
@@ -195,6 +202,7 @@ TCP = Struct(
         _f("tx_off", "u64", "where it is in the memory of queues", unit="bytes"),
         _f("tx_bias", "u32", "added to a sequence number gives its index in it"),
         _f("tx_end", "u32", "sequence number behind the last byte in it"),
+        _f("small_end", "u32", "end of the last segment sent that was smaller than it might be: while it is in flight, no other is sent"),
         _f("push_seq", "u32", "PSH goes with the segment that ends here: the end of the last send"),
         _f("seg_head", "u32", "oldest segment in flight plus one", derived=True),
         _f("seg_tail", "u32", "latest segment in flight plus one", derived=True),
@@ -268,6 +276,10 @@ TCP = Struct(
         _f("ack_limit_tick", "u32", "second in which answers to what is out of window are counted"),
         _f("ack_limit", "u32", "how many were sent in it"),
         _f("soft_error", "u32", "errno of the last ICMP error that was not acted on: the reason if it times out"),
+        Field("bell", "u32", "(slot * N_BELLS + bell) plus one to ring when there is something new; 0: none", owner="whoever waits"),
+        Field("want_room", "u32", "1: whoever waits wants to send, and there was no room", owner="whoever waits"),
+        _f("sent", "u64", "bytes that the program has sent", unit="bytes"),
+        _f("received", "u64", "bytes that the program has received", unit="bytes"),
         _f("stat_retx", "u32", "segments sent again"),
         _f("stat_ooo", "u32", "segments received before their turn"),
     ),

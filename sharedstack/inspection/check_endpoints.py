@@ -25,6 +25,7 @@ _PAIRINGS_MAX = 1 << 28
 BUFFER_MAX = 1 << 30  # the kernel takes no more: half of INT_MAX (socket(7))
 
 _STATISTICS = ("tx_local", "tx_kernel", "tx_calls", "tx_full", "tx_bells", "rx_local", "rx_kernel", "rx_calls", "rx_lifts", "rx_lowers")
+_WIRE = ("tx_wire", "rx_wire", "wire_lifts", "wire_handle")
 
 
 def check_endpoints(found: Findings, shot: Snapshot) -> None:
@@ -76,8 +77,25 @@ def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
     found.expect(watched, f"{at}.set_slot", ep["set_slot"], f"0 to {shot.slots_top}, or {C['SET_MANY']}")
     for field in ("sndbuf", "rcvbuf"):
         found.within(at, ep, field, 0, BUFFER_MAX)
+    _wire(found, shot, ep, at)
     if not ep["family"] & DATAGRAM:
         _connection(found, ep, at)
+
+
+def _wire(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
+    """Whose connection it is, an engine's or the kernel's: the generation counts how often it was lifted."""
+    word, links = ep["wire"], binary.stack(shot.stack)["n_nics"]
+    state, link = word & C["WIRE_STATE_MASK"], word >> C["WIRE_LINK_SHIFT"] & C["WIRE_LINK_MASK"]
+    lifts = word >> C["WIRE_GEN_SHIFT"]
+    known = word >> 2 & 3 == 0 and (not link or link < max(links, 1))
+    found.expect(known, f"{at}.wire", word, f"a WIRE_* state and one of {links} links")
+    ahead = int(state == C["WIRE_LIFTING"])  # the helper counts it in between
+    expected = range(ep["wire_lifts"], ep["wire_lifts"] + ahead + 1)
+    found.expect(lifts in expected, f"{at}.wire", word, f"a generation that agrees with wire_lifts, {ep['wire_lifts']}")
+    found.within(at, ep, "wire_why", 0, len(REASONS) - 1)
+    if not ep["wire_lifts"]:
+        for field in _WIRE:
+            found.expect(ep[field] == 0, f"{at}.{field}", ep[field], "0 while it was never lifted to an engine")
 
 
 def _connection(found: Findings, ep: View, at: str) -> None:

@@ -33,6 +33,7 @@ def check_stack_header(found: Findings, shot: Snapshot) -> bool:
     found.within(at, s, "n_cpus", 1, CPUS_MAX)
     found.within(at, s, "state", C["STACK_READY"], C["STACK_RETIRED"])
     found.within(at, s, "pair_ok", 0, 1)
+    found.within(at, s, "n_nics", 0, C["N_NICS"])
     found.within(at, s, "slots_top", 0, C["N_SLOTS"])
     found.within(at, s, "endpoints_top", 0, shot.endpoints_there)
     found.within(at, s, "endpoints_used", 0, C["N_ENDPOINTS"])

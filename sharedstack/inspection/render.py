@@ -28,6 +28,8 @@ def show(state: State, sections: set[str], everything: bool) -> None:
         _locks(console, state)
     if everything or "memory" in sections:
         _memory(console, state)
+    if state.links and (everything or "links" in sections):
+        _links(console, state)
     if everything or "counters" in sections:
         rows = [(c.name, str(state.counters[c.name]), c.unit, c.meaning) for c in COUNTERS]
         _rows(console, ("counter", "value", "unit", "meaning"), rows)
@@ -58,9 +60,9 @@ def _participants(console: Console, state: State) -> None:
         note = "helper" if p.helper else ""
         pid = str(p.pid) if p.pid else f"({p.own_pid} in its namespace)"
         alive = p.state if p.alive else "dead"
-        local, kernel = (sum(p.counters[f"{way}_{path}_bytes"] for way in ("tx", "rx")) for path in ("local", "kernel"))
-        rows.append((str(p.slot), pid, p.comm, str(p.bits), alive, str(p.spinning), size(local), size(kernel), note))
-    _rows(console, ("slot", "pid", "program", "bits", "state", "spinning", "local", "kernel", ""), rows)
+        by_path = [size(sum(p.counters[f"{way}_{path}_bytes"] for way in ("tx", "rx"))) for path in ("local", "wire", "kernel")]
+        rows.append((str(p.slot), pid, p.comm, str(p.bits), alive, str(p.spinning), *by_path, note))
+    _rows(console, ("slot", "pid", "program", "bits", "state", "spinning", "local", "wire", "kernel", ""), rows)
 
 
 def _endpoints(console: Console, state: State) -> None:
@@ -73,13 +75,13 @@ def _endpoints(console: Console, state: State) -> None:
 
 
 def _way(path: Path) -> str:
-    if path.path == "local":
+    if path.path in ("local", "wire"):
         return path.path
     return f"{path.path}: {path.why} {path.option}".rstrip()
 
 
 def _bytes(path: Path) -> str:
-    return f"{size(path.local_bytes)} + {size(path.kernel_bytes)}"
+    return f"{size(path.local_bytes)} + {size(path.wire_bytes)} + {size(path.kernel_bytes)}"
 
 
 def _holders(e: Endpoint) -> str:
@@ -106,6 +108,16 @@ def _memory(console: Console, state: State) -> None:
         ("slots ever used", f"{m['slots_top']} of {m['slots']}"),
     ]
     _rows(console, ("memory", ""), rows)
+
+
+def _links(console: Console, state: State) -> None:
+    rows = []
+    for one in state.links:
+        packets = f"{sum(q.rx for q in one.queues)} in, {sum(q.tx for q in one.queues)} out"
+        kind = f"{'virtual, ' if one.virtual else ''}{'zero copy' if any(q.zero_copy for q in one.queues) else 'copying'}"
+        notes = ", ".join(f"{name} {value}" for name, value in one.counters.items() if name not in ("in_packets", "out_packets"))
+        rows.append((one.name, "up" if one.up else "down", kind, str(one.mtu), str(len(one.queues)), str(one.connections), packets, notes))
+    _rows(console, ("link", "state", "kind", "MTU", "queues", "connections", "packets", "counted"), rows)
 
 
 def size(count: int) -> str:

@@ -118,6 +118,12 @@ class _Reader:
         os.close(self.fd)
 
 
+def read_segment(path: Path, size: int) -> bytes:
+    """The first bytes of a segment. NoStackError if it cannot be read."""
+    with _Reader(path) as read:
+        return read(0, size)
+
+
 def take(name: str, *, bulk: bool = False) -> Snapshot:
     """Copy the segments called `name`, with the headers of unread ring records if `bulk`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..declare import binary
@@ -13,6 +13,7 @@ from ..declare.layout import CONSTANTS as C
 from ..declare.options import OPTIONS
 from ..declare.reasons import REASONS
 from . import processes
+from .lent import Link, links
 from .snapshot import Snapshot
 from .words import UNIT, Chunk, DirectionWord, LockWord, ahead, unread
 
@@ -45,7 +46,7 @@ class Participant:
 class Path:
     """One direction as an endpoint sees it.
 
-    `why` is a reason's name, "none" on the local path; `option` names the option where the reason is one, and is empty else.
+    `why` is a reason's name, "none" on the local or the wire path; `option` names the option where the reason is one, and is empty else.
     """
 
     path: str
@@ -55,6 +56,7 @@ class Path:
     waiting: int
     ring: int
     option: str = ""
+    wire_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class State:
     memory: dict[str, Any]
     counters: dict[str, int]
     options: dict[str, int]
+    links: list[Link] = field(default_factory=list)
 
 
 def reason(code: int) -> str:
@@ -132,6 +135,7 @@ def decode(shot: Snapshot, *, live: bool) -> State:
         memory=_memory(shot),
         counters=_sum(s["totals"], participants),
         options={o.name: value for o, value in zip(OPTIONS, s["options"], strict=False)},
+        links=links(shot) if live else [],
     )
 
 
@@ -211,6 +215,17 @@ def _links(shot: Snapshot, ep: View, index: int) -> Path:
 
 def _path(shot: Snapshot, ep: View, *, sends: bool) -> Path:
     """Which way the bytes of one direction go now, and if by the kernel, why."""
+    wire_bytes = ep["tx_wire"] if sends else ep["rx_wire"]
+    if ep["wire"] & C["WIRE_STATE_MASK"] == C["WIRE_ON"]:
+        local_bytes, kernel_bytes = (ep["tx_local"], ep["tx_kernel"]) if sends else (ep["rx_local"], ep["rx_kernel"])
+        return Path("wire", "none", local_bytes, kernel_bytes, 0, 0, wire_bytes=wire_bytes)
+    path = _beside_wire(shot, ep, sends)
+    remote = path.why == "peer_unknown" and (ep["flags"] & C["EPF_REMOTE"] or ep["wire_why"])
+    return replace(path, wire_bytes=wire_bytes, why=reason(ep["wire_why"]) if ep["wire_why"] else "wire_young") if remote else path
+
+
+def _beside_wire(shot: Snapshot, ep: View, sends: bool) -> Path:
+    """The same of a connection that is not an engine's."""
     local_bytes, kernel_bytes = (ep["tx_local"], ep["tx_kernel"]) if sends else (ep["rx_local"], ep["rx_kernel"])
     why = ep["why_tx"] if sends else ep["why_rx"]
     if not 0 < ep["pair"] <= shot.pairs_top or ep["side"] > 1:

@@ -40,3 +40,36 @@ def test_none_if_not_wanted(lab: Lab, build: Builder) -> None:
     wanted = lab.run([build("naps"), "sent"], "kernel").ok().out
     assert lab.run([build("naps"), "sent"], "eager", env={"SHAREDSTACK_NAP_MS": "0"}).ok().out == wanted
     assert lab.state().counters["naps"] == before
+
+
+def test_bursts_some_milliseconds_apart_go_by_ring(lab: Lab) -> None:
+    """A set that waits for them dozes: one bell wakes it, and what the others of the burst send meets open rings."""
+    server, client = lab.actor("default"), lab.actor("default")
+    port = server.do("l = socket.create_server(('127.0.0.1', 0)); l.getsockname()[1]")
+    client.do(f"many = [socket.create_connection(('127.0.0.1', {port})) for _ in range(20)]")
+    server.do(
+        "ours = {c.fileno(): c for c in (l.accept()[0] for _ in range(20))}; e = select.epoll()\n"
+        "for n in ours: e.register(n, select.EPOLLIN)\n"
+        "def serve():\n"
+        "    while ours:\n"
+        "        for n, _ in e.poll():\n"
+        "            got = ours[n].recv(100)\n"
+        "            if not got: e.unregister(n); ours.pop(n)\n"
+        "            else: ours[n].sendall(got)"
+    )
+    client.do(
+        "def bursts(n):\n"
+        "    for _ in range(n):\n"
+        "        for s in many: s.sendall(b'x' * 100)\n"
+        "        for s in many: s.recv(100)\n"
+        "        time.sleep(0.002)"
+    )
+    server.tell("serve()")
+    client.do("bursts(50)")
+    before = lab.sent()
+    client.do("bursts(200)", timeout=20)
+    sent = lab.sent() - before
+    client.do("for s in many: s.close()")
+    server.hear()
+    assert sent.local + sent.kernel == 2 * 200 * 20 * 100
+    assert sent.local > 0.9 * (sent.local + sent.kernel), f"{sent}"

@@ -142,6 +142,36 @@ def test_python_executes_itself_with_a_lifted_socket(lab: Lab) -> None:
     server.end()
 
 
+def test_python_executes_itself_with_sockets_that_its_threads_meet_at_once(lab: Lab) -> None:
+    """One of the threads attaches the new image meanwhile; none takes its socket, in whose ring there are bytes, for the kernel's."""
+    server, client = lab.actor("eager"), lab.actor("eager")
+    port = server.do("l = socket.create_server(('127.0.0.1', 0)); l.getsockname()[1]")
+    client.do(f"many = [socket.create_connection(('127.0.0.1', {port})) for _ in range(16)]")
+    server.do("ours = [l.accept()[0] for _ in range(16)]")
+    for _ in range(4):
+        client.do("for s in many: s.sendall(b'1')")
+        server.do("for c in ours: c.recv(1); c.sendall(b'2')")
+        client.do("for s in many: s.recv(1)")
+    before = lab.sent()
+    server.do("for c in ours: c.sendall(b'unread')")
+    assert (lab.sent() - before).local == 16 * len("unread")
+    after = (
+        "import socket, sys, threading\n"
+        "many = [socket.socket(fileno=int(n)) for n in sys.argv[1:]]; together = threading.Barrier(len(many))\n"
+        "def take(s): together.wait(); got.append(s.recv(100, socket.MSG_DONTWAIT))\n"
+        "got = []; threads = [threading.Thread(target=take, args=(s,)) for s in many]\n"
+        "for t in threads: t.start()\n"
+        "for t in threads: t.join()\n"
+        "print(got.count(b'unread'))"
+    )
+    argv = f"[{sys.executable!r}, '-uc', {after!r}, *(str(s.fileno()) for s in many)]"
+    client.tell(f"for s in many: s.set_inheritable(True)\nos.execv({sys.executable!r}, {argv})")
+    assert client.process.stdout is not None
+    assert client.process.stdout.readline() == "16\n"
+    assert client.process.wait(5) == 0
+    server.end()
+
+
 def test_python_subprocess_closes_what_its_parent_reads(lab: Lab) -> None:
     """subprocess forks by vfork, and its child closes all descriptors: the parent's lifted socket does not notice."""
     one = lab.actor("eager")

@@ -1,10 +1,12 @@
-"""`inspect` while a lock is stuck: a live process that stands still (SIGSTOP) with the lock in its hands. Nothing waits for it."""
+"""While a live process stands still (SIGSTOP) with a lock in its hands: nothing waits for it, and no record is taken for missing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +37,8 @@ def pair(own_lab: Lab) -> Iterator[tuple[Actor, Actor]]:
     server, client = own_lab.connected("eager")
     yield server, client
     for actor in (server, client):
-        os.kill(actor.pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(actor.pid, signal.SIGCONT)
 
 
 def take_and_stop(lab: Lab, actor: Actor, segment: str, offset: int) -> None:
@@ -75,3 +78,24 @@ def test_inspect_while_a_lock_is_stuck(own_lab: Lab, pair: tuple[Actor, Actor], 
     client.do("s.sendall(b'3')")
     assert server.do("c.recv(1)") == b"3"
     assert own_lab.inspect("--check").returncode == 0
+
+
+@pytest.mark.parametrize(("name", "segment", "offset"), LOCKS[:2], ids=[name for name, _, _ in LOCKS[:2]])
+def test_an_executed_image_knows_what_it_inherited(own_lab: Lab, pair: tuple[Actor, Actor], name: str, segment: str, offset: int) -> None:
+    """What is unread in the ring is reported and received though the tables are locked when the image meets the descriptor."""
+    server, client = pair
+    before = own_lab.sent()
+    server.do("c.sendall(b'unread')")
+    assert (own_lab.sent() - before).local == len("unread")
+    take_and_stop(own_lab, server, segment, offset)
+    after = (
+        "import select, socket, sys; s = socket.socket(fileno=int(sys.argv[1])); p = select.poll(); p.register(s, select.POLLIN)\n"
+        "print(p.poll(0) == [(s.fileno(), select.POLLIN)], s.recv(100))"
+    )
+    client.tell(f"s.set_inheritable(True); os.execv({sys.executable!r}, [{sys.executable!r}, '-uc', {after!r}, str(s.fileno())])")
+    assert client.process.stdout is not None
+    assert client.process.stdout.readline() == "True b'unread'\n"
+    assert client.process.wait(5) == 0
+    os.kill(server.pid, signal.SIGCONT)
+    server.hear()
+    server.do("leave()")

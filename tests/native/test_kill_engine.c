@@ -105,7 +105,7 @@ static void step(uint32_t i, uint32_t kind, const uint8_t *packet, uint32_t len,
         shs_tcp_send(&s->engine, s->handle, buf, n);
         break;
     case RECV:
-        shs_tcp_recv(&s->engine, s->handle, buf, n, false);
+        shs_tcp_recv(&s->engine, s->handle, buf, n);
         break;
     default:
         shs_tcp_shutdown(&s->engine, s->handle);

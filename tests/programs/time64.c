@@ -108,6 +108,10 @@ static void others(int fd)
         must(wait_by(way, fd, 0) == 0, "nothing there");
     must(ppoll(&p, 1, &bad, NULL) == -1 && errno == EINVAL, "time before time");
     must(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv) == 0, "SO_RCVTIMEO");
+    struct timeval back = {0};
+    socklen_t back_len = sizeof back;
+    must(getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &back, &back_len) == 0 && back.tv_sec == tv.tv_sec && back_len == sizeof back,
+         "getsockopt");
     must(recv(fd, &byte, 1, 0) == -1 && errno == EAGAIN, "receive for 30 ms");
     must(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &zero, sizeof zero) == 0, "SO_RCVTIMEO");
     must(fcntl(fd, F_SETFL, O_NONBLOCK) == 0 && recv(fd, &byte, 1, 0) == -1 && errno == EAGAIN, "O_NONBLOCK");

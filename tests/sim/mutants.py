@@ -64,6 +64,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "",
         "reset_outside_the_window_is_dropped",
     ),
+    Mutant(
+        "RFC 7323 2.4",
+        "receive.c",
+        "return shs_min32(shs_receive_offered(t) >> t->rcv_scale, 65535);",
+        "return shs_min32((shs_receive_offered(t) + (1u << t->rcv_scale) - 1) >> t->rcv_scale, 65535);",
+        "what_was_offered_is_taken",
+    ),
+    Mutant("RFC 9293 3.8.5", "input.c", "if (s->flags & SHS_URG) {", "if (0) {", "urgent_data_is_left_to_the_kernel"),
     Mutant("RFC 5961 4.2: SYN in the window", "input.c", "if (s->flags & SHS_SYN) { /*", "if (0) { /*", "syn_is_challenged"),
     Mutant("RFC 5961 4.2: SYN outside", "input.c", "if (s->flags & SHS_SYN)\n", "if (0)\n", "syn_is_challenged"),
     Mutant("RFC 5961 5.2: acknowledgments", "input.c", "if (!ack_sensible(t, s)) {", "if (0) {", "ack_of_the_distant_past_is_challenged"),
@@ -196,8 +204,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("RFC 3168 6.1.3: until CWR", "ecn.c", "t->flags &= ~SHS_TF_ECE;", "s += 0;", "congestion_is_echoed_until_reduced"),
     # sending
     Mutant("segment size", "output.c", "shs_min32(shs_min32(avail, mss), space)", "shs_min32(avail, space)", "data_is_cut_into_segments"),
-    Mutant("RFC 9293 3.7.4: Nagle", "output.c", "(!shs_flight(t) || t->flags & SHS_TF_NODELAY)", "1", "nagle_holds_small_segments_back"),
-    Mutant("TCP_NODELAY", "output.c", "(!shs_flight(t) || t->flags & SHS_TF_NODELAY)", "!shs_flight(t)", "nodelay_sends_at_once"),
+    Mutant("RFC 9293 3.7.4: Nagle", "output.c", "(!small_out(t) || t->flags & SHS_TF_NODELAY)", "1", "nagle_holds_small_segments_back"),
+    Mutant("Nagle, Minshall", "output.c", "!small_out(t) ||", "!shs_flight(t) ||", "nagle_counts_small_segments_alone"),
+    Mutant("TCP_NODELAY", "output.c", "(!small_out(t) || t->flags & SHS_TF_NODELAY)", "!small_out(t)", "nodelay_sends_at_once"),
     Mutant("TCP_CORK", "output.c", "if (all && !(t->flags & SHS_TF_CORK) &&", "if (all &&", "cork_waits_for_full_segments_or_its_limit"),
     Mutant("RFC 9293 3.8.6.2.1: override", "probe.c", "t->flags |= SHS_TF_FORCE;", "", "cork_waits_for_full_segments_or_its_limit"),
     Mutant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from sim.fix_engine import ACK, CWR, ECE, FIN, PSH, RST, SYN, Conversation, Segment, Tap, address, checksum, ip, pseudo
+from sim.fix_engine import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG, C, Conversation, Segment, Tap, address, checksum, ip, pseudo
 
 DATA = bytes(range(256)) * 256
 
@@ -416,3 +416,23 @@ def data_leaves_room_for_blocks(path: Path) -> None:
     sent = c.got()
     assert all(s.sack for s in sent)
     assert max(len(s.data) for s in sent) == 1000 - 12
+
+
+def urgent_data_is_left_to_the_kernel(path: Path) -> None:
+    c = Conversation(path)
+    c.give(0, 0, data=b"!", flags=ACK | PSH | URG)
+    assert c.got() == []  # not acknowledged: it comes again, when the kernel has the connection
+    assert c.recv() == -11
+    assert int(c.tcp["flags"]) & C["TF_URGENT"]
+
+
+def what_was_offered_is_taken(path: Path) -> None:
+    c = Conversation(path, rx_size=65536, rcv_wnd=20000, rcv_scale=10)
+    edge, at, acked = 20000, 0, 0
+    while at < edge:
+        data = (bytes(range(256)) * 2)[: min(333, edge - at)]
+        c.give(at, 0, data=data)
+        at += len(data)
+        for s in c.later(50):
+            edge, acked = max(edge, s.ack + (s.wnd << 10)), s.ack
+    assert 60000 < acked == at

@@ -23,8 +23,8 @@ def data_is_cut_into_segments(path: Path) -> None:
         c = Conversation(path, family)
         assert c.send(DATA[:3500]) == 3500
         sent = c.got()
-        assert numbers(sent) == [(0, 1000), (1000, 1000), (2000, 1000)]  # the rest waits: Nagle
-        assert b"".join(s.data for s in sent) == DATA[:3000]
+        assert numbers(sent) == [(0, 1000), (1000, 1000), (2000, 1000), (3000, 500)]
+        assert b"".join(s.data for s in sent) == DATA[:3500]
 
 
 def nagle_holds_small_segments_back(path: Path) -> None:
@@ -34,6 +34,18 @@ def nagle_holds_small_segments_back(path: Path) -> None:
     assert numbers(c.got()) == [(0, 10)]
     c.give(0, 10)
     assert numbers(c.got()) == [(10, 10)]
+
+
+def nagle_counts_small_segments_alone(path: Path) -> None:
+    c = Conversation(path)
+    c.send(DATA[:1500])
+    assert numbers(c.got()) == [(0, 1000), (1000, 500)]
+    c.send(DATA[:300])
+    assert c.got() == []
+    c.give(0, 1000)
+    assert c.got() == []
+    c.give(0, 1500)
+    assert numbers(c.got()) == [(1500, 300)]
 
 
 def nodelay_sends_at_once(path: Path) -> None:
@@ -574,16 +586,17 @@ def sizes_are_raised_again(path: Path) -> None:
 
 def fin_follows_the_data(path: Path) -> None:
     c = Conversation(path)
-    c.send(DATA[:1500])
+    c.send(DATA[:500])
+    c.send(DATA[500:700])
     c.shutdown()
     sent = c.got()
-    assert numbers(sent) == [(0, 1000), (1000, 500)]
+    assert numbers(sent) == [(0, 500), (500, 200)]
     assert sent[-1].flags & FIN
     assert c.send(b"x") == -32
     assert c.state() == "FIN_WAIT_1"
-    c.give(0, 1501)
+    c.give(0, 701)
     assert c.state() == "FIN_WAIT_2"
-    c.give(0, 1501, data=b"more", flags=ACK | FIN)
+    c.give(0, 701, data=b"more", flags=ACK | FIN)
     assert c.state() == "TIME_WAIT"
     assert c.recv() == b"more"
     assert c.recv() == b""

@@ -28,7 +28,7 @@ NEIGHBOURS_AS_GOOD = {
     "counters and statistics": {
         "slot.counters", "stack.totals", "endpoint.tx_kernel", "endpoint.tx_calls", "endpoint.tx_full", "endpoint.tx_bells",
         "endpoint.tx_local", "endpoint.rx_kernel", "endpoint.rx_lowers", "endpoint.rx_lifts", "endpoint.rx_local", "endpoint.rx_calls",
-        "endpoint.pairings",
+        "endpoint.pairings", "endpoint.tx_wire", "endpoint.rx_wire",
     },
     "whose set has it, if anybody's": {"endpoint.set_slot"},
     "as the program set them, where there is no ring to bound": {"endpoint.sndbuf", "endpoint.rcvbuf"},
@@ -44,10 +44,11 @@ NEIGHBOURS_AS_GOOD = {
     "bytes of the head record, and padding up to the alignment": {"direction.rd", "direction.re_rd", "record.len"},
     "hints, heuristics, informative": {
         "stack.endpoint_hint", "arena.pair_hint", "direction.wcpu", "direction.rcpu", "direction.rthread", "direction.wslot",
-        "endpoint.why_tx", "endpoint.why_rx", "endpoint.slot", "endpoint.flags", "slot.flags", "direction.opener",
+        "endpoint.why_tx", "endpoint.why_rx", "endpoint.wire_why", "endpoint.slot", "endpoint.flags", "slot.flags", "direction.opener",
     },
     "settings of which both values are lawful": {
-        "arena.cooling", "endpoint.error", "stack.pair_ok", "stack.options", "direction.tx_on", "direction.rx_on",
+        "arena.cooling", "endpoint.error", "endpoint.wire", "stack.pair_ok", "stack.n_nics", "stack.options",
+        "direction.tx_on", "direction.rx_on",
     },
     "another thread may be meant, asleep or not": {"bell.armed", "direction.bell"},
 }  # fmt: skip

@@ -35,8 +35,8 @@ RESERVED_COUNTERS = {
     "attach_failed": "a process that could not attach has no slot to count in",
 }
 RESERVED_REASONS = {"lowered_rule": "there is no policy yet"}
-# Reasons that only `inspect` finds, from outside.
-OUTSIDE_REASONS = {"short_lived", "other_uid", "disabled"}
+# Reasons that only `inspect` finds, from outside, or only the helper gives.
+OUTSIDE_REASONS = {"short_lived", "other_uid", "disabled", "wire_young", "wire_idle", "next_hop"}
 RESERVED_CONSTANTS = {"EPF_SNDTIMEO": "time-outs of sends are the kernel's"}
 
 

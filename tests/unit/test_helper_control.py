@@ -233,3 +233,40 @@ def test_other_users_are_refused(daemon: Daemon) -> None:
     assert reply["code"] == "uid" and "uid 65534" in reply["text"]
     with Client(daemon.stack) as own:
         assert own.ask("ping")["t"] == "pong"
+
+
+# What belongs to connections with other hosts
+
+
+def descriptors(daemon: Daemon) -> int:
+    return len(os.listdir(f"/proc/{daemon.pid}/fd"))
+
+
+def test_no_link_is_lent_where_there_is_none(shared: Daemon) -> None:
+    assert refused(shared, packet(v=V, t="borrow", link=0))["code"] == "field"
+    assert refused(shared, packet(v=V, t="borrow", link=(1 << 64) - 1))["code"] == "field"
+    assert refused(shared, packet(v=V, t="lift", endpoint=0, cookie=1))["code"] == "field"
+
+
+@pytest.mark.parametrize("endpoint", [0, 1, CONSTANTS["N_ENDPOINTS"], (1 << 64) - 1])
+def test_nothing_is_lifted_that_is_not_there(shared: Daemon, endpoint: int) -> None:
+    before = descriptors(shared)
+    with shared.client() as client, socket.socket() as some:
+        for kind in ("lift", "lower"):
+            raw = packet(v=V, t=kind, endpoint=endpoint, cookie=7)
+            socket.send_fds(client.socket, [raw], [some.fileno()])
+            reply = client.reply()
+            assert reply["t"] == "done"
+            assert (reply["why"] == 0) == (kind == "lower")
+    wait_until(lambda: descriptors(shared) == before)
+
+
+def test_descriptors_that_nobody_asked_for_are_closed(shared: Daemon) -> None:
+    before = descriptors(shared)
+    with shared.client() as client, open(os.devnull) as some:
+        for n in (1, 2, 10):
+            socket.send_fds(client.socket, [packet(v=V, t="ping")], [some.fileno()] * n)
+            assert client.reply()["t"] == "pong"
+        socket.send_fds(client.socket, [b"\xc1"], [some.fileno()])
+        assert client.reply()["t"] == "error"
+    wait_until(lambda: descriptors(shared) == before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import ipaddress
 import mmap
 import multiprocessing
@@ -166,6 +167,7 @@ class Station:
 
 
 def _serve(host: Host, pipe: Connection) -> None:
+    gc.freeze()  # what the parent had is not looked through here, which takes longer than what is measured
     station = Station(host)
     while True:
         name, arguments = pipe.recv()

@@ -68,6 +68,7 @@ def hosts(queues: int = 1, mtu: int = 1500) -> Iterator[tuple[Host, Host]]:
                 host.run("ip", "address", "add", f"{host.address(family)}/{length}", "dev", INTERFACE, *(["nodad"] if family == 6 else []))
             host.run("ip", "link", "set", INTERFACE, "up")
             host.run("ip", "link", "set", "lo", "up")
+            host.run("sysctl", "-qw", "net.ipv4.tcp_max_tw_buckets=1000")  # else thousands of closed connections slow down those after them
         yield pair[0], pair[1]
     finally:
         for name in made:

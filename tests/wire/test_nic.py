@@ -220,12 +220,21 @@ def test_neighbours_and_links_are_followed(ends: tuple[End, End]) -> None:
     here.do("call", _look)
     assert here.do("call", _mtu) == 1400
     here.host.run("ip", "address", "del", f"{here.host.address(4)}/24", "dev", INTERFACE)
+    # no route at all: nothing is sent, and it is not given up, since the kernel would not give it up either
+    assert here.do("call", _look) == []
+    assert here.do("call", _hops) == [None]
+    here.host.run("ip", "route", "add", f"{there.host.address(4)}/32", "dev", "lo")
     assert here.do("call", _look) == [there.host.address(4)]
     assert not here.do("counters")["tx_lost"]
 
 
 def _look(station: object) -> list[str]:
     return [str(address) for address in station.interface.hops.look()]  # type: ignore[attr-defined]
+
+
+def _hops(station: object) -> list[bytes | None]:
+    interface = station.interface  # type: ignore[attr-defined]
+    return [interface.segment.hop(remote) for remote in interface.hops.wanted]
 
 
 def _mtu(station: object) -> int:

@@ -20,6 +20,7 @@ from .steering import Address
 # neighbour states of rtnetlink(7) whose address is believed: REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT
 _BELIEVED = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80
 _USE = 0x01  # NTF_USE: resolve it
+_NO_WAY = (6, 7, 8)  # RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -60,7 +61,10 @@ class Hops:
             self._segment.set_hop(remote, None)
 
     def look(self) -> list[Address]:
-        """Take the kernel's notices, and renew what they may have changed; returns those whose route does not go this way any more."""
+        """Take the kernel's notices, and renew what they may have changed; returns those whose route goes another way now.
+
+        Where there is no route at all nothing is sent until there is one again.
+        """
         with suppress(NetlinkError):
             self._notices.get()
         gone = []
@@ -69,9 +73,31 @@ class Hops:
                 self.want(remote)
             except HelperError:
                 self._segment.set_hop(remote, None)
-                gone.append(remote)
+                if self.reaches(remote):
+                    gone.append(remote)
         self._segment.set_link(*self._link())
         return gone
+
+    @property
+    def wanted(self) -> list[Address]:
+        """Those whose next hop is kept known."""
+        return list(self._wanted)
+
+    def own(self) -> set[Address]:
+        """Addresses of this host that its kernel has now, on whatever interface."""
+        return {ipaddress.ip_address(one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS")) for one in self._route.get_addr()}
+
+    def hold(self, remote: Address) -> None:
+        """Nothing is sent there until the next `want`."""
+        self._segment.set_hop(remote, None)
+
+    def reaches(self, remote: Address, local: Address | None = None) -> bool:
+        """Has the kernel a way there (from that address), by whatever interface?"""
+        try:
+            found = self._route.route("get", dst=str(remote), family=_FAMILIES[remote.version])[0]
+        except NetlinkError:
+            return False
+        return found["type"] not in _NO_WAY and (local is None or local in self.own())
 
     def _link(self) -> tuple[int, bytes, bool]:
         """MTU, own address, and whether it is up."""

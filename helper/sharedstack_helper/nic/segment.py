@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Iterator
 
 from sharedstack.declare.layout import BY_NAME, CONSTANTS
 from sharedstack.declare.model import Placed
@@ -32,6 +33,11 @@ class Segment:
         p = _NIC[name]
         return int(struct.unpack_from("=" + _FORMATS[p.field.type], self.memory, p.offset)[0])
 
+    @property
+    def mac(self) -> bytes:
+        """The interface's own link-layer address."""
+        return bytes(self.memory[_NIC["mac"].offset : _NIC["mac"].offset + 6])
+
     def queue(self, number: int) -> dict[str, int]:
         """What is counted of a queue."""
         base = _NIC["queue"].offset + number * BY_NAME["nic_queue"].size
@@ -58,25 +64,37 @@ class Segment:
 
         A place once used keeps its address, since readers stop at the first free one.
         """
-        key, places = mapped(remote), CONSTANTS["N_HOPS"]
-        first = (key[15] + key[14] * 31 + key[13] * 7) % places
-        for i in range(places):
-            base = _NIC["hops"].offset + (first + i) % places * BY_NAME["hop"].size
-            state = struct.unpack_from("=I", self.memory, base + _HOP["state"].offset)[0]
-            held = bytes(self.memory[base : base + 16])
-            if state != CONSTANTS["HOP_FREE"] and held != key:
+        for base, state, held in self._places(remote):
+            if state != CONSTANTS["HOP_FREE"] and held != mapped(remote):
                 continue
             if mac is None:
                 if state != CONSTANTS["HOP_FREE"]:
                     self._put(_HOP["state"], base, CONSTANTS["HOP_LOST"])
                 return True
             if state == CONSTANTS["HOP_FREE"]:
-                self.memory[base : base + 16] = key
+                self.memory[base : base + 16] = mapped(remote)
             at = base + _HOP["mac"].offset
             self.memory[at : at + 6] = mac
             self._put(_HOP["state"], base, CONSTANTS["HOP_KNOWN"])
             return True
         return False
+
+    def hop(self, remote: Address) -> bytes | None:
+        """Where packets for `remote` go now; None: nowhere."""
+        for base, state, held in self._places(remote):
+            if held == mapped(remote):
+                at = base + _HOP["mac"].offset
+                return bytes(self.memory[at : at + 6]) if state == CONSTANTS["HOP_KNOWN"] else None
+        return None
+
+    def _places(self, remote: Address) -> Iterator[tuple[int, int, bytes]]:
+        """Where `remote` may be, in the order of search: offset, state and key of each place."""
+        key, places = mapped(remote), CONSTANTS["N_HOPS"]
+        first = (key[15] + key[14] * 31 + key[13] * 7) % places
+        for i in range(places):
+            base = _NIC["hops"].offset + (first + i) % places * BY_NAME["hop"].size
+            state = struct.unpack_from("=I", self.memory, base + _HOP["state"].offset)[0]
+            yield base, state, bytes(self.memory[base : base + 16])
 
     def _put(self, p: Placed, base: int, value: int) -> None:
         struct.pack_into("=" + _FORMATS[p.field.type], self.memory, base + p.offset, value)

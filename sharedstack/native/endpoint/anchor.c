@@ -55,6 +55,12 @@ static bool is_v4(const uint8_t addr[16])
     return !memcmp(addr, prefix, sizeof prefix);
 }
 
+bool shs_is_own_host(const struct shs_flow *flow)
+{
+    static const uint8_t six[16] = {[15] = 1};
+    return !memcmp(flow->laddr, flow->raddr, 16) || !memcmp(flow->raddr, six, 16) || (is_v4(flow->raddr) && flow->raddr[12] == 127);
+}
+
 /* SO_BUF_LOCK (Linux 5.14): the program set SO_SNDBUF (1) or SO_RCVBUF (2), on this socket or on the listener that it came from. */
 #define BUF_LOCK 72
 
@@ -150,6 +156,12 @@ int shs_anchor_sent(int fd, uint64_t *sent)
         return 0;
     }
     return -EAGAIN;
+}
+
+uint64_t shs_anchor_moved(int fd)
+{
+    struct tcp_info info;
+    return get_info(fd, &info) == 0 ? info.tcpi_bytes_acked + info.tcpi_bytes_received : 0;
 }
 
 bool shs_anchor_peer_sends(int fd)

@@ -16,6 +16,8 @@ struct shs_anchor {
 int shs_anchor_identify(struct shs_env *env, int fd, bool any, struct shs_anchor *anchor);
 /* The same of a UDP socket, which has to be bound (REASON_NOT_ESTABLISHED else). */
 int shs_anchor_datagram(struct shs_env *env, int fd, struct shs_anchor *anchor);
+/* Are both ends of that flow on this host, by the addresses alone? (Others may be as well.) */
+bool shs_is_own_host(const struct shs_flow *flow);
 /* What the program set of one of them: before the kernel doubled it; 0 if it did not. */
 uint32_t shs_anchor_buffer(int fd, int option);
 /* The address and port of an internet socket address; false: of another family. */
@@ -23,6 +25,8 @@ struct sockaddr_storage;
 bool shs_take_address(const struct sockaddr_storage *sa, uint8_t addr[16], uint16_t *port);
 /* Stream bytes that the program gave to the kernel so far (SYN not counted): 0 or -EAGAIN where the counts do not agree. */
 int shs_anchor_sent(int fd, uint64_t *sent);
+/* Bytes that have gone either way since the connection was made, or was lowered; 0: unknown. */
+uint64_t shs_anchor_moved(int fd);
 /* May the connection's other end still send: no FIN and no reset came? */
 bool shs_anchor_peer_sends(int fd);
 /* Stream bytes that were taken from the kernel so far: 0 or -EAGAIN. */

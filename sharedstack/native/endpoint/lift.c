@@ -154,16 +154,25 @@ void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t 
     shs_endpoint_drop(env->stack, ep1);
 }
 
-static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, bool make)
+/* Somebody had it before us, and may have it still. */
+static void share(struct shs_endpoint *ep)
+{
+    if (!ep)
+        return;
+    __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(&ep->holders, 1, __ATOMIC_RELAXED);
+}
+
+int shs_register(struct shs_env *env, const struct shs_who *who, int fd)
 {
     struct shs_anchor anchor;
-    int why = shs_anchor_identify(env, fd, !make, &anchor); /* a record that is there is good to the end: its ring may hold bytes */
+    int why = shs_anchor_identify(env, fd, false, &anchor);
     if (why)
         return -why;
     if (!shs_tables_lock(env, who))
         return 0;
     uint32_t ep1 = shs_endpoint_find(env->stack, &anchor.flow, anchor.cookie), stale = 0;
-    if (!ep1 && make) {
+    if (!ep1) {
         uint32_t mate = shs_endpoint_mate(env->stack, &anchor.flow, anchor.cookie, &stale);
         if (stale)
             shs_endpoint_free(env, who, stale);
@@ -178,6 +187,8 @@ static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, 
             ep->holders = 1;
             ep->created_ns = shs_now();
             ep->why_tx = ep->why_rx = SHS_REASON_PEER_UNKNOWN;
+            if (shs_load32(&env->stack->n_nics) && env->opt.wire && !shs_is_own_host(&anchor.flow))
+                __atomic_fetch_or(&ep->flags, SHS_EPF_REMOTE, __ATOMIC_SEQ_CST);
             shs_store32(&ep->state, SHS_EP_LIVE);
             shs_count(env, SHS_CTR_REGISTERED, 1);
             if (mate && shs_endpoint_at(env->stack, mate)->slot)
@@ -185,30 +196,29 @@ static int find_or_make(struct shs_env *env, const struct shs_who *who, int fd, 
         } else {
             shs_count(env, SHS_CTR_EXHAUSTED, 1);
         }
-    } else if (ep1) {
-        struct shs_endpoint *ep = (struct shs_endpoint *)((uint8_t *)env->stack + SHS_STACK_ENDPOINTS) + (ep1 - 1);
-        if (make && !ep->slot && !(shs_load32(&ep->flags) & SHS_EPF_SHARED)) {
+    } else {
+        struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
+        if (ep && !ep->slot && !(shs_load32(&ep->flags) & SHS_EPF_SHARED))
             ep->slot = env->slot1; /* its only holder left, and is here again */
-        } else {
-            __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
-            ep->holders++;
-        }
+        else
+            share(ep);
     }
     shs_tables_unlock(env);
-    if (!ep1)
-        return make ? -SHS_REASON_EXHAUSTED : 0;
-    return (int)ep1;
-}
-
-int shs_register(struct shs_env *env, const struct shs_who *who, int fd)
-{
-    return find_or_make(env, who, fd, true);
+    return ep1 ? (int)ep1 : -SHS_REASON_EXHAUSTED;
 }
 
 int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd)
 {
-    int r = find_or_make(env, who, fd, false);
-    return r > 0 ? r : 0;
+    struct shs_anchor anchor;
+    if (shs_anchor_identify(env, fd, true, &anchor) != 0) /* a record that is there is good to the end: its ring may hold bytes */
+        return 0;
+    /* "not now" would be taken for "none", and what its ring holds would be lost. It stays: whoever left it to us has told that it is shared. */
+    bool locked = shs_tables_lock(env, who);
+    uint32_t ep1 = locked ? shs_endpoint_find(env->stack, &anchor.flow, anchor.cookie) : shs_endpoint_seek(env->stack, anchor.cookie);
+    share(shs_endpoint_at(env->stack, ep1));
+    if (locked)
+        shs_tables_unlock(env);
+    return (int)ep1;
 }
 
 bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end)

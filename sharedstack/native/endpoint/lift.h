@@ -7,7 +7,8 @@
 
 /* Find or make the record of fd, pairing it if its other end is registered: endpoint plus one; 0 to try again later; or -REASON_*. */
 int shs_register(struct shs_env *env, const struct shs_who *who, int fd);
-/* As shs_register, but only find a record that exists (an inherited or received descriptor): endpoint plus one, 0: none. */
+/* As shs_register, but only find a record that exists (an inherited or received descriptor): endpoint plus one, 0: none. Never
+ * "later": while the tables are locked it looks without the lock. */
 int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd);
 /* The end carries data again and has no pair: pair it, if its mate is registered and both may be. No system call; true if it is paired now. */
 bool shs_pair_again(struct shs_env *env, const struct shs_who *who, uint32_t ep1);

@@ -43,7 +43,7 @@ static void advance(struct shs_engine *e, struct shs_tcp *t, const struct shs_se
         shs_rtt_sample(t, rtt);
     t->backoff = 0;
     t->first_ns = shs_flight(t) ? e->now : 0;
-    t->wakes++;
+    shs_wake_room(e, t);
 }
 
 /* RFC 9293 section 3.10.7.4: from a segment that is newer than the one of the last update. */

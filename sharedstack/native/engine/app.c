@@ -35,7 +35,18 @@ uint32_t shs_tcp_readable(struct shs_engine *e, uint64_t handle)
     return t ? shs_unread(t) : 0;
 }
 
-long shs_tcp_recv(struct shs_engine *e, uint64_t handle, void *to, uint32_t len, bool peek)
+long shs_tcp_peek(struct shs_engine *e, uint64_t handle, uint32_t at, void *to, uint32_t len)
+{
+    const struct shs_tcp *t = shs_tcp_of(e, handle);
+    if (!t)
+        return -EBADF;
+    uint32_t unread = shs_unread(t), n = at < unread ? shs_min32(len, unread - at) : 0;
+    if (!n)
+        return -EAGAIN;
+    return shs_queue_get(e, t->rx_off, t->rx_size, t->rx_read + at + t->rx_bias, to, n) ? (long)n : -EIO;
+}
+
+long shs_tcp_recv(struct shs_engine *e, uint64_t handle, void *to, uint32_t len)
 {
     struct shs_tcp *t = shs_tcp_of(e, handle);
     if (!t)
@@ -44,8 +55,6 @@ long shs_tcp_recv(struct shs_engine *e, uint64_t handle, void *to, uint32_t len,
     if (n) {
         if (!shs_queue_get(e, t->rx_off, t->rx_size, t->rx_read + t->rx_bias, to, n))
             return -EIO;
-        if (peek)
-            return n;
         shs_store32(&t->rx_read, t->rx_read + n);
         shs_receive_tune(e, t, n);
         if (t->state != SHS_TCP_CLOSED && t->state != SHS_TCP_TIME_WAIT && shs_receive_wants_update(t)) {

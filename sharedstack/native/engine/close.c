@@ -23,7 +23,7 @@ enum shs_fate shs_tcp_end(struct shs_engine *e, struct shs_tcp *t, uint32_t erro
     shs_timer_leave(e, t);
     shs_seg_drop_all(e, t);
     t->n_ooo = 0;
-    t->wakes++;
+    shs_wake(e, t);
     if (!(t->flags & SHS_TF_ORPHAN))
         return SHS_LIVES;
     shs_flow_free(e, t);
@@ -33,7 +33,7 @@ enum shs_fate shs_tcp_end(struct shs_engine *e, struct shs_tcp *t, uint32_t erro
 /* RFC 9293 section 3.10.7.4, eighth: the peer's FIN has become in order. */
 enum shs_fate shs_peer_fin(struct shs_engine *e, struct shs_tcp *t)
 {
-    t->wakes++;
+    shs_wake(e, t);
     t->flags |= SHS_TF_ACK_NOW;
     switch (t->state) {
     case SHS_TCP_ESTABLISHED:
@@ -54,7 +54,7 @@ enum shs_fate shs_peer_fin(struct shs_engine *e, struct shs_tcp *t)
 /* RFC 9293 section 3.10.7.4, fifth. */
 enum shs_fate shs_own_fin_acked(struct shs_engine *e, struct shs_tcp *t)
 {
-    t->wakes++;
+    shs_wake(e, t);
     switch (t->state) {
     case SHS_TCP_FIN_WAIT_1:
         t->state = SHS_TCP_FIN_WAIT_2;

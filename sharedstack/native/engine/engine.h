@@ -35,6 +35,8 @@ struct shs_engine {
     struct shs_engine_size n;
     const struct shs_device *link;
     uint64_t now; /* ns; never goes back */
+    /* There is something new for the program of a connection that names a bell; NULL: nobody is told. */
+    void (*woken)(struct shs_engine *e, uint32_t bell);
 };
 
 /* The area. Sizes: n_buckets is a power of two. Attaching: 0, or -EINVAL if it is none, or too small for what it says. */
@@ -58,7 +60,9 @@ struct shs_tcp *shs_tcp_of(struct shs_engine *e, uint64_t handle); /* NULL: gone
 
 /* What programs do. Bytes, or -EAGAIN, -EPIPE, -EBADF (gone), or the error of the connection, once. */
 long shs_tcp_send(struct shs_engine *e, uint64_t handle, const void *from, uint32_t len);
-long shs_tcp_recv(struct shs_engine *e, uint64_t handle, void *to, uint32_t len, bool peek); /* 0: the peer's FIN */
+long shs_tcp_recv(struct shs_engine *e, uint64_t handle, void *to, uint32_t len); /* 0: the peer's FIN */
+/* Of what is unread the bytes from the at-th on, which stay unread; -EAGAIN: there are none. */
+long shs_tcp_peek(struct shs_engine *e, uint64_t handle, uint32_t at, void *to, uint32_t len);
 int shs_tcp_shutdown(struct shs_engine *e, uint64_t handle);
 int shs_tcp_close(struct shs_engine *e, uint64_t handle); /* the handle is gone, the connection goes on to its end */
 int shs_tcp_abort(struct shs_engine *e, uint64_t handle); /* RST; then close */

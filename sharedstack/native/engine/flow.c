@@ -100,7 +100,7 @@ static bool sensible(const struct shs_engine *e, const struct shs_tcp_image *i)
     return i->state >= SHS_TCP_ESTABLISHED && i->state < SHS_TCP_CLOSED && (i->family == 4 || i->family == 6) &&
            shs_queue_ok(e, i->tx_off, i->tx_size) && shs_queue_ok(e, i->rx_off, i->rx_size) && i->tx_len <= i->tx_size &&
            i->rx_len <= i->rx_size && i->snd_nxt - i->snd_una <= i->tx_len + (i->fin & 1) && i->snd_scale <= 14 && i->rcv_scale <= 14 &&
-           i->mss >= 64 && i->mtu >= 128 && i->mtu <= 65535;
+           i->rx_size >> i->rcv_scale > 1 && i->mss >= 64 && i->mtu >= 128 && i->mtu <= 65535;
 }
 
 uint64_t shs_tcp_open(struct shs_engine *e, const struct shs_tcp_image *i)
@@ -121,6 +121,7 @@ uint64_t shs_tcp_open(struct shs_engine *e, const struct shs_tcp_image *i)
     t->flags = i->flags & SHS_TF_IMAGE;
     t->snd_una = i->snd_una;
     t->snd_nxt = i->snd_nxt;
+    t->small_end = i->snd_una;
     t->push_seq = t->tx_end = i->snd_una + i->tx_len;
     t->tx_bias = -i->snd_una;
     t->tx_size = i->tx_size;

@@ -140,6 +140,12 @@ enum shs_fate shs_tcp_input(struct shs_engine *e, struct shs_tcp *t, const struc
         shs_challenge(e, t);
         return SHS_LIVES;
     }
+    /* RFC 9293 section 3.8.5: urgent data needs the kernel's mark in the stream. The connection is to go there, and gets this when it is sent again. */
+    if (s->flags & SHS_URG) {
+        t->flags |= SHS_TF_URGENT;
+        shs_wake(e, t);
+        return SHS_LIVES;
+    }
     t->last_rcvd_ns = e->now;
     t->keep_sent = 0;
     shs_ts_note(e, t, s);

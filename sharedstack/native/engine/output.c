@@ -68,14 +68,23 @@ static uint32_t waiting(const struct shs_tcp *t)
     return shs_before(t->snd_nxt, t->tx_end) ? t->tx_end - t->snd_nxt : 0;
 }
 
-/* RFC 9293 section 3.8.6.2.1 with Nagle's rule (section 3.7.4): worth a segment? */
+/*
+ * Nagle's rule (RFC 9293 section 3.7.4) in Minshall's reading (draft-minshall-nagle-01), which is the kernel's too: one small segment may be in flight;
+ * full ones do not count, or the tail of each larger message would wait for a delayed acknowledgment.
+ */
+static bool small_out(const struct shs_tcp *t)
+{
+    return shs_before(t->snd_una, t->small_end) && shs_upto(t->small_end, t->snd_nxt);
+}
+
+/* RFC 9293 section 3.8.6.2.1, with that: worth a segment? */
 static bool worth(const struct shs_tcp *t, uint32_t len, bool all, uint32_t mss)
 {
     if (len >= mss)
         return true;
     if (t->flags & SHS_TF_FORCE) /* waited long enough */
         return true;
-    if (all && !(t->flags & SHS_TF_CORK) && (!shs_flight(t) || t->flags & SHS_TF_NODELAY))
+    if (all && !(t->flags & SHS_TF_CORK) && (!small_out(t) || t->flags & SHS_TF_NODELAY))
         return true;
     return !all && len >= t->max_wnd / 2; /* (3): the peer's buffer is small */
 }
@@ -123,6 +132,8 @@ bool shs_send_new(struct shs_engine *e, struct shs_tcp *t, bool probe)
         shs_seg_flags(t, s, (fin ? SHS_SEG_FIN : 0) | (sized ? SHS_SEG_PROBE : 0), 0);
     if (sized)
         shs_pmtu_probed(e, t);
+    if (len && len < mss)
+        t->small_end = end;
     shs_store32(&t->snd_nxt, end + (fin ? 1 : 0));
     t->last_sent_ns = e->now;
     t->flags &= ~SHS_TF_FORCE;

@@ -19,19 +19,20 @@ static uint32_t edge(const struct shs_tcp *t)
     return t->rcv_nxt + shs_min32(room, 65535u << t->rcv_scale);
 }
 
+/* What is taken, whatever units the peer was told it in. */
+uint32_t shs_receive_offered(const struct shs_tcp *t)
+{
+    return shs_before(t->rcv_nxt, t->rcv_adv) ? t->rcv_adv - t->rcv_nxt : 0;
+}
+
 /*
- * What the peer was told, in its units. Rounded up: less than one unit beyond what is meant, and so the edge that the peer sees may go back
- * by less than one unit, which every sender must bear (RFC 7323 section 2.4). What comes beyond the queue is dropped.
+ * What the peer is told, in its units. Rounded down: the edge that it sees may go back by less than one unit, which every sender must bear (RFC 7323
+ * section 2.4), and nothing that it was ever allowed to send is refused. (Rounded up, a last bit would be refused, and the sender would be left with
+ * a segment to be sent again, after a time-out, when the window opens.)
  */
 static uint32_t in_units(const struct shs_tcp *t)
 {
-    uint32_t wnd = shs_before(t->rcv_nxt, t->rcv_adv) ? t->rcv_adv - t->rcv_nxt : 0;
-    return shs_min32((wnd + (1u << t->rcv_scale) - 1) >> t->rcv_scale, 65535);
-}
-
-uint32_t shs_receive_offered(const struct shs_tcp *t)
-{
-    return in_units(t) << t->rcv_scale;
+    return shs_min32(shs_receive_offered(t) >> t->rcv_scale, 65535);
 }
 
 /* The window field of what is sent now. The right edge moves by a segment or half the buffer at least, and never back. */
@@ -119,7 +120,7 @@ static void place(struct shs_engine *e, struct shs_tcp *t, uint32_t seq, const u
     if (seq == t->rcv_nxt) {
         shs_queue_put(e, t->rx_off, t->rx_size, seq + t->rx_bias, data, len);
         shs_store32(&t->rcv_nxt, t->rcv_nxt + len); /* published by this */
-        t->wakes++;
+        shs_wake(e, t);
         t->unacked += len;
         if (t->n_ooo) {
             take_ranges(t);
@@ -182,7 +183,7 @@ void shs_receive(struct shs_engine *e, struct shs_tcp *t, const struct shs_segme
         place(e, t, seq, data, len);
     if (t->flags & SHS_TF_FIN_HELD && t->rcv_nxt == t->fin_seq) {
         shs_store32(&t->rcv_nxt, t->rcv_nxt + 1);
-        t->wakes++;
+        shs_wake(e, t);
     }
 }
 

@@ -32,6 +32,23 @@ static inline struct shs_txseg *shs_seg_at(const struct shs_engine *e, uint32_t 
     return plus_one && plus_one <= e->n.n_seg ? &e->seg[plus_one - 1] : NULL;
 }
 
+/* There is something new for the program. */
+static inline void shs_wake(struct shs_engine *e, struct shs_tcp *t)
+{
+    t->wakes++;
+    if (t->bell && e->woken)
+        e->woken(e, t->bell);
+}
+
+/* The same, if it waits for room, and there is some: as much as the kernel wants to see, a third of the queue. */
+static inline void shs_wake_room(struct shs_engine *e, struct shs_tcp *t)
+{
+    if (!shs_load32(&t->want_room) || (t->tx_end - t->snd_una) / 2 > t->tx_size / 3)
+        return;
+    shs_store32(&t->want_room, 0);
+    shs_wake(e, t);
+}
+
 /* Divisors are read once, and are never zero: the area may be written by others while a call runs. */
 static inline uint32_t shs_nonzero(uint32_t n)
 {

@@ -136,7 +136,7 @@ SHS_PUBLIC uint32_t shs_test_nic_pingpong(struct shs_nic_port *p, struct shs_eng
             return i;
         if (first)
             shs_nic_flush(p);
-        if (await(p, e, handle, len, 2000000000ull) < 0 || shs_tcp_recv(e, handle, bytes, len, false) != (long)len)
+        if (await(p, e, handle, len, 2000000000ull) < 0 || shs_tcp_recv(e, handle, bytes, len) != (long)len)
             return i;
         if (!first && shs_tcp_send(e, handle, bytes, len) != (long)len)
             return i;

@@ -211,7 +211,7 @@ SHS_PUBLIC int64_t shs_test_tap_send(struct tap *tap, uint64_t handle, const voi
 SHS_PUBLIC int64_t shs_test_tap_recv(struct tap *tap, uint64_t handle, void *to, uint32_t len);
 SHS_PUBLIC int64_t shs_test_tap_recv(struct tap *tap, uint64_t handle, void *to, uint32_t len)
 {
-    return shs_tcp_recv(&tap->engine, handle, to, len, false);
+    return shs_tcp_recv(&tap->engine, handle, to, len);
 }
 
 /* 0 shutdown, 1 close, 2 abort, 3 set flags, 4 keepalive (idle, interval, count), 5 user time-out, 6 forget */

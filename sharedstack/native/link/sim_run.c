@@ -4,6 +4,7 @@
  */
 #include "link/sim.h"
 
+#define LEAST_UNITS 16 /* that the largest window has */
 #define MOST_STEPS 3000000
 #define CHUNK 4096
 
@@ -75,7 +76,7 @@ static bool receive_some(struct end *end)
     bool any = false;
     for (;;) {
         uint32_t n = 1 + (uint32_t)(shs_sim_random(end->sim) % end->read);
-        long got = shs_tcp_recv(e, end->handle, buf, n, false);
+        long got = shs_tcp_recv(e, end->handle, buf, n);
         if (got == -EAGAIN)
             return any;
         if (got <= 0) {
@@ -148,6 +149,15 @@ static uint32_t seq_of(const struct shs_sim_scenario *s, uint32_t side, uint32_t
     return s->iss[side] + connection * 77777;
 }
 
+/* A kernel chooses its scale by its buffer: a unit of the window is a small part of that. */
+static uint32_t scale(const struct shs_sim_scenario *s, uint32_t side)
+{
+    uint32_t shift = s->scale[side];
+    while (shift && s->rx_size[side] >> shift < LEAST_UNITS)
+        shift--;
+    return shift;
+}
+
 static void open_end(struct run *r, uint32_t c, uint32_t side, uint32_t node, uint32_t peer)
 {
     const struct shs_sim_scenario *s = r->s;
@@ -166,10 +176,10 @@ static void open_end(struct run *r, uint32_t c, uint32_t side, uint32_t node, ui
         .rcv_nxt = seq_of(s, !side, c),
         .snd_wl1 = seq_of(s, !side, c),
         .rcv_wup = seq_of(s, !side, c),
-        .snd_wnd = shs_min32(s->rx_size[!side], 65535u << s->scale[!side]),
-        .rcv_wnd = shs_min32(s->rx_size[side], 65535u << s->scale[side]),
-        .snd_scale = s->scale[!side],
-        .rcv_scale = s->scale[side],
+        .snd_wnd = shs_min32(s->rx_size[!side], 65535u << scale(s, !side)),
+        .rcv_wnd = shs_min32(s->rx_size[side], 65535u << scale(s, side)),
+        .snd_scale = scale(s, !side),
+        .rcv_scale = scale(s, side),
         .mss = s->mss[!side],
         .mtu = 1500,
         .ts_off = seq_of(s, side, c) * 3,

@@ -16,12 +16,14 @@
 #include "preload/outside.h"
 #include "preload/raw.h"
 #include "preload/signals.h"
+#include "preload/wire.h"
 #include "shm/probe.h"
 
 /* -EPIPE: what is in its ring can only be received here (docs/differences.md). */
 static long goes_aside(int fd, uint32_t why)
 {
     shs_meet_inherited();
+    shs_wire_leave_for(fd);
     struct shs_fd *f = shs_fd_look(fd);
     if (!f || f->state < SHS_FD_NEW || f->state > SHS_FD_PAIRED)
         return 0;

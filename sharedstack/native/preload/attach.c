@@ -9,10 +9,9 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
-#include <sys/un.h>
 
 #include "endpoint/fds.h"
-#include "preload/msgpack.h"
+#include "preload/ask.h"
 #include "preload/process.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
@@ -27,14 +26,6 @@ struct found {
     int64_t bulk_id;
 };
 
-static socklen_t control_address(struct sockaddr_un *sun, const char *stack_name, const char *suffix)
-{
-    memset(sun, 0, sizeof *sun);
-    sun->sun_family = AF_UNIX;
-    int n = snprintf(sun->sun_path + 1, sizeof sun->sun_path - 1, SHS_SHM_PREFIX "/%u/%s%s", (unsigned)getuid(), stack_name, suffix);
-    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
-}
-
 static long netns_cookie(int fd, uint64_t *cookie)
 {
     socklen_t len = sizeof *cookie;
@@ -48,63 +39,35 @@ static long netns_cookie(int fd, uint64_t *cookie)
 }
 
 /* One message to the helper and its answer: REASON_NONE, or why not. */
-static int ask_helper(int sock, uint64_t netns, struct found *found)
+static int from_helper(const char *stack_name, uint64_t netns, struct found *found)
 {
-    struct ucred cred;
-    socklen_t len = sizeof cred;
-    if (shs_sys_getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0 || (cred.uid != getuid() && cred.uid != 0))
-        return SHS_REASON_NO_HELPER;
-    struct shs_pack pack = {0};
-    shs_pack_map(&pack, 4);
-    shs_pack_str(&pack, "v");
-    shs_pack_uint(&pack, SHS_PROTOCOL_VERSION);
-    shs_pack_str(&pack, "t");
-    shs_pack_str(&pack, SHS_MSG_ATTACH);
+    struct shs_pack pack;
+    struct shs_answer answer;
+    shs_ask_begin(&pack, SHS_MSG_ATTACH, 2);
     shs_pack_str(&pack, "hash");
     shs_pack_uint(&pack, SHS_LAYOUT_HASH);
     shs_pack_str(&pack, "netns");
     shs_pack_uint(&pack, netns);
-    struct iovec iov = {pack.bytes, pack.len};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-    struct pollfd ready = {.fd = sock, .events = POLLIN};
-    if (shs_sys_sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 || shs_sys_poll(&ready, 1, ANSWER_MS) != 1)
+    if (shs_ask(stack_name, &pack, -1, ANSWER_MS, &answer) < 0)
         return SHS_REASON_NO_HELPER;
-    uint8_t answer[SHS_MAX_MESSAGE];
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(PARTS * sizeof(int))];
-    iov = (struct iovec){answer, sizeof answer};
-    msg = (struct msghdr){.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    long n = shs_sys_recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-    struct cmsghdr *cmsg = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-    if (cmsg && cmsg->cmsg_type == SCM_RIGHTS)
-        memcpy(found->fd, CMSG_DATA(cmsg), cmsg->cmsg_len - CMSG_LEN(0));
-    char type[16] = "", text[256] = "";
-    uint64_t bulk_id = 0;
-    if (n <= 0 || !shs_unpack_str(answer, (size_t)n, "t", type, sizeof type))
-        return SHS_REASON_NO_HELPER;
-    if (strcmp(type, SHS_MSG_LEND) != 0) {
-        char code[16] = "";
-        shs_unpack_str(answer, (size_t)n, "code", code, sizeof code);
-        shs_unpack_str(answer, (size_t)n, "text", text, sizeof text);
-        shs_log(text, sock, !strcmp(code, "layout") ? SHS_REASON_LAYOUT_MISMATCH : SHS_REASON_NO_HELPER);
-        return !strcmp(code, "layout")  ? SHS_REASON_LAYOUT_MISMATCH
-               : !strcmp(code, "netns") ? SHS_REASON_OTHER_NETNS
-                                        : SHS_REASON_NO_HELPER;
+    for (uint32_t i = 0; i < answer.n_fds; i++)
+        if (i < PARTS)
+            found->fd[i] = answer.fd[i];
+        else
+            shs_sys_close(answer.fd[i]);
+    if (strcmp(answer.type, SHS_MSG_LEND) != 0) {
+        char code[16] = "", text[256] = "";
+        shs_unpack_str(answer.bytes, answer.len, "code", code, sizeof code);
+        shs_unpack_str(answer.bytes, answer.len, "text", text, sizeof text);
+        int why = !strcmp(code, "layout")  ? SHS_REASON_LAYOUT_MISMATCH
+                  : !strcmp(code, "netns") ? SHS_REASON_OTHER_NETNS
+                                           : SHS_REASON_NO_HELPER;
+        shs_log(text, -1, (uint32_t)why);
+        return why;
     }
-    found->bulk_id = shs_unpack_uint(answer, (size_t)n, "bulk_id", &bulk_id) ? (int64_t)bulk_id : -1;
+    uint64_t bulk_id = 0;
+    found->bulk_id = shs_unpack_uint(answer.bytes, answer.len, "bulk_id", &bulk_id) ? (int64_t)bulk_id : -1;
     return SHS_REASON_NONE;
-}
-
-static int from_helper(const char *stack_name, uint64_t netns, struct found *found)
-{
-    struct sockaddr_un sun;
-    socklen_t len = control_address(&sun, stack_name, "");
-    int sock = (int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    int why = SHS_REASON_NO_HELPER;
-    if (sock >= 0 && SHS_SYS(syscall(SYS_connect, sock, &sun, len)) == 0)
-        why = ask_helper(sock, netns, found);
-    if (sock >= 0)
-        shs_sys_close(sock);
-    return why;
 }
 
 static int by_name(const char *stack_name, uint64_t netns, struct found *found)
@@ -217,7 +180,7 @@ int shs_attach_segments(struct shs_env *env, const char *stack_name, int fd)
 void shs_nudge(const char *stack_name, uint32_t slot)
 {
     struct sockaddr_un sun;
-    socklen_t len = control_address(&sun, stack_name, "/nudge");
+    socklen_t len = shs_ask_address(&sun, stack_name, "/nudge");
     char text[32];
     int n = snprintf(text, sizeof text, "slot %u", slot);
     struct iovec iov = {text, (size_t)n};

@@ -20,6 +20,7 @@
 #include "preload/restart.h"
 #include "preload/signals.h"
 #include "preload/tell.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 static void now_is(int fd, uint32_t state)
@@ -115,6 +116,8 @@ int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
         return moved(f, fd, shs_n_connect, addr, addrlen);
     bool dissolves =
         addrlen >= sizeof addr->sa_family && f && shs_guarding && shs_readable(addr, sizeof *addr) && addr->sa_family == AF_UNSPEC;
+    if (dissolves)
+        shs_wire_leave_for(fd);
     if (dissolves && f->state >= SHS_FD_TCP && f->state <= SHS_FD_PAIRED)
         shs_fd_dissolve(fd);
     int r = shs_n_connect(fd, addr, addrlen);
@@ -129,6 +132,9 @@ int shs_i_shutdown(int fd, int how)
 {
     struct shs_fd *f;
     shs_meet_inherited();
+    shs_wire_leave_for(fd);
+    if (SHS_UNLIKELY((f = shs_fd_look(fd)) && f->state == SHS_FD_WIRE)) /* there is no helper */
+        return shs_wire_shutdown(f, how);
     if (shs_gate_paired(fd, &f) && how != SHUT_RD)
         shs_residue_finish(&shs_proc.env, shs_who(), &f->end, SHS_FINISH_MS);
     long r = shs_gate_paired(fd, &f) ? shs_end_shutdown(&shs_proc.env, shs_who(), &f->end, how) : SHS_STALE;
@@ -202,6 +208,7 @@ int shs_fd_copied(int from, int to)
     if (!b)
         return to;
     shs_fd_reset(to);
+    shs_wire_leave_for(from);
     if (a->state == SHS_FD_EPOLL || a->state == SHS_FD_NEW || a->state == SHS_FD_TCP) {
         /* two numbers for one socket that is not under count: a call on the one is not seen from the other */
         if (a->state == SHS_FD_EPOLL) {
@@ -332,6 +339,7 @@ void shs_received_rights(struct msghdr *msg)
 static long passed(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
+    shs_wire_leave_for(fd);
     if (f)
         shs_fd_shared(f);
     return f && f->state == SHS_FD_PAIRED;

@@ -193,10 +193,12 @@ long shs_eager_send(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orpha
     long sent = 0, r;
     do {
         coming = push(g, f, orphan, cur, &sent, block, woken, broken);
-        if (sent && !cur->left)
+        /* of two that wait for each other, one that may come back from a call with less goes to receive the sooner */
+        bool gives_way = !coming && !block && awaits_us(*f);
+        if (sent && (!cur->left || gives_way))
             return sent;
         struct shs_cursor piece = *cur;
-        if (coming && piece.left > PIECE)
+        if ((coming || gives_way) && piece.left > PIECE)
             piece.left = PIECE;
         size_t want = piece.left;
         r = shs_end_send(&shs_proc.env, g->who, &(*f)->end, &piece, flags);

@@ -13,10 +13,12 @@
 #include "preload/member.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
+#include "preload/wire.h"
 #include "shm/probe.h"
 #include "shm/sys.h"
 
 #define DOZE_MOST 64          /* rings to be looked at before a doze; with more, sleeping is as cheap */
+#define NO_BELL_NS 1000000
 #define FLUSH_EVERY_NS 1000000 /* how long the kernel may not know of a change while rings are busy */
 
 bool shs_set_ready(struct shs_set *set, int epfd)
@@ -29,13 +31,35 @@ bool shs_set_ready(struct shs_set *set, int epfd)
 
 static bool any_ready(struct shs_set *set, int epfd)
 {
+    if (SHS_UNLIKELY(set->wires))
+        shs_wire_look_all();
     return shs_set_ready(set, epfd) || set->urgent || (SHS_UNLIKELY(shs_proc.kept) && shs_kept_any(epfd));
+}
+
+/* What the set and the member learn from a report. *came: when it was published, if its writer said so. */
+static void reported(struct shs_set *set, struct shs_fd *f, uint64_t *came)
+{
+    struct shs_direction *dir = shs_end_rx(&f->end);
+    f->edge_index = shs_word_index(shs_load64(&dir->word));
+    set->peer_cpu = shs_peek32(&dir->wcpu);
+    if (came)
+        *came = shs_peek64(&dir->pub_ns);
+}
+
+static void reported_lifted(struct shs_set *set, struct shs_fd *f, uint64_t *came)
+{
+    struct shs_wire_end end = shs_wire_end(f);
+    const struct shs_tcp *t = end.port ? shs_wire_record(&end) : NULL;
+    f->edge_index = t ? shs_load32(&t->wakes) : 0;
+    set->peer_cpu = UINT32_MAX;
+    if (came && t)
+        *came = shs_peek64(&t->last_rcvd_ns);
 }
 
 /* Report ready members; *came: when the first of them was published, if its writer said so. */
 static int collect(struct shs_set *set, int epfd, struct epoll_event *events, int max, uint64_t *came)
 {
-    int n = 0;
+    int n = 0, down = -1;
     shs_set_lock(set);
     uint32_t count = set->n_opened, at = count && set->rotate < count ? set->rotate : 0;
     for (uint32_t i = 0; i < count && n < max; i++, at = at + 1 < count ? at + 1 : 0) {
@@ -43,13 +67,12 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
         uint32_t ready = shs_member_ready(set, f, epfd);
         if (!ready)
             continue;
-        struct shs_direction *dir = shs_end_rx(&f->end);
-        f->edge_index = shs_word_index(shs_load64(&dir->word));
         events[n].events = ready;
         events[n++].data.u64 = f->data;
-        set->peer_cpu = shs_peek32(&dir->wcpu);
-        if (came)
-            *came = shs_peek64(&dir->pub_ns);
+        if (SHS_UNLIKELY(f->state == SHS_FD_WIRE))
+            reported_lifted(set, f, came);
+        else
+            reported(set, f, came);
         if (SHS_UNLIKELY(f->events & EPOLLPRI))
             set->urgent = true; /* urgent data is the kernel's to report, beside what is in the ring */
         if (f->events & EPOLLONESHOT)
@@ -57,8 +80,18 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
     }
     set->rotate = at;
     /* members whose rings were shut meanwhile, and are empty, need no more looking at; nor do those that have no pair any more */
+    set->wires = 0;
     for (uint32_t i = 0; i < set->n_opened;) {
         struct shs_fd *f = shs_fd_look(set->opened[i]);
+        if (SHS_UNLIKELY(f && f->state == SHS_FD_WIRE && f->set == (uint32_t)epfd + 1)) {
+            bool lowered;
+            shs_wire_polled(f, &lowered);
+            if (lowered)
+                down = set->opened[i];
+            set->wires++;
+            i++;
+            continue;
+        }
         struct shs_direction *dir = f && f->state == SHS_FD_PAIRED ? shs_end_rx(&f->end) : NULL;
         if (dir && ((shs_load64(&dir->word) & SHS_WORD_OPEN) || shs_ring_waiting(dir)) && shs_end_reads(&f->end, dir)) {
             i++;
@@ -69,6 +102,8 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
         set->opened[i] = set->opened[--set->n_opened];
     }
     shs_set_unlock(set);
+    if (SHS_UNLIKELY(down >= 0))
+        shs_wire_settle(down);
     return SHS_UNLIKELY(shs_proc.kept) ? shs_kept_events(epfd, events, n, max) : n;
 }
 
@@ -115,6 +150,8 @@ static uint64_t look_gap(struct shs_set *set)
 /* One round without waiting: ring events, and the kernel's when they are due. */
 static int look(struct shs_set *set, int epfd, struct epoll_event *events, int max, uint64_t *now, uint64_t *came)
 {
+    if (SHS_UNLIKELY(set->wires))
+        shs_wire_look_all();
     int n = collect(set, epfd, events, max, came);
     *now = shs_now();
     if (n > 0)
@@ -161,6 +198,43 @@ static bool claim_all(struct shs_set *set, const struct shs_who *who, struct shs
     return all;
 }
 
+/* Have this bell rung for each member on the wire path. */
+static void await_lifted(struct shs_set *set, const struct shs_bell_own *bell)
+{
+    for (uint32_t i = 0; i < set->n_opened; i++) {
+        struct shs_fd *f = shs_fd_look(set->opened[i]);
+        if (!f || f->state != SHS_FD_WIRE)
+            continue;
+        struct shs_wire_end end = shs_wire_end(f);
+        if (end.port)
+            shs_wire_await(&end, bell ? bell->handle : 0, f->events & (EPOLLOUT | EPOLLWRNORM));
+    }
+}
+
+/* As dozing, where some members are on the wire path: on the kernel's set, the bell, and the interfaces. 0: look again; or -errno. */
+static int doze_lifted(struct shs_set *set, int epfd, struct shs_bell_own *bell, uint64_t deadline, const sigset_t *mask)
+{
+    struct pollfd fds[SHS_WIRE_FDS + 2];
+    struct timespec ts;
+    struct shs_wire_watch watch = shs_wire_sleep_begin(fds + 2);
+    uint64_t until = shs_wire_deadline(deadline, &watch);
+    int r = 0;
+    if (!bell && (!until || until > shs_now() + NO_BELL_NS)) /* no bell to be had */
+        until = shs_now() + NO_BELL_NS;
+    fds[0] = (struct pollfd){.fd = epfd, .events = POLLIN};
+    fds[1] = (struct pollfd){.fd = bell ? bell->fd : -1, .events = POLLIN};
+    if (!watch.due && !shs_set_ready(set, epfd) && !set->urgent) {
+        shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
+        r = shs_n_ppoll(fds, 2 + watch.n, shs_time_left(until, &ts), mask);
+        if (r > 0 && fds[1].revents)
+            shs_bell_drain(bell);
+        if (r > 0 && fds[0].revents)
+            set->urgent = true;
+    }
+    shs_wire_sleep_end(&watch);
+    return r < 0 ? r : 0;
+}
+
 /*
  * Doze or sleep: 0 look again, >0 events of a native sleep, -EAGAIN timed out, or -errno. A dozer counts as a sleeper: rings that other
  * threads would open have not been claimed. Both wait on the kernel's set, in which epoll_ctl of another thread calls them back.
@@ -174,16 +248,20 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
     if (bell)
         shs_bell_arm(bell, false);
     shs_set_lock(set);
-    bool alone = set->sleepers == 0;
+    bool alone = set->sleepers == 0, lifted = set->wires;
     shs_set_sleeps(set);
     bool dozing = bell && alone && set->n_opened && shs_gap_doze(&shs_proc.env, &set->gap) && claim_all(set, who, bell);
     if (!dozing)
         shs_set_shut(set);
+    if (SHS_UNLIKELY(lifted))
+        await_lifted(set, bell);
     shs_set_flush(set, epfd); /* whoever sleeps, sleeps in the kernel's set */
     set->urgent = false;
     shs_set_unlock(set);
     shs_fence();
-    if (!any_ready(set, epfd)) {
+    if (SHS_UNLIKELY(lifted)) {
+        r = doze_lifted(set, epfd, bell, deadline, mask);
+    } else if (!any_ready(set, epfd)) {
         shs_count(&shs_proc.env, dozing ? SHS_CTR_DOZES : SHS_CTR_SLEEPS, 1);
         if (dozing) {
             struct pollfd fds[2] = {{.fd = epfd, .events = POLLIN}, {.fd = bell->fd, .events = POLLIN}};

@@ -25,7 +25,8 @@ struct shs_set {
     bool urgent;        /* the next look at the kernel's set must not wait, and must find it up to date */
     uint32_t room;      /* of each list */
     uint32_t n_opened;
-    int *opened;        /* members with open rings, and some that were */
+    int *opened;        /* members with open rings, or on the wire path, and some that were */
+    uint32_t wires;     /* of them on the wire path, as far as was seen last */
     uint32_t n_dirty;
     int *dirty;         /* members of which the kernel knows something else than the program wants */
     uint32_t rotate;    /* where the next look begins */
@@ -78,6 +79,8 @@ void shs_set_flush(struct shs_set *set, int epfd);
 /* Under the lock: a paired member was added, re-armed or met. An open ring is listed, or shut where somebody sleeps in the set already; if it holds
  * something, whoever sleeps looks again. */
 void shs_set_list(struct shs_set *set, struct shs_fd *f, int epfd, int fd);
+/* Under the lock: a member that is on the wire path was added or changed, or has just been lifted. There is room for it in the list. */
+void shs_set_list_lifted(struct shs_set *set, struct shs_fd *f, int epfd, int fd);
 /* The record of a registered connection says in whose sets it is: other processes that share it open no ring, which such a set's sleepers would miss. */
 void shs_set_mark(struct shs_fd *f, bool member);
 /* The set came over exec, should it be one: members with bytes in their rings are reported from now on. */

@@ -10,6 +10,7 @@
 #include "preload/outside.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
+#include "preload/wire.h"
 
 /* Can the change be noted, to be told to the kernel later? Under the lock. */
 static bool note_change(struct shs_set *set, struct shs_fd *f, int epfd, int op, int fd, const struct epoll_event *event)
@@ -52,7 +53,10 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
     }
     if (set && op != EPOLL_CTL_DEL && event && (event->events & EPOLLONESHOT))
         set->oneshot = true; /* before it is reported for the first time */
-    int r = shs_n_epoll_ctl(epfd, op, fd, event);
+    bool lifted = f->state == SHS_FD_WIRE && event && shs_readable(event, sizeof *event);
+    struct epoll_event none = {.events = 0, .data.u64 = lifted ? event->data.u64 : 0}; /* the kernel has nothing to report of it */
+    bool same = lifted && op == EPOLL_CTL_MOD && f->known == (uint32_t)epfd + 1 && !f->known_events && f->known_data == none.data.u64;
+    int r = same ? 0 : shs_n_epoll_ctl(epfd, op, fd, lifted ? &none : event);
     if (r != 0)
         return r;
     shs_set_mark(f, op != EPOLL_CTL_DEL);
@@ -65,13 +69,16 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
         return 0;
     }
     f->set = f->known = (uint32_t)epfd + 1;
-    f->events = f->known_events = event->events;
+    f->events = event->events;
+    f->known_events = lifted ? 0 : event->events;
     f->data = f->known_data = event->data.u64;
     f->edge_index = ~0ull; /* ADD and MOD report anew what is there */
     if (set) {
         set->urgent = true; /* what the kernel has for the new interest is reported by the next wait */
         if (f->state == SHS_FD_PAIRED)
             shs_set_list(set, f, epfd, fd);
+        else if (f->state == SHS_FD_WIRE)
+            shs_set_list_lifted(set, f, epfd, fd);
     }
     return 0;
 }
@@ -126,6 +133,9 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
             shs_set_shared(shs_set_at(f->set), (int)f->set - 1);
     }
     bool known = e && e->state == SHS_FD_EPOLL && e->epoll;
+    if (SHS_UNLIKELY(f->state == SHS_FD_WIRE) && op != EPOLL_CTL_DEL &&
+        (!known || e->epoll->shared || f->copied || (!f->listed && e->epoll->n_opened == e->epoll->room)))
+        shs_wire_down(f, fd); /* only the kernel can report it to all who wait */
     if (!known)
         return change_unknown(f, epfd, op, fd, event);
     struct shs_set *set = e->epoll;

@@ -8,6 +8,7 @@
 
 #include "endpoint/fds.h"
 #include "intercepts.gen.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 #define CALL 0x7b1d9c04e85f26a3ull /* data of the descriptor that calls sleepers back: a number that no program gives by chance */
@@ -72,6 +73,16 @@ static int without_calls(struct shs_set *set, struct epoll_event *events, int n)
         if (events[i].data.u64 == CALL)
             take_call(set);
         else
+            events[kept++] = events[i];
+    return kept;
+}
+
+/* While a connection is lowered its descriptor is for a moment that of no connection, which the kernel reports as an end. */
+static int without_false_ends(int epfd, struct epoll_event *events, int n)
+{
+    int kept = 0;
+    for (int i = 0; i < n; i++)
+        if (!(events[i].events & (EPOLLHUP | EPOLLERR)) || !shs_wire_false_end(epfd, &events[i]))
             events[kept++] = events[i];
     return kept;
 }
@@ -164,6 +175,8 @@ int shs_set_reported(struct shs_set *set, int epfd, struct epoll_event *events, 
         return n;
     __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
     n = without_calls(set, events, n);
+    if (SHS_UNLIKELY(shs_proc.wired))
+        n = without_false_ends(epfd, events, n);
     if (!set->oneshot)
         return n;
     int kept = 0;

@@ -10,6 +10,7 @@
 #include "preload/gate.h"
 #include "preload/kept.h"
 #include "preload/restart.h"
+#include "preload/wire.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
 
@@ -88,15 +89,15 @@ void shs_set_flush(struct shs_set *set, int epfd)
             continue;
         f->dirty = false;
         bool wanted = f->set == (uint32_t)epfd + 1, known = f->known == (uint32_t)epfd + 1;
-        struct epoll_event ev = {.events = f->events, .data.u64 = f->data};
+        struct epoll_event ev = {.events = f->state == SHS_FD_WIRE ? 0 : f->events, .data.u64 = f->data};
         if (wanted && !known)
             shs_n_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev);
-        else if (wanted && (f->known_events != f->events || f->known_data != f->data))
+        else if (wanted && (f->known_events != ev.events || f->known_data != f->data))
             shs_n_epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &ev);
         else if (!wanted && known)
             shs_n_epoll_ctl(epfd, EPOLL_CTL_DEL, fd, &ev);
         f->known = f->set;
-        f->known_events = f->events;
+        f->known_events = ev.events;
         f->known_data = f->data;
     }
     set->n_dirty = 0;
@@ -222,7 +223,7 @@ static uint32_t watcher(const struct shs_endpoint *ep)
 
 void shs_set_mark(struct shs_fd *f, bool member)
 {
-    if (f->udp || f->state < SHS_FD_REG || f->state > SHS_FD_PAIRED || !shs_who())
+    if (f->udp || !shs_fd_registered(f) || !shs_who())
         return;
     struct shs_endpoint *ep = shs_fd_record(f);
     uint32_t was = shs_load32(&ep->set_slot), now = watcher(ep), mine = shs_proc.env.slot1;
@@ -324,6 +325,8 @@ static bool writable(const struct shs_fd *f)
 uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd)
 {
     uint32_t ready = 0;
+    if (SHS_UNLIKELY(f && f->state == SHS_FD_WIRE && f->listed))
+        return shs_wire_member_ready(set, f, epfd);
     if (!f || f->state != SHS_FD_PAIRED || f->set != (uint32_t)epfd + 1 || !f->listed)
         return 0;
     if ((f->events & IN_EVENTS) && shs_end_waiting(&f->end) &&
@@ -339,6 +342,15 @@ uint32_t shs_member_ready(struct shs_set *set, struct shs_fd *f, int epfd)
             set->urgent = true; /* only the kernel can tell, and it does not know that it is asked */
     }
     return ready;
+}
+
+void shs_set_list_lifted(struct shs_set *set, struct shs_fd *f, int epfd, int fd)
+{
+    shs_set_enlist(set, f, fd);
+    set->wires++;
+    set->urgent = true;
+    if (set->sleepers)
+        shs_set_call(set, epfd);
 }
 
 void shs_set_list(struct shs_set *set, struct shs_fd *f, int epfd, int fd)

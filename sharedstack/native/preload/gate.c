@@ -13,6 +13,7 @@
 #include "preload/member.h"
 #include "preload/signals.h"
 #include "preload/tell.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 /* First use of a descriptor that no call of ours made: inherited over exec, received, or not a socket at all. */
@@ -26,8 +27,8 @@ static void classify(struct shs_fd *f, int fd)
         shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 && proto == IPPROTO_TCP) {
         /* somebody else may use it at the same time, uncounted: only what is registered already is taken up */
         f->why = fd <= 2 ? SHS_REASON_STANDARD_STREAM : SHS_REASON_FORKED;
-        bool joining = fd > 2 && shs_attach(fd) && shs_join_try();
-        const struct shs_who *who = joining ? shs_who() : NULL;
+        shs_join_lock(); /* another thread may be attaching just now: what it finds out holds for this descriptor too */
+        const struct shs_who *who = fd > 2 && shs_attach(fd) ? shs_who() : NULL;
         int ep1 = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
         state = SHS_FD_TCP;
         shs_guard_memory();
@@ -39,8 +40,8 @@ static void classify(struct shs_fd *f, int fd)
             f->why = 0;
         }
         __atomic_store_n(&f->state, state, __ATOMIC_RELEASE);
-        if (joining)
-            shs_join_unlock();
+        shs_join_unlock();
+        return;
     }
     __atomic_store_n(&f->state, state, __ATOMIC_RELEASE);
 }
@@ -130,8 +131,7 @@ static bool pair_joined(struct shs_gate *g, int fd)
 
 static bool pair_up(struct shs_gate *g, int fd)
 {
-    if (!shs_join_try())
-        return false;
+    shs_join_lock(); /* "not now" would be taken for "no pair", and what its ring holds would not be found */
     bool r = (g->f->state == SHS_FD_REG || g->f->state == SHS_FD_PAIRED) && pair_joined(g, fd);
     shs_join_unlock();
     return r;
@@ -155,6 +155,17 @@ static bool counted(struct shs_gate *g, int fd, int receive)
     if (on == SHS_OFF && f->why)
         return false;
     return shs_activate(&shs_proc.env, g->who, &f->end, receive, shs_in_flight) == 0;
+}
+
+/* An end whose peer may be on another host: true if it is, as far as this call is concerned. */
+static bool remote(struct shs_gate *g, int fd, int receive)
+{
+    struct shs_fd *f = g->f;
+    if (shs_load32(&f->registered->pair))
+        return false;
+    if (shs_wire_due(f, receive) && shs_wire_lift(g, fd))
+        g->ring = shs_wire_gate(g, fd);
+    return !(shs_peek32(&f->registered->flags) & SHS_EPF_UNPAIRED);
 }
 
 void shs_gate_pass(struct shs_gate *g, int fd, int receive)
@@ -214,6 +225,12 @@ void shs_gate_pass(struct shs_gate *g, int fd, int receive)
             shs_ring_close(end.rx);
             shs_join_unlock();
         }
+        return;
+    }
+    if (SHS_UNLIKELY(state == SHS_FD_REG) && (shs_peek32(&f->registered->flags) & SHS_EPF_REMOTE) && !f->udp && remote(g, fd, receive))
+        return;
+    if (SHS_UNLIKELY(state == SHS_FD_WIRE)) {
+        g->ring = shs_wire_gate(g, fd);
         return;
     }
     if (SHS_UNLIKELY(state == SHS_FD_REG) && !pair_up(g, fd))

@@ -46,7 +46,7 @@ static inline void shs_gate_leave(struct shs_gate *g)
 static inline bool shs_nothing_new(const struct shs_fd *f)
 {
     const struct shs_endpoint *ep = f->registered;
-    return ep && !shs_load32(&ep->pair) && !(shs_load32(&ep->flags) & SHS_EPF_UNPAIRED) && !shs_proc.forked;
+    return ep && !shs_load32(&ep->pair) && !(shs_load32(&ep->flags) & (SHS_EPF_UNPAIRED | SHS_EPF_REMOTE)) && !shs_proc.forked;
 }
 
 /* No call of ours made this descriptor: find out what it is, as its first data call would. */

@@ -10,6 +10,7 @@
 #include "preload/epoll.h"
 #include "preload/gate.h"
 #include "preload/kept.h"
+#include "preload/wire.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
 
@@ -314,6 +315,7 @@ void shs_leave(void)
     uint32_t slot1 = env->slot1;
     const struct shs_who *who = shs_proc.forked ? NULL : shs_who();
     __atomic_store_n(&shs_proc.attach, SHS_LEAVING, __ATOMIC_SEQ_CST);
+    shs_wire_quit();
     shs_each_thread(take_identity, NULL);
     shs_fence();
     leave_entries(who);

@@ -16,6 +16,7 @@
 #include "preload/kept.h"
 #include "preload/member.h"
 #include "preload/raw.h"
+#include "preload/wire.h"
 #include "ring/ring.h"
 #include "shm/probe.h"
 #include "shm/sys.h"
@@ -169,10 +170,54 @@ static bool is_buffer(int level, int name)
     return level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVBUF || name == SO_SNDBUFFORCE || name == SO_RCVBUFFORCE);
 }
 
+/* Of a connection on the wire path: true if the engine, or nobody, needs to know of it. For anything else it is lowered. */
+static bool set_on_wire(struct shs_fd *f, int fd, int level, int name, const void *value, socklen_t len)
+{
+    struct shs_wire_end end = shs_wire_end(f);
+    uint32_t flag = level != IPPROTO_TCP ? 0 : name == TCP_NODELAY ? SHS_TF_NODELAY : name == TCP_CORK ? SHS_TF_CORK : 0;
+    int v = 0;
+    if (flag && len >= sizeof v && shs_readable(value, sizeof v)) {
+        memcpy(&v, value, sizeof v);
+        if (shs_wire_option(&end, v ? flag : 0, flag) == 0)
+            return true;
+    }
+    if (level == IPPROTO_TCP && name == TCP_QUICKACK)
+        return true;
+    if (level == SOL_SOCKET)
+        switch (name) {
+        case SO_RCVTIMEO_OLD:
+        case SO_RCVTIMEO_NEW:
+        case SO_SNDTIMEO_OLD:
+        case SO_SNDTIMEO_NEW:
+        case SO_LINGER:
+        case SO_REUSEADDR:
+            return true;
+        default:
+            break;
+        }
+    shs_wire_down(f, fd);
+    return false;
+}
+
+int shs_i_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    int error = SHS_UNLIKELY(f && f->state == SHS_FD_WIRE) && level == SOL_SOCKET && name == SO_ERROR ? shs_wire_error(f) : 0;
+    int r = shs_n_getsockopt(fd, level, name, value, len);
+    if (error && r == 0 && *len >= sizeof error)
+        memcpy(value, &error, sizeof error);
+    return r;
+}
+
 int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     shs_meet_inherited();
     struct shs_fd *f = shs_fd_look(fd);
+    if (SHS_UNLIKELY(f && f->state == SHS_FD_WIRE) && set_on_wire(f, fd, level, name, value, len)) {
+        if (level == SOL_SOCKET && (name == SO_RCVTIMEO_OLD || name == SO_RCVTIMEO_NEW))
+            set_flag(f, SHS_EPF_RCVTIMEO, true);
+        return shs_n_setsockopt(fd, level, name, value, len);
+    }
     if (f && f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED) {
         bool registered = f->state >= SHS_FD_REG;
         if (f->udp) {
@@ -207,7 +252,7 @@ static int after_fcntl(int fd, int cmd, const void *arg, int r)
     struct shs_fd *f = shs_fd_look(fd);
     if (r < 0 || !f)
         return r;
-    if (cmd == F_SETFL && f->state >= SHS_FD_REG && f->state <= SHS_FD_PAIRED)
+    if (cmd == F_SETFL && shs_fd_registered(f))
         set_flag(f, SHS_EPF_NONBLOCK, (long)arg & O_NONBLOCK);
     if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
         return shs_fd_copied(fd, r);
@@ -237,8 +282,12 @@ int shs_i_ioctl(int fd, unsigned long request, void *arg)
     struct shs_fd *f;
     if (r >= 0 && request == SIOCINQ && (f = shs_fd_look(fd)) && f->kept)
         *(int *)arg += (int)shs_kept_pending(f);
-    if (r < 0 || !(f = shs_fd_look(fd)) || f->state < SHS_FD_REG || f->state > SHS_FD_PAIRED)
+    if (r < 0 || !(f = shs_fd_look(fd)) || !shs_fd_registered(f))
         return r;
+    if (SHS_UNLIKELY(f->state == SHS_FD_WIRE) && (request == SIOCINQ || request == SIOCOUTQ)) {
+        struct shs_wire_end end = shs_wire_end(f);
+        *(int *)arg += (int)(request == SIOCINQ ? shs_wire_unread(&end) : shs_wire_unacked(&end));
+    }
     if (request == FIONBIO)
         set_flag(f, SHS_EPF_NONBLOCK, *(int *)arg != 0);
     if (request == SIOCINQ && f->udp) {

@@ -11,6 +11,7 @@
 #include "preload/member.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 static void lowered(struct shs_endpoint *ep, uint32_t why)
@@ -35,6 +36,8 @@ static long recall(struct shs_end *end, bool surely)
 
 long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely)
 {
+    if (SHS_UNLIKELY(f->state == SHS_FD_WIRE))
+        shs_wire_down(f, f->end.fd);
     if (f->state < SHS_FD_NEW || f->state > SHS_FD_PAIRED)
         return 0;
     if (!f->why)
@@ -74,12 +77,12 @@ void shs_push_back(struct shs_fd *f, FILE *file)
 static struct shs_fd *entry_of(int fd, uint64_t cookie)
 {
     struct shs_fd *f = shs_fd_look(fd);
-    if (f && (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) && shs_endpoint_at(shs_proc.env.stack, f->ep1)->cookie == cookie)
+    if (f && shs_fd_registered(f) && shs_endpoint_at(shs_proc.env.stack, f->ep1)->cookie == cookie)
         return f;
     for (int c = 0; c < SHS_FD_CHUNKS; c++)
         for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
             f = &shs_fd_chunk[c][i];
-            if ((f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) && shs_endpoint_at(shs_proc.env.stack, f->ep1)->cookie == cookie)
+            if (shs_fd_registered(f) && shs_endpoint_at(shs_proc.env.stack, f->ep1)->cookie == cookie)
                 return f;
         }
     return NULL;
@@ -103,12 +106,15 @@ static long hand_over_number(int fd)
     struct shs_fd *f = shs_proc.attach == SHS_ATTACHED ? entry_of(fd, cookie) : NULL;
     struct shs_end end;
     uint32_t ep1 = f ? f->ep1 : 0;
+    if (f && SHS_UNLIKELY(f->state == SHS_FD_WIRE))
+        shs_wire_down(f, f->end.fd);
     if (f)
         shs_fd_shared(f);
-    else if (shs_attach(fd)) { /* inherited, and not looked at yet */
-        const struct shs_who *who = shs_who();
-        int found = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
-        ep1 = found > 0 ? (uint32_t)found : 0;
+    else { /* inherited, and not looked at yet; another thread may be attaching */
+        shs_join_lock();
+        const struct shs_who *who = shs_attach(fd) ? shs_who() : NULL;
+        ep1 = who ? (uint32_t)shs_register_find(&shs_proc.env, who, fd) : 0;
+        shs_join_unlock();
     }
     if (!ep1)
         return 0;
@@ -171,8 +177,11 @@ static void mark_inherited(void)
     for (int c = 0; c < SHS_FD_CHUNKS; c++)
         for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
             struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED && shs_sys_fcntl(c * SHS_FD_CHUNK + i, F_GETFD, 0) == 0)
-                shs_fd_shared(f);
+            if (f->state < SHS_FD_NEW || f->state > SHS_FD_WIRE || shs_sys_fcntl(c * SHS_FD_CHUNK + i, F_GETFD, 0) != 0)
+                continue;
+            if (f->state == SHS_FD_WIRE)
+                shs_wire_down(f, c * SHS_FD_CHUNK + i);
+            shs_fd_shared(f);
         }
     shs_sets_told(true);
 }

@@ -6,6 +6,7 @@
 #include "endpoint/fds.h"
 #include "preload/epoll.h"
 #include "preload/process.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 static bool replace(int *kept, int from, int to)
@@ -33,7 +34,7 @@ int shs_make_way(int fd)
     if (to < 0)
         return -EBUSY;
     if (!replace(&shs_proc.env.bell_fd, fd, to) && !replace(&shs_proc.env.bulk_fd, fd, to) && !shs_bell_moved(fd, to) &&
-        !replace_caller(fd, to)) {
+        !shs_wire_moved(fd, to) && !replace_caller(fd, to)) {
         shs_fd_drop(to); /* just being made, or about to go */
         return -EBUSY;
     }

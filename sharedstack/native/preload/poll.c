@@ -16,15 +16,19 @@
 #include "preload/poll.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 #define STACK_FDS 64
+#define PLACES_MORE (1 + SHS_WIRE_FDS)
+#define NO_BELL_NS 1000000 /* how long a thread sleeps that can have no bell, or not the rings' */
 
 struct waiting {
-    struct pollfd *fds; /* with one place more, for the bell */
+    struct pollfd *fds; /* with PLACES_MORE, for the bell and what is slept on for engines */
     nfds_t n;
     uint64_t deadline; /* 0: none */
     const sigset_t *mask;
+    uint32_t wires; /* some are on the wire path */
     bool writers; /* somebody asks for more than to read from rings */
     struct shs_take *takes; /* asleep: where a taker is counted, by place */
     const struct shs_who *who;
@@ -37,6 +41,38 @@ static struct shs_fd *ring_of(const struct pollfd *p)
         return NULL;
     struct shs_direction *dir = shs_end_rx(&f->end);
     return shs_load32(&dir->rx_on) != SHS_OFF && shs_end_reads(&f->end, dir) ? f : NULL;
+}
+
+/* On the wire path: what it has ready of what is asked for. The kernel is not asked for it (hide). */
+static bool lifted(const struct pollfd *p, short *ready)
+{
+    struct shs_fd *f = p->fd >= 0 ? shs_fd_look(p->fd) : NULL;
+    bool lowered;
+    if (SHS_LIKELY(!f || f->state != SHS_FD_WIRE))
+        return false;
+    short events = shs_wire_polled(f, &lowered);
+    if (SHS_UNLIKELY(lowered)) {
+        shs_wire_settle(p->fd);
+        if (f->state != SHS_FD_WIRE)
+            return false;
+    }
+    *ready = (short)(events & (p->events | POLLERR | POLLHUP));
+    return true;
+}
+
+/* The kernel's poll over the first n places. It passes over negative descriptors: those on the wire path are made so meanwhile. */
+static int ask_kernel(struct waiting *w, nfds_t n, const struct timespec *ts, const sigset_t *mask)
+{
+    for (nfds_t i = 0; SHS_UNLIKELY(w->wires) && i < w->n; i++) {
+        struct shs_fd *f = w->fds[i].fd >= 0 ? shs_fd_look(w->fds[i].fd) : NULL;
+        if (f && f->state == SHS_FD_WIRE)
+            w->fds[i].fd |= INT32_MIN;
+    }
+    int r = shs_n_ppoll(w->fds, n, ts, mask);
+    for (nfds_t i = 0; SHS_UNLIKELY(w->wires) && i < w->n; i++)
+        if (w->fds[i].fd < 0 && (w->fds[i].fd & INT32_MAX) < SHS_FD_CHUNK * SHS_FD_CHUNKS)
+            w->fds[i].fd &= INT32_MAX;
+    return r;
 }
 
 /* Readable, by a ring: its own, or one of an epoll set, which a member's ring was open in when the set was first polled. */
@@ -53,8 +89,11 @@ static bool ring_ready(const struct pollfd *p)
 
 static bool any_ready(const struct waiting *w)
 {
+    short ready;
+    if (SHS_UNLIKELY(w->wires))
+        shs_wire_look_all();
     for (nfds_t i = 0; i < w->n; i++)
-        if (ring_ready(&w->fds[i]))
+        if (ring_ready(&w->fds[i]) || (lifted(&w->fds[i], &ready) && ready))
             return true;
     return SHS_UNLIKELY(shs_proc.kept) && shs_kept_polled(w->fds, w->n);
 }
@@ -69,6 +108,9 @@ static int merge(struct waiting *w, bool kernel)
             w->fds[i].revents = 0;
         if (kernel && w->fds[i].revents)
             __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
+        short now = 0;
+        if (lifted(&w->fds[i], &now))
+            w->fds[i].revents = now;
         if (ring_ready(&w->fds[i])) {
             struct shs_fd *f = ring_of(&w->fds[i]);
             w->fds[i].revents |= want;
@@ -83,10 +125,12 @@ static int merge(struct waiting *w, bool kernel)
 static int look(struct waiting *w, bool due)
 {
     struct timespec zero = {0, 0};
+    if (SHS_UNLIKELY(w->wires))
+        shs_wire_look_all();
     int r = !due && any_ready(w) ? merge(w, false) : 0;
     if (r != 0)
         return r;
-    r = shs_n_ppoll(w->fds, w->n, &zero, NULL);
+    r = ask_kernel(w, w->n, &zero, NULL);
     if (r < 0)
         return r;
     return merge(w, true);
@@ -115,7 +159,7 @@ static int doze(struct waiting *w, struct shs_bell_own *bell)
     if (claimed && !any_ready(w)) {
         w->fds[w->n] = (struct pollfd){.fd = bell->fd, .events = POLLIN};
         shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
-        r = shs_n_ppoll(w->fds, w->n + 1, shs_time_left(w->deadline, &ts), w->mask);
+        r = ask_kernel(w, w->n + 1, shs_time_left(w->deadline, &ts), w->mask);
         if (r > 0 && w->fds[w->n].revents)
             shs_bell_drain(bell);
     }
@@ -140,13 +184,52 @@ static int sleep_natively(struct waiting *w, bool *answered)
     *answered = quiet;
     if (quiet) {
         shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
-        r = shs_n_ppoll(w->fds, w->n, shs_time_left(w->deadline, &ts), w->mask);
+        r = ask_kernel(w, w->n, shs_time_left(w->deadline, &ts), w->mask);
         __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
     }
     for (nfds_t i = 0; i < w->n; i++)
         if (w->takes[i].dir)
             shs_taker_leave(&shs_proc.env, w->who, &w->takes[i], 0);
     return r;
+}
+
+/*
+ * Some are on the wire path: sleep on the descriptors, the bell and the interfaces. Rings that another thread dozes on cannot be claimed: then only for
+ * a moment. 0 (look again) or -errno.
+ */
+static int doze_lifted(struct waiting *w)
+{
+    struct shs_bell_own *bell = shs_bell();
+    struct timespec ts;
+    bool all = bell;
+    if (bell)
+        shs_bell_arm(bell, false);
+    for (nfds_t i = 0; bell && i < w->n; i++) {
+        struct shs_fd *f = w->fds[i].fd >= 0 ? shs_fd_look(w->fds[i].fd) : NULL, *ring = ring_of(&w->fds[i]);
+        if (ring)
+            all = shs_bell_claim(&shs_proc.env, w->who->lock_word, &ring->end, bell, shs_alone(ring)) && all;
+        if (!f || f->state != SHS_FD_WIRE)
+            continue;
+        struct shs_wire_end end = shs_wire_end(f);
+        if (end.port)
+            shs_wire_await(&end, bell->handle, w->fds[i].events & (POLLOUT | POLLWRNORM));
+    }
+    struct shs_wire_watch watch = shs_wire_sleep_begin(w->fds + w->n + 1);
+    uint64_t until = shs_wire_deadline(w->deadline, &watch);
+    if (!all && (!until || until > shs_now() + NO_BELL_NS))
+        until = shs_now() + NO_BELL_NS;
+    w->fds[w->n] = (struct pollfd){.fd = bell ? bell->fd : -1, .events = POLLIN};
+    int r = 0;
+    if (!watch.due && !any_ready(w)) {
+        shs_count(&shs_proc.env, SHS_CTR_DOZES, 1);
+        r = ask_kernel(w, w->n + 1 + watch.n, shs_time_left(until, &ts), w->mask);
+        if (r > 0 && w->fds[w->n].revents)
+            shs_bell_drain(bell);
+    }
+    if (bell)
+        shs_bell_disarm(bell);
+    shs_wire_sleep_end(&watch);
+    return r < 0 ? r : 0;
 }
 
 /* May we doze: is there an open ring? */
@@ -200,8 +283,8 @@ static int wait_fds(struct waiting *w, bool poll_only)
         struct shs_bell_own *bell = bell_for(w);
         bool answered = false;
         shs_polling(w->fds, w->n); /* some may not be under count, or not any more: who brings them there has to know of us */
-        r = bell && alone ? (int)shs_nap(alone, w->who, bell) : -EBUSY;
-        bool napped = r == 0;
+        r = SHS_UNLIKELY(w->wires) ? doze_lifted(w) : bell && alone ? (int)shs_nap(alone, w->who, bell) : -EBUSY;
+        bool napped = r == 0 && !w->wires;
         if (r == -ETIMEDOUT && shs_interrupted(mark, false)) {
             r = -EINTR; /* at the very end of the nap */
         } else if (bell && (r == -EBUSY || (r == -ETIMEDOUT && opt->eager))) {
@@ -224,20 +307,25 @@ bool shs_poll_uncounted(const struct pollfd *fds, nfds_t n)
 {
     for (nfds_t i = 0; shs_guarding && shs_readable(fds, n * sizeof *fds) && i < n; i++) {
         struct shs_fd *f = fds[i].fd >= 0 ? shs_fd_look(fds[i].fd) : NULL;
-        if (f && f->state >= SHS_FD_TCP && f->state <= SHS_FD_PAIRED)
+        if (f && f->state >= SHS_FD_TCP && f->state <= SHS_FD_WIRE)
             return true;
     }
     return false;
 }
 
 /* Is there a ring in it? Notes epoll sets in it, which a wait of ours could not look into. */
-static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers)
+static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers, uint32_t *wires)
 {
     bool found = false;
     if (shs_proc.attach != SHS_ATTACHED)
         return false;
     for (nfds_t i = 0; i < n; i++) {
         struct shs_fd *f = fds[i].fd >= 0 ? shs_fd_look(fds[i].fd) : NULL;
+        if (SHS_UNLIKELY(f && f->state == SHS_FD_WIRE)) {
+            found = true;
+            ++*wires;
+            continue;
+        }
         bool ring = ring_of(&fds[i]) && (fds[i].events & (POLLIN | POLLRDNORM));
         found |= ring;
         if (fds[i].fd >= 0 && (!ring || (fds[i].events & ~(POLLIN | POLLRDNORM | POLLRDHUP | POLLPRI))))
@@ -254,10 +342,11 @@ static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers)
 int shs_poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, bool *native)
 {
     bool writers = false;
+    uint32_t wires = 0;
     shs_meet_inherited();
     if (SHS_UNLIKELY(shs_proc.env.opt.eager > 1) && shs_guarding && shs_readable(fds, n * sizeof *fds))
         shs_eager_polled(fds, n);
-    *native = !shs_guarding || shs_proc.quiet || !shs_readable(fds, n * sizeof *fds) || !has_ring(fds, n, &writers) ||
+    *native = !shs_guarding || shs_proc.quiet || !shs_readable(fds, n * sizeof *fds) || !has_ring(fds, n, &writers, &wires) ||
               (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999));
     if (*native && SHS_UNLIKELY(shs_load32(&shs_proc.attach) == SHS_LEAVING))
         shs_left();
@@ -269,16 +358,16 @@ int shs_poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
     }
     if (*native)
         return 0;
-    struct pollfd few[STACK_FDS + 1], *copy = few;
+    struct pollfd few[STACK_FDS + PLACES_MORE], *copy = few;
     struct shs_take few_takes[STACK_FDS], *takes = few_takes;
     if (n > STACK_FDS) {
-        copy = malloc((n + 1) * (sizeof *copy + sizeof *takes));
+        copy = malloc((n + PLACES_MORE) * (sizeof *copy + sizeof *takes));
         if (!copy)
             return -ENOMEM;
-        takes = (struct shs_take *)(void *)(copy + n + 1);
+        takes = (struct shs_take *)(void *)(copy + n + PLACES_MORE);
     }
     memcpy(copy, fds, n * sizeof *copy);
-    struct waiting w = {.fds = copy, .n = n, .mask = mask, .writers = writers, .takes = takes, .who = shs_who()};
+    struct waiting w = {.fds = copy, .n = n, .mask = mask, .wires = wires, .writers = writers, .takes = takes, .who = shs_who()};
     bool only = timeout && !timeout->tv_sec && !timeout->tv_nsec;
     if (timeout && !only && timeout->tv_sec < 1000000000) /* longer is for ever */
         w.deadline = shs_now() + (uint64_t)timeout->tv_sec * 1000000000ull + (uint64_t)timeout->tv_nsec;

@@ -227,7 +227,7 @@ void shs_fd_shared(struct shs_fd *f)
 {
     if ((f->state == SHS_FD_NEW || f->state == SHS_FD_TCP || f->state == SHS_FD_BUSY) && !f->why)
         f->why = SHS_REASON_FORKED;
-    if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) {
+    if (shs_fd_registered(f)) {
         __atomic_fetch_or(&shs_fd_record(f)->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
         if (f->udp)
             shs_dgram_lower(f, SHS_REASON_FORKED);

@@ -21,6 +21,7 @@ enum shs_fd_state {
     SHS_FD_BUSY,    /* being registered by a thread */
     SHS_FD_REG,     /* registered, not paired yet */
     SHS_FD_PAIRED,
+    SHS_FD_WIRE, /* registered, and an engine's (wire.h) */
     SHS_FD_EPOLL,
 };
 
@@ -56,6 +57,15 @@ struct shs_fd {
     uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
     struct shs_set *epoll;
     bool told;        /* why it is not lifted, where no record says so (tell.h) */
+    uint32_t wire;       /* the record's word when it was last lifted */
+    uint32_t wire_calls; /* data calls since it might have been; lifted, since their size was last looked at */
+    uint32_t wire_next;  /* so many, and it is tried */
+    uint64_t wire_bytes; /* by the kernel up to there; lifted, in those calls */
+    struct shs_pace {
+        uint64_t since_ns; /* when the present window began; 0: none has */
+        uint32_t calls, windows;
+        uint32_t best[2]; /* ns of the shortest window, by the kernel and lifted; 0: not known */
+    } pace;             /* wire_pace.h */
     bool udp; /* a datagram socket: NEW and REG do not occur, PAIRED is recorded */
     struct shs_dgram *dgram;
     struct shs_kept *kept; /* what its ring held when the process left its stack; NULL: nothing (kept.h) */
@@ -89,6 +99,7 @@ struct shs_process {
     bool quiet;              /* confined (seccomp): no system call but the program's own, ever again */
     uint32_t kept;           /* descriptors that may have kept bytes (kept.h) */
     bool uring;              /* io_uring was set up: no connection is lifted any more (aside.c) */
+    bool wired;              /* some connection was lifted to the wire path */
     bool met;                /* what was inherited over exec has been looked at */
     uint32_t attach;         /* enum shs_attach_state */
     uint32_t attach_why;     /* REASON_* if it failed */
@@ -108,6 +119,12 @@ extern __thread struct shs_thread shs_self __attribute__((tls_model("initial-exe
 #define SHS_FD_CHUNK 1024
 #define SHS_FD_CHUNKS 1024
 extern struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
+
+/* Is it registered, whatever path it is on? */
+static inline bool shs_fd_registered(const struct shs_fd *f)
+{
+    return f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED || f->state == SHS_FD_WIRE;
+}
 
 /* The record of a registered entry; of a stack that the process has left meanwhile: memory that means nothing, and stays. */
 static inline struct shs_endpoint *shs_fd_record(const struct shs_fd *f)

@@ -15,6 +15,7 @@
 #include "preload/nap.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 #define RING_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL | MSG_PEEK | MSG_WAITALL | MSG_CMSG_CLOEXEC)
@@ -330,6 +331,8 @@ static long receive(struct shs_fd *f, const struct shs_who *who, const struct io
 static long ring_recv(struct shs_gate *g, const struct iovec *iov, int count, int flags)
 {
     struct shs_fd *orphan = NULL;
+    if (SHS_UNLIKELY(g->f->state == SHS_FD_WIRE))
+        return shs_wire_receive(g, iov, count, flags);
     long r = receive(g->f, g->who, iov, count, flags, &orphan);
     if (SHS_UNLIKELY(orphan))
         shs_orphan_drop(orphan);
@@ -406,6 +409,10 @@ static long recv_flat(int fd, void *buf, size_t len, int flags, struct sockaddr 
 long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags)
 {
     struct shs_fd *f = g->f;
+    if (SHS_UNLIKELY(f->state == SHS_FD_WIRE)) {
+        shs_wire_down(f, f->end.fd);
+        return shs_n_recvmsg(f->end.fd, msg, flags);
+    }
     if (flags & MSG_ERRQUEUE)
         return shs_n_recvmsg(f->end.fd, msg, flags);
     shs_set32(&f->end.ep->why_rx, flags & MSG_OOB ? SHS_REASON_URGENT : SHS_REASON_OPTION);

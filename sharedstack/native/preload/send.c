@@ -13,6 +13,7 @@
 #include "preload/outside.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 /* A blocking send that found no room, in no lock: 0 when there may be some, -EAGAIN after SO_SNDTIMEO, or -errno. What waits must look at *f again:
@@ -76,6 +77,8 @@ long shs_ring_send_or_lost(struct shs_gate *g, const struct iovec *iov, int coun
 {
     struct shs_fd *f = g->f, *orphan = NULL;
     struct shs_cursor cur;
+    if (SHS_UNLIKELY(f->state == SHS_FD_WIRE))
+        return shs_wire_transmit(g, iov, count, flags);
     shs_cursor_init(&cur, iov, count);
     if (SHS_UNLIKELY(cur.left == SHS_CURSOR_MOST) && shs_vector_refused(iov, (size_t)count))
         return -EFAULT;
@@ -112,6 +115,14 @@ long shs_ring_send_or_lost(struct shs_gate *g, const struct iovec *iov, int coun
     if (SHS_UNLIKELY(r == -EPIPE) && !sent && !(flags & MSG_NOSIGNAL))
         raise(SIGPIPE);
     return sent ? sent : r;
+}
+
+long shs_ring_send(struct shs_gate *g, const struct iovec *iov, int count, int flags)
+{
+    struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    int fd = g->f->end.fd;
+    long r = shs_ring_send_or_lost(g, iov, count, flags);
+    return SHS_UNLIKELY(r == SHS_LOST) ? shs_n_sendmsg(fd, &msg, flags) : r;
 }
 
 struct native_send {
@@ -188,6 +199,9 @@ static long send_msg(int fd, const struct msghdr *msg, int flags)
         r = g.dgram ? shs_dgram_sendmsg(&g, fd, msg, flags) : shs_n_sendmsg(fd, msg, flags);
     } else if (SHS_UNLIKELY((r = shs_message_refused(msg, true)) != 0)) {
         ;
+    } else if (SHS_UNLIKELY(g.f->state == SHS_FD_WIRE) && (msg->msg_controllen || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE)))) {
+        shs_wire_down(g.f, fd);
+        r = shs_n_sendmsg(fd, msg, flags);
     } else if (msg->msg_controllen || (flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE))) {
         bool block = !(flags & MSG_DONTWAIT) && !(shs_peek32(&g.f->end.ep->flags) & SHS_EPF_NONBLOCK);
         r = flags & (MSG_OOB | MSG_ZEROCOPY) ? lowered_send(&g, msg, flags) : counted_send(&g, msg, flags, block);

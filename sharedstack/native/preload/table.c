@@ -16,6 +16,7 @@
 #include "preload/kept.h"
 #include "preload/member.h"
 #include "preload/outside.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
@@ -156,6 +157,8 @@ static void closing(struct shs_fd *f, int fd, bool lost)
         shs_fd_reset(fd);
         return;
     }
+    if (SHS_UNLIKELY(f->state == SHS_FD_WIRE))
+        shs_wire_closing(f, fd);
     uint32_t state = f->state;
     if (f->set || f->known || f->listed)
         shs_set_forget(f, fd);

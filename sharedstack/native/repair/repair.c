@@ -16,6 +16,8 @@
 #define OPTION_SACK 4
 #define OPTION_TIMESTAMP 8
 #define ESTABLISHED 1
+#define STAMP_AHEAD_NS 20000 /* more than a system call takes */
+#define BUF_LOCK 72 /* SO_BUF_LOCK, Linux 5.14 */
 #define USEC_FLAG 1u /* of TCP_TIMESTAMP: the connection's time stamps count microseconds */
 
 union name {
@@ -36,20 +38,50 @@ static int get(int fd, int name, uint32_t *value)
     return (int)shs_sys_getsockopt(fd, IPPROTO_TCP, name, value, &len);
 }
 
-int shs_repair_begin(int fd)
+/* A buffer's bound, and whether the program set it (socket(7) SO_SNDBUF, SO_BUF_LOCK). */
+struct bound {
+    int force, value, locked;
+};
+
+/* What an engine's queue held goes into a buffer that may be smaller: its bound is raised meanwhile. */
+static int raise_bound(int fd, int option, int force, uint32_t bytes, struct bound *was)
 {
-    return put(fd, TCP_REPAIR, TCP_REPAIR_ON);
+    socklen_t len = sizeof was->value;
+    int r = (int)shs_sys_getsockopt(fd, SOL_SOCKET, option, &was->value, &len);
+    r = r ? r : (int)shs_sys_getsockopt(fd, SOL_SOCKET, BUF_LOCK, &was->locked, &len);
+    int most = was->value + (int)(4 * bytes);
+    was->force = force;
+    return r ? r : (int)shs_sys_setsockopt(fd, SOL_SOCKET, force, &most, sizeof most);
 }
 
-long shs_repair_end(int fd, const void *fresh, uint32_t n)
+static void restore_bound(int fd, const struct bound *was)
+{
+    int half = was->value / 2; /* the kernel doubles it */
+    (void)shs_sys_setsockopt(fd, SOL_SOCKET, was->force, &half, sizeof half);
+    (void)shs_sys_setsockopt(fd, SOL_SOCKET, BUF_LOCK, &was->locked, sizeof was->locked);
+}
+
+int shs_repair_begin(int fd)
+{
+    int reuse = 0;
+    socklen_t len = sizeof reuse;
+    int r = (int)shs_sys_getsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, &len);
+    r = r ? r : put(fd, TCP_REPAIR, TCP_REPAIR_ON);
+    return r ? r : reuse != 0;
+}
+
+long shs_repair_end(int fd, int reuse, const void *fresh, uint32_t n)
 {
     int r = put(fd, TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+    r = r ? r : (int)shs_sys_setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof reuse);
     struct iovec iov = {(void *)(uintptr_t)fresh, n};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (r || !n)
+    struct bound was;
+    if (r || !n || (r = raise_bound(fd, SO_SNDBUF, SO_SNDBUFFORCE, n, &was)) != 0)
         return r;
     long sent = shs_sys_sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-    return sent == -EAGAIN ? 0 : sent;
+    restore_bound(fd, &was);
+    return sent >= 0 && sent < (long)n ? -ENOBUFS : sent;
 }
 
 static uint32_t clock_of(uint64_t now, bool usec)
@@ -119,7 +151,7 @@ static int timers(int fd, struct shs_tcp_image *i)
     return r;
 }
 
-int shs_repair_read(int fd, struct shs_tcp_image *i, uint64_t now)
+int shs_repair_read(int fd, struct shs_tcp_image *i)
 {
     struct tcp_info info = {0};
     struct tcp_repair_window window;
@@ -137,6 +169,7 @@ int shs_repair_read(int fd, struct shs_tcp_image *i, uint64_t now)
     len = sizeof window;
     r = r ? r : (int)shs_sys_getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, &len);
     r = r ? r : get(fd, TCP_TIMESTAMP, &stamp);
+    uint64_t now = shs_now();
     r = r ? r : get(fd, TCP_MAXSEG, &i->mss); /* in repair: what the peer announced */
     r = r ? r : get(fd, TCP_NODELAY, &nodelay);
     r = r ? r : get(fd, TCP_CORK, &cork);
@@ -155,7 +188,7 @@ int shs_repair_read(int fd, struct shs_tcp_image *i, uint64_t now)
     i->rcv_scale = info.tcpi_options & TCPI_OPT_WSCALE ? info.tcpi_rcv_wscale : 0;
     i->mtu = info.tcpi_pmtu;
     i->ts_usec = stamp & USEC_FLAG;
-    i->ts_off = (stamp & ~USEC_FLAG) - clock_of(now, i->ts_usec);
+    i->ts_off = (stamp | USEC_FLAG) - clock_of(now, i->ts_usec); /* the flag took the place of its lowest bit: rounded up */
     i->srtt_us = info.tcpi_rtt;
     return 0;
 }
@@ -216,20 +249,36 @@ static int options(int fd, const struct shs_tcp_image *i)
 /* Into a queue in repair: nothing is sent. */
 static int fill(int fd, int queue, const void *bytes, uint32_t n)
 {
-    int r = put(fd, TCP_REPAIR_QUEUE, queue);
+    bool send = queue == TCP_SEND_QUEUE;
+    struct bound was;
+    if (!n)
+        return put(fd, TCP_REPAIR_QUEUE, queue);
+    int r = raise_bound(fd, send ? SO_SNDBUF : SO_RCVBUF, send ? SO_SNDBUFFORCE : SO_RCVBUFFORCE, n, &was);
+    r = r ? r : put(fd, TCP_REPAIR_QUEUE, queue);
     for (uint32_t at = 0; r == 0 && at < n;) {
         struct iovec iov = {(uint8_t *)(uintptr_t)bytes + at, n - at};
         struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
         long sent = shs_sys_sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent <= 0)
-            return sent < 0 ? (int)sent : -ENOBUFS;
-        at += (uint32_t)sent;
+            r = sent < 0 ? (int)sent : -ENOBUFS;
+        else
+            at += (uint32_t)sent;
     }
+    restore_bound(fd, &was);
     return r;
 }
 
-long shs_repair_write(int fd, const struct shs_tcp_image *i, const void *unsent, uint32_t n_unsent, const void *unread, uint32_t n_unread,
-                      uint64_t now)
+/*
+ * The clock of time stamps, so that it does not go back: the peer would drop what comes with an older one (RFC 7323 section 5). The kernel takes the
+ * difference from its own clock a moment later than we ask.
+ */
+static int stamps(int fd, const struct shs_tcp_image *i)
+{
+    uint32_t clock = clock_of(shs_now() + STAMP_AHEAD_NS, i->ts_usec) + i->ts_off;
+    return put(fd, TCP_TIMESTAMP, (int)(((clock + USEC_FLAG) & ~USEC_FLAG) | i->ts_usec));
+}
+
+long shs_repair_write(int fd, const struct shs_tcp_image *i, const void *unsent, uint32_t n_unsent, const void *unread, uint32_t n_unread)
 {
     struct tcp_repair_window window = {
         .snd_wl1 = i->snd_wl1, .snd_wnd = i->snd_wnd, .max_window = i->max_wnd, .rcv_wnd = i->rcv_wnd, .rcv_wup = i->rcv_wup};
@@ -240,7 +289,7 @@ long shs_repair_write(int fd, const struct shs_tcp_image *i, const void *unsent,
     r = r ? r : options(fd, i);
     r = r ? r : put(fd, TCP_MAXSEG, 0); /* else it stays a bound that the program never set */
     if (r == 0 && i->flags & SHS_TF_TS)
-        r = put(fd, TCP_TIMESTAMP, (int)(((clock_of(now, i->ts_usec) + i->ts_off) & ~USEC_FLAG) | i->ts_usec));
+        r = stamps(fd, i);
     r = r ? r : fill(fd, TCP_RECV_QUEUE, unread, n_unread);
     r = r ? r : fill(fd, TCP_SEND_QUEUE, unsent, n_sent);
     r = r ? r : put(fd, TCP_REPAIR_QUEUE, TCP_NO_QUEUE);

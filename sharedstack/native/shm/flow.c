@@ -121,6 +121,16 @@ uint32_t shs_endpoint_find(struct shs_stack *stack, const struct shs_flow *flow,
     return 0;
 }
 
+uint32_t shs_endpoint_seek(struct shs_stack *stack, uint64_t cookie)
+{
+    for (uint32_t ep1 = 1; ep1 <= shs_load32(&stack->endpoints_top) && ep1 <= SHS_N_ENDPOINTS; ep1++) {
+        const struct shs_endpoint *ep = shs_endpoint_at(stack, ep1);
+        if (shs_load32(&ep->state) == SHS_EP_LIVE && shs_load64(&ep->cookie) == cookie)
+            return ep1;
+    }
+    return 0;
+}
+
 uint32_t shs_endpoint_mate(struct shs_stack *stack, const struct shs_flow *flow, uint64_t cookie, uint32_t *stale)
 {
     uint32_t ep1 = *shs_bucket_at(stack, shs_flow_bucket(flow)), mate = 0;

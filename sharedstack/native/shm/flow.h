@@ -23,6 +23,8 @@ uint32_t shs_endpoint_take(struct shs_stack *stack, const struct shs_flow *flow)
 void shs_endpoint_drop(struct shs_stack *stack, uint32_t ep1);
 /* The live record of the anchor with this cookie among the flow's bucket; 0: none. */
 uint32_t shs_endpoint_find(struct shs_stack *stack, const struct shs_flow *flow, uint64_t cookie);
+/* The same without the lock, by a walk over all records: a record that is there and stays is found. */
+uint32_t shs_endpoint_seek(struct shs_stack *stack, uint64_t cookie);
 /* The live, unpaired record of the other end of the flow; 0: none. `stale` receives a record of the same end with another cookie. */
 uint32_t shs_endpoint_mate(struct shs_stack *stack, const struct shs_flow *flow, uint64_t cookie, uint32_t *stale);
 /* Rebuild everything derived in the stack segment. */

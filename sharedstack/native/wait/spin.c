@@ -171,5 +171,5 @@ void shs_gap_note(struct shs_env *env, struct shs_gap *gap, uint64_t start_ns, u
     gap->slow = (gap->slow << 1 | (ns > env->opt.probe_us * 4000)) & 0xff;
     if (gap->spinning && !(gap->late & 1) && ++gap->trusted >= TRUSTED_AFTER)
         gap->trusted = gap->held = 0;
-    gap->later = (gap->later << 1 | (ns > (gap->cheap ? env->opt.nap_gap_us : env->opt.doze_gap_us) * 1000)) & 0xff;
+    gap->later = (gap->later << 1 | (ns > env->opt.doze_gap_us * 1000)) & 0xff;
 }

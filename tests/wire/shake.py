@@ -1,0 +1,55 @@
+"""Lowers lifted connections of a stack, again and again, by asking the helper as a participant would.
+
+shake.py STACK SECONDS EVERY_MS: prints how many lowerings were asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+
+import msgpack
+
+from sharedstack.declare import binary, layout, names
+from sharedstack.declare.layout import CONSTANTS as C
+from sharedstack.declare.messages import MAX_MESSAGE, PROTOCOL_VERSION
+from sharedstack_helper import environment
+from sharedstack_helper.environment import Place
+from sharedstack_helper.segments import name
+from sharedstack_helper.shm import find
+
+
+def lifted(memory: memoryview) -> list[tuple[int, int]]:
+    top = binary.stack(memory)["endpoints_top"]
+    found = []
+    for i in range(top):
+        ep = binary.endpoint(memory, i)
+        if ep["wire"] & C["WIRE_STATE_MASK"] == C["WIRE_ON"]:
+            found.append((i, ep["cookie"]))
+    return found
+
+
+def main(stack: str, seconds: float, every_ms: float) -> None:
+    shared = find(name(Place(os.getuid(), environment.netns_cookie(), stack), "stack"))
+    assert shared
+    memory = memoryview(shared.map(layout.STACK_BYTES))
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control.connect(names.control_socket(os.getuid(), stack))
+    asked, until = 0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        for endpoint, cookie in lifted(memory):
+            control.send(msgpack.packb({"v": PROTOCOL_VERSION, "t": "lower", "endpoint": endpoint, "cookie": cookie}))
+            answer = msgpack.unpackb(control.recv(MAX_MESSAGE))
+            assert answer["t"] == "done", answer
+            asked += 1
+        time.sleep(every_ms / 1000)
+        if not asked % 100:  # the helper hangs up on who is silent
+            control.send(msgpack.packb({"v": PROTOCOL_VERSION, "t": "ping"}))
+            control.recv(MAX_MESSAGE)
+    print(asked)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]))
