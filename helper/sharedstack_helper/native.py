@@ -43,6 +43,7 @@ class Native:
         self._release = _function(library, "release", None, address, u32)
         self._slot_alive = _function(library, "slot_alive", ctypes.c_int, address, u32)
         self._reap = _function(library, "reap", ctypes.c_int, address, address, u32)
+        self._settle = _function(library, "settle", None, address)
         self._lower_all = _function(library, "lower_all", ctypes.c_int, address, address)
         self._cool = _function(library, "cool", ctypes.c_int, address, address, u32)
         self._endpoint_gone = _function(library, "endpoint_gone", ctypes.c_int, address, address, u32, u64)
@@ -69,6 +70,10 @@ class Native:
     def reap(self, slot: int) -> bool:
         """Release all that a dead participant held; False if a table is locked by the living: try again later."""
         return self._tried(self._reap(self._stack, self._arena, slot), "reap a slot") is not None
+
+    def settle(self) -> None:
+        """Put right what participants that died or left may have left uneven: the number of threads that spin."""
+        self._settle(self._stack)
 
     def endpoint_gone(self, endpoint: int, cookie: int) -> bool | None:
         """Free an endpoint record if it still has this cookie: was it so? None: a table is locked, try again later."""

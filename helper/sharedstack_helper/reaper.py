@@ -70,6 +70,7 @@ class Reaper:
                 self.reaped += 1
             else:
                 busy = True
+        self._native.settle()
         if died:
             self._on_death()
         self._retry(busy)

@@ -4,6 +4,8 @@
  */
 #include "tcp.h"
 
+#include "shm/spinners.h"
+
 static struct world world;
 static uint32_t *shared;
 
@@ -213,6 +215,32 @@ static void robust_mutexes_beside(void)
     }
 }
 
+/* One of its threads spins while a process leaves, or dies in the middle of counting; and goes on spinning to the end. */
+static void spinners_of_the_gone(void)
+{
+    struct shs_stack *stack = world.stack;
+    uint32_t slot1 = claim(), other = claim();
+    shs_spinner_begin(stack, slot1);
+    shs_spinner_begin(stack, other);
+    CHECK(shs_spinners(stack), ==, 2);
+    shs_slot_release(stack, slot1 - 1);
+    CHECK(shs_spinners(stack), ==, 1);
+    shs_spinner_end(stack, slot1);
+    CHECK(shs_spinners(stack), ==, 1);
+    for (int drift = -1; drift <= 1; drift++) {
+        shs_add32(&stack->spinners, (uint32_t)drift);
+        shs_spinners_settle(stack);
+        CHECK(shs_spinners(stack), ==, 1 + drift); /* somebody spins: it cannot be known */
+        shs_spinner_end(stack, other);
+        CHECK(shs_spinners(stack), ==, drift);
+        shs_spinners_settle(stack);
+        CHECK(shs_spinners(stack), ==, 0);
+        shs_spinner_begin(stack, other);
+    }
+    shs_slot_release(stack, other - 1);
+    CHECK(shs_spinners(stack), ==, 0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], "--stay")) {
@@ -231,6 +259,7 @@ int main(int argc, char **argv)
     hand_over_and_die();
     home_thread_just_ends();
     robust_mutexes_beside();
+    spinners_of_the_gone();
     CHECK(alive(0), ==, false);
     CHECK(alive(SHS_N_SLOTS + 1), ==, false);
     world_drop(&world);

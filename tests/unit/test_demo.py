@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,16 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """A program that starts where SIGINT is ignored (in the background of a shell without job control) ignores it itself."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.timeout(60)
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing(tmp_path, number):
     with subprocess.Popen(

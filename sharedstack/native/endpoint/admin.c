@@ -9,6 +9,7 @@
 #include "shm/flow.h"
 #include "shm/lock.h"
 #include "shm/slot.h"
+#include "shm/spinners.h"
 #include "shm/sys.h"
 #include "shm/units.h"
 
@@ -33,6 +34,11 @@ int shs_native_slot_alive(void *stack, uint32_t slot)
 void shs_native_release(void *stack, uint32_t slot)
 {
     shs_slot_release(stack, slot);
+}
+
+void shs_native_settle(void *stack)
+{
+    shs_spinners_settle(stack);
 }
 
 /* Take a table's lock if it is free or its owner dead; run its repair. */
@@ -152,10 +158,7 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
         }
         slot->takes[i] = 0;
     }
-    uint32_t spinning = slot->spinning;
-    if (spinning)
-        shs_add32(&env.stack->spinners, -spinning);
-    slot->spinning = 0;
+    shs_spinners_forget(env.stack, slot1);
     for (int i = 0; i < SHS_CTR_COUNT; i++)
         __atomic_fetch_add(&env.stack->totals[i], shs_peek64(&slot->counters[i]), __ATOMIC_RELAXED);
     shs_store32(&slot->robust, 0);

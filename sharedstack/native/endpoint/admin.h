@@ -11,6 +11,8 @@ SHS_PUBLIC int shs_native_slot_alive(void *stack, uint32_t slot);
 SHS_PUBLIC void shs_native_release(void *stack, uint32_t slot);
 /* Everything that the dead participant held is released or marked for repair; its slot becomes free. */
 SHS_PUBLIC int shs_native_reap(void *stack, void *arena, uint32_t slot);
+/* What participants that died or left may have left uneven: how many threads spin. */
+SHS_PUBLIC void shs_native_settle(void *stack);
 /* Shut every ring; returns how many were open. What is in them is still read by their readers. */
 SHS_PUBLIC int shs_native_lower_all(void *stack, void *arena);
 /* The anchor with this cookie is gone: free endpoint `ep` (an index) if it is still its record; 1 if it was. */

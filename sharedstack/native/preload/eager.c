@@ -9,6 +9,7 @@
 
 #define NAP_NS 50000
 #define PIECE 2048 /* bytes that wake a reader */
+#define GIVES_MOST 9 /* times four: 512 MiB */
 #define FULL_BYTES (12 << 10) /* three quarters of the smallest ring */
 /* After so long without a byte sent a piece goes by the kernel: a call that waits for room has sent what there was room for, whatever ends it. */
 #define FIRST_NS 10000000ull
@@ -186,6 +187,16 @@ static bool push(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, 
     return true;
 }
 
+/* How much goes by the kernel for a reader that does not get on: little, since it may be about to; four times as much each time it stands where it
+ * stood, so that a program that fills a socket sees it full after a few calls. */
+static size_t scant(struct shs_fd *f)
+{
+    uint64_t at = progress(f) + 1;
+    f->gave = f->gave_at == at ? f->gave + 1 : 0;
+    f->gave_at = at;
+    return (size_t)PIECE << 2 * (f->gave < GIVES_MOST ? f->gave : GIVES_MOST);
+}
+
 long shs_eager_send(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, struct shs_cursor *cur, int flags, bool block,
                     bool *broken)
 {
@@ -193,13 +204,13 @@ long shs_eager_send(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orpha
     long sent = 0, r;
     do {
         coming = push(g, f, orphan, cur, &sent, block, woken, broken);
-        /* of two that wait for each other, one that may come back from a call with less goes to receive the sooner */
-        bool gives_way = !coming && !block && awaits_us(*f);
+        /* who may come back from a call with less does so, and gets to receive the sooner what its peer waits to send */
+        bool gives_way = !coming && !block;
         if (sent && (!cur->left || gives_way))
             return sent;
         struct shs_cursor piece = *cur;
-        if ((coming || gives_way) && piece.left > PIECE)
-            piece.left = PIECE;
+        size_t most = coming ? PIECE : gives_way ? scant(*f) : piece.left;
+        piece.left = piece.left < most ? piece.left : most;
         size_t want = piece.left;
         r = shs_end_send(&shs_proc.env, g->who, &(*f)->end, &piece, flags);
         if (r <= 0)

@@ -53,6 +53,8 @@ struct shs_fd {
     bool awaited;     /* eager: its peer has been waited for */
     bool greeted;     /* eager: and its first receive */
     uint64_t vain;    /* eager: the read index plus one behind which room was waited for in vain */
+    uint64_t gave_at; /* eager: the same where a piece went by the kernel since no room came */
+    unsigned gave;    /* eager: how often it did so there before */
     bool copied;      /* has copies (dup(2)), or is in several sets: whoever waits for one number does not see the other's */
     uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
     struct shs_set *epoll;

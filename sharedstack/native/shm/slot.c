@@ -5,6 +5,7 @@
 #include <sys/prctl.h>
 
 #include "shm/lock.h"
+#include "shm/spinners.h"
 #include "shm/sys.h"
 
 /* get_robust_list(2): the head that libc registered for this thread; NULL if there is none. */
@@ -114,6 +115,7 @@ void shs_slot_release(struct shs_stack *stack, uint32_t index)
 {
     struct shs_slot *slot = shs_slot_at(stack, index);
     shs_slot_leave_home(slot);
+    shs_spinners_forget(stack, index + 1); /* other threads may be spinning: the process ends */
     for (int i = 0; i < SHS_CTR_COUNT; i++)
         __atomic_fetch_add(&stack->totals[i], shs_peek64(&slot->counters[i]), __ATOMIC_RELAXED);
     shs_store32(&slot->robust, 0);

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include "shm/spinners.h"
 #include "shm/sys.h"
 #include "wait/spin.h"
 
@@ -21,7 +22,7 @@
 static bool crowded(struct shs_env *env, uint32_t peer_cpu)
 {
     uint32_t cpus = env->stack->n_cpus;
-    if (cpus < 2 || shs_peek32(&env->stack->spinners) >= cpus)
+    if (cpus < 2 || shs_spinners(env->stack) >= (int32_t)cpus)
         return true;
     return (uint32_t)sched_getcpu() == peer_cpu;
 }
@@ -138,18 +139,15 @@ int shs_spin_step(struct shs_spin *spin, uint64_t *now)
     }
     if (spin->looks == COUNTED_AFTER) {
         spin->counted = true;
-        shs_add32(&spin->env->stack->spinners, 1);
-        shs_add32(&shs_slot_at(spin->env->stack, spin->env->slot1 - 1)->spinning, 1);
+        shs_spinner_begin(spin->env->stack, spin->env->slot1);
     }
     return SHS_SPIN_ON;
 }
 
 void shs_spin_end(struct shs_spin *spin, bool hit)
 {
-    if (spin->counted) {
-        shs_add32(&spin->env->stack->spinners, -1u);
-        shs_add32(&shs_slot_at(spin->env->stack, spin->env->slot1 - 1)->spinning, -1u);
-    }
+    if (spin->counted)
+        shs_spinner_end(spin->env->stack, spin->env->slot1);
     if (hit)
         shs_count(spin->env, SHS_CTR_SPINS_HIT, 1);
 }
