@@ -113,7 +113,10 @@ class Wire(Protocol):
         """Lift a connection: 0 or a REASON_*. The descriptor is the callee's."""
 
     def lower(self, endpoint: int, cookie: int) -> int:
-        """Lower a connection: 0 or a REASON_*."""
+        """Lower a connection, or all peers of a datagram socket: 0 or a REASON_*."""
+
+    def steer(self, endpoint: int, cookie: int, fd: int, local: str, remote: str, port: int) -> tuple[int, int, int]:
+        """Carry datagrams by an engine: 0 or a REASON_*, link, handle. The descriptor stays the caller's."""
 
 
 class Control:
@@ -233,7 +236,7 @@ class Control:
                 refused=self._refused,
             )
             self._send(client, packet)
-        elif name in ("borrow", "lift", "lower"):
+        elif name in ("borrow", "lift", "steer", "lower"):
             self._answer_wire(client, name, fields)
         else:
             raise Refused("unknown", f"this helper does not serve {name}")
@@ -247,9 +250,14 @@ class Control:
                 raise Refused("field", f"stack {self._place.stack} has no link {fields['link']}")
             self._send(client, protocol.encode("wire", sockets=len(fds) - 4), fds)
             return
-        if name == "lift":
-            if client.sent is None:
-                raise Refused("field", "message lift comes without the descriptor of a socket")
+        if name in ("lift", "steer") and client.sent is None:
+            raise Refused("field", f"message {name} comes without the descriptor of a socket")
+        if name == "steer" and client.sent is not None:
+            where = (fields["local"], fields["remote"], fields["port"])
+            why, link, handle = self._wire.steer(fields["endpoint"], fields["cookie"], client.sent, *where)
+            self._send(client, protocol.encode("steered", why=why, link=link, handle=handle))
+            return
+        if name == "lift" and client.sent is not None:
             fd, client.sent = client.sent, None
             why = self._wire.lift(fields["endpoint"], fields["cookie"], fd)
         else:

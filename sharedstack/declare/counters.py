@@ -64,6 +64,8 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("tx_kernel_lowered", "bytes", "of tx_kernel_bytes: the connection, or this direction, was lowered or shut down"),
     Counter("tx_wire_bytes", "bytes", "sent by an engine"),
     Counter("rx_wire_bytes", "bytes", "received by an engine"),
+    Counter("tx_wire_datagrams", "datagrams", "sent by an engine"),
+    Counter("rx_wire_datagrams", "datagrams", "received by an engine"),
     Counter("wire_lifts", "connections", "lifted to an engine"),
     Counter("wire_lowers", "connections", "lowered to the kernel, asked for by this participant"),
     Counter("wire_refused", "connections", "that the helper did not lift when it was asked to"),

@@ -108,6 +108,7 @@ CONSTANTS: dict[str, int] = {
     "REC_SWITCH": 1,
     "REC_DATAGRAM": 2,
     "REC_DATAGRAM6": 3,
+    "TAG_WIRE": 1 << 63,  # in the tag of a datagram's record: an engine brought it
     # a packed read index: index / 16 above, bytes consumed of the head record below
     "RD_OFF_BITS": 22,
     # a packed chunk: first unit plus one (12 bits) | log2 of its units (4 bits) | index / 16 at which it begins (42 bits)
@@ -184,7 +185,13 @@ ENDPOINT = Struct(
         Field("lport", "u16", "local port, host order", lock="ctl"),
         Field("rport", "u16", "remote port, host order", lock="ctl"),
         Field("pairings", "u32", "times it was paired: an idle pair is given back, and made again when data comes", lock="ctl"),
-        Field("wire", "u32", "WIRE_*, link and generation: whose connection it is, the kernel's or an engine's", owner="compare-and-swap"),
+        Field(
+            "wire",
+            "u32",
+            "WIRE_*, link and generation: whose connection it is, the kernel's or an engine's; of a datagram socket, whether an engine has "
+            "some of its peers",
+            owner="compare-and-swap",
+        ),
         Line("whoever holds ctl", "addresses"),
         Field("laddr", "u8", "local address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
         Field("raddr", "u8", "remote address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
@@ -344,7 +351,8 @@ RECORD = Struct(
             "ksent",
             "u64",
             "REC_DATA: ksent when it was written, these stream bytes come before it; REC_SWITCH: the next chunk, packed; REC_DATAGRAM: "
-            "source port << 32 | IPv4 address; REC_DATAGRAM6: source port << 32, the address is the first 16 of the bytes that follow",
+            "source port << 32 | IPv4 address; REC_DATAGRAM6: source port << 32, the address is the first 16 of the bytes that follow; "
+            "TAG_WIRE is added for one from another host",
         ),
     ),
 )

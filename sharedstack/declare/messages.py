@@ -53,7 +53,24 @@ MESSAGES: tuple[Message, ...] = (
         fds=("socket",),
         reply="done",
     ),
-    Message("lower", "make this connection the kernel's again", {"endpoint": "u64", "cookie": "u64"}, reply="done"),
+    Message(
+        "steer",
+        "carry the datagrams between this socket, whose descriptor comes along, and that peer by an engine, if that can be",
+        {"endpoint": "u64", "cookie": "u64", "local": "str", "remote": "str", "port": "u64"},
+        fds=("socket",),
+        reply="steered",
+    ),
+    Message(
+        "steered",
+        "which engine carries them, and its name for them; or why none does: a REASON_*, 0 if one does",
+        {"why": "u64", "link": "u64", "handle": "u64"},
+    ),
+    Message(
+        "lower",
+        "make this connection, or all peers of this datagram socket, the kernel's again",
+        {"endpoint": "u64", "cookie": "u64"},
+        reply="done",
+    ),
     Message("done", "what was asked for is done, or why it is not: a REASON_*, 0 if it is", {"why": "u64"}),
     Message("error", "what failed and what to do", {"code": "str", "text": "str"}),
 )

@@ -56,6 +56,11 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "no_route", "its route does not go by an interface that is lent to the stack", "start the helper with --link for that interface"
     ),
+    Reason(
+        "shared_port",
+        "other sockets have its local port: only the kernel knows whose a datagram from another host is",
+        "connect the socket to its peer, or bind it alone",
+    ),
     Reason("next_hop", "the link-layer address of its next hop is not known"),
     Reason(
         "wire_slower",

@@ -202,7 +202,9 @@ def _endpoint(shot: Snapshot, ep: View, index: int, holders: list[dict[str, Any]
 
 
 def _links(shot: Snapshot, ep: View, index: int) -> Path:
-    """Where a datagram socket's datagrams go: by a ring, if a receiver that is reading has allowed it."""
+    """Where a datagram socket's datagrams go: by an engine, to some peer at least; by a ring, if a reading receiver has allowed it."""
+    if ep["wire"] & C["WIRE_STATE_MASK"] == C["WIRE_ON"]:
+        return _path(shot, ep, sends=True)
     for i in range(shot.links_top):
         link = binary.link(shot.links, i)
         allowed = link["word"] & (1 << C["LINK_STATE_BITS"]) - 1 == C["LINK_ALLOWED"]
@@ -210,7 +212,8 @@ def _links(shot: Snapshot, ep: View, index: int) -> Path:
             d = binary.pair(shot.arena, link["pair"] - 1)["dir"][0]
             if DirectionWord.decode(d["word"]).pushable:
                 return Path("local", "none", ep["tx_local"], ep["tx_kernel"], 0, 0)
-    return Path("kernel", reason(ep["why_tx"]) if ep["why_tx"] else "reader_asleep", ep["tx_local"], ep["tx_kernel"], 0, 0)
+    path = Path("kernel", reason(ep["why_tx"]) if ep["why_tx"] else "reader_asleep", ep["tx_local"], ep["tx_kernel"], 0, 0)
+    return _not_an_engines(path, ep, sends=True)
 
 
 def _path(shot: Snapshot, ep: View, *, sends: bool) -> Path:
@@ -219,9 +222,17 @@ def _path(shot: Snapshot, ep: View, *, sends: bool) -> Path:
     if ep["wire"] & C["WIRE_STATE_MASK"] == C["WIRE_ON"]:
         local_bytes, kernel_bytes = (ep["tx_local"], ep["tx_kernel"]) if sends else (ep["rx_local"], ep["rx_kernel"])
         return Path("wire", "none", local_bytes, kernel_bytes, 0, 0, wire_bytes=wire_bytes)
-    path = _beside_wire(shot, ep, sends)
-    remote = path.why == "peer_unknown" and (ep["flags"] & C["EPF_REMOTE"] or ep["wire_why"])
-    return replace(path, wire_bytes=wire_bytes, why=reason(ep["wire_why"]) if ep["wire_why"] else "wire_young") if remote else path
+    return _not_an_engines(_beside_wire(shot, ep, sends), ep, sends=sends)
+
+
+def _not_an_engines(path: Path, ep: View, *, sends: bool) -> Path:
+    """The same path; why it is not an engine's, if that is what keeps it with the kernel."""
+    path = replace(path, wire_bytes=ep["tx_wire"] if sends else ep["rx_wire"])
+    if ep["family"] & C["FAMILY_DATAGRAM"]:
+        remote = ep["wire_why"] and path.why in ("peer_unknown", "not_linked", "reader_asleep")
+    else:
+        remote = path.why == "peer_unknown" and (ep["flags"] & C["EPF_REMOTE"] or ep["wire_why"])
+    return replace(path, why=reason(ep["wire_why"]) if ep["wire_why"] else "wire_young") if remote else path
 
 
 def _beside_wire(shot: Snapshot, ep: View, sends: bool) -> Path:

@@ -29,7 +29,7 @@ IMPOSSIBLE = {
     "counts_differ": "the kernel's counts agree on every kernel that is to be had here",
 }
 # Those of connections with other hosts: tests/wire/test_reasons.py has a test of each.
-OF_THE_WIRE = {"wire_young", "wire_busy", "wire_bulk", "wire_idle", "wire_slower", "no_route"}
+OF_THE_WIRE = {"wire_young", "wire_busy", "wire_bulk", "wire_idle", "wire_slower", "no_route", "shared_port"}
 
 
 class Talk:

@@ -487,7 +487,7 @@ static void dead_before_ringing(void)
     world_join(&w, &other);
     CHECK(shs_lock_try(&other, &b.end.rx->wlock, world_who(&other, 3).lock_word), ==, SHS_LOCKED);
     shs_cursor_init(&cur, &iov, 1);
-    CHECK(shs_ring_push_datagram(&other, b.end.rx, &cur, SHS_REC_DATAGRAM, 0), ==, 1);
+    CHECK(shs_ring_push_datagram(&other, b.end.rx, &cur, SHS_REC_DATAGRAM, 0, false), ==, 1);
     shs_native_cool(w.stack, w.arena, 1);
     CHECK(bell.bell->armed, !=, 0);
     world_leave(&other);

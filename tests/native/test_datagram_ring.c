@@ -51,12 +51,12 @@ static void push(struct rng *r)
     size_t used = (size_t)shs_index_diff(shs_word_index(word), shs_rd_index(dir->rd));
     bool fits = one_chunk && shs_record_size(len) + 16 <= shs_chunk_bytes(dir->wchunk) - used;
     struct shs_cursor again = cur;
-    long n = shs_ring_push_datagram(&env, dir, &cur, o.kind, o.tag);
+    long n = shs_ring_push_datagram(&env, dir, &cur, o.kind, o.tag, false);
     if (n == SHS_RING_FULL) {
         CHECK(fits, ==, false);
         CHECK(dir->word, ==, word);
         if (below(r, 3) == 0)
-            n = shs_ring_grow_datagram(&env, dir, &again, o.kind, o.tag, me);
+            n = shs_ring_grow_datagram(&env, dir, &again, o.kind, o.tag, me, false);
     }
     if (n == SHS_RING_FULL) {
         CHECK(dir->word, ==, word);

@@ -42,8 +42,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "connected datagram sockets first",
         "udp.c",
-        "            return u;\n",
-        "            best = best ? best : u;\n",
+        "takes(u, p, sport, dport, true)",
+        "takes(u, p, 0, dport, true)",
         "datagrams_go_to_the_nearest_socket",
     ),
     # acceptance

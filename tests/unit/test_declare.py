@@ -36,7 +36,7 @@ RESERVED_COUNTERS = {
 }
 RESERVED_REASONS = {"lowered_rule": "there is no policy yet"}
 # Reasons that only `inspect` finds, from outside, or only the helper gives.
-OUTSIDE_REASONS = {"short_lived", "other_uid", "disabled", "wire_young", "wire_idle", "next_hop"}
+OUTSIDE_REASONS = {"short_lived", "other_uid", "disabled", "wire_young", "wire_idle", "next_hop", "shared_port"}
 RESERVED_CONSTANTS = {"EPF_SNDTIMEO": "time-outs of sends are the kernel's"}
 
 

@@ -96,8 +96,7 @@ class Steering:
             raise HelperError(f"cannot read {path}: {os.strerror(ctypes.get_errno())}; install the package again")
         try:
             self._check(self._function("bpf_object__load", ctypes.c_int, ctypes.c_void_p)(self._object), "load the steering program")
-            self._flows, self._ports, self._sockets = (self._map(name) for name in ("flows", "ports", "sockets"))
-            self.awake = self._map("awake")
+            self._flows, self._sockets = (self._map(name) for name in ("flows", "sockets"))
             self._in, self._out, self._back = (self._program(name) for name in ("steer_in", "steer_out", "give_back"))
         except HelperError:
             self.close()
@@ -188,14 +187,6 @@ class Steering:
         """And back to the kernel; nothing, where it is not steered."""
         self._delete(self._flows, _flow(protocol, local, remote))
 
-    def add_port(self, local: tuple[Address, int], index: int) -> None:
-        """Datagrams for this address (unspecified: any) and port, while word `index` of `awake` is not 0."""
-        self._update(self._ports, self._port(local), struct.pack("=I", index), "steer another port")
-
-    def remove_port(self, local: tuple[Address, int]) -> None:
-        """Nothing, where it is not steered."""
-        self._delete(self._ports, self._port(local))
-
     def set_socket(self, queue: int, fd: int) -> None:
         """Packets of steered flows that arrive in `queue` go to this AF_XDP socket."""
         self._update(self._sockets, struct.pack("=I", queue), struct.pack("=I", fd), f"hand queue {queue} to its socket")
@@ -242,12 +233,6 @@ class Steering:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.syscall(_MEMBARRIER, _MEMBARRIER_GLOBAL, 0, 0) != 0:
             raise HelperError(f"membarrier(2): {os.strerror(ctypes.get_errno())}")
-
-    @staticmethod
-    def _port(local: tuple[Address, int]) -> bytes:
-        address, port = local
-        key = b"\0" * 16 if address.is_unspecified else mapped(address)
-        return key + struct.pack("!H", port) + struct.pack("=H", address.version)
 
     def _function(self, name: str, result: type | None, *arguments: type) -> Callable[..., int]:
         function = self._lib[name]

@@ -20,6 +20,7 @@ from sharedstack.declare.layout import BY_NAME
 from .. import native, shm
 from ..environment import HelperError
 from ..nic.interface import Interface
+from ..nic.steering import Address, mapped
 
 CONNECTIONS = 1024
 QUEUE = 1 << 17  # bytes of a queue, of which a connection has two
@@ -38,6 +39,14 @@ class Stack(Protocol):
     @property
     def arena_address(self) -> int:
         """Address of the arena segment."""
+
+    @property
+    def bulk(self) -> shm.Shared | None:
+        """Where rings are; None: in System V memory."""
+
+    @property
+    def bulk_id(self) -> int:
+        """Identifier of that."""
 
 
 class _Parts(ctypes.Structure):
@@ -63,6 +72,21 @@ class _Lowered(ctypes.Structure):
         ("n_unread", ctypes.c_uint32),
         ("state", ctypes.c_uint32),
         ("error", ctypes.c_uint32),
+    )
+
+
+class _UdpOpen(ctypes.Structure):
+    """struct shs_udp_open of native/engine/engine.h."""
+
+    _fields_ = (
+        ("laddr", ctypes.c_uint8 * 16),
+        ("raddr", ctypes.c_uint8 * 16),
+        ("lport", ctypes.c_uint16),
+        ("rport", ctypes.c_uint16),
+        ("rx_size", ctypes.c_uint32),
+        ("rx_off", ctypes.c_uint64),
+        ("cookie", ctypes.c_uint64),
+        ("ep1", ctypes.c_uint32),
     )
 
 
@@ -118,7 +142,10 @@ class Engine:
         parts = _Parts(*addresses, self.area.size, self.queues.size, self.interface.packets.size)
         self.tender = ctypes.create_string_buffer(int(self._functions["tender_bytes"]()))
         fds = (ctypes.c_int * len(self.interface.fds))(*self.interface.fds)
-        result = self._functions["attach"](self.tender, stack.stack_address, stack.arena_address, ctypes.byref(parts), fds, len(fds))
+        bulk = stack.bulk.fd if stack.bulk else -1
+        result = self._functions["attach"](
+            self.tender, stack.stack_address, stack.arena_address, ctypes.byref(parts), fds, len(fds), bulk, stack.bulk_id
+        )
         if result < 0:
             self.close()
             raise HelperError(f"cannot use interface {interface_name}: {os.strerror(-result)}")
@@ -178,6 +205,26 @@ class Engine:
         values = (ctypes.c_uint64 * 4)()
         return Figures(*values) if self._functions["figures"](self.tender, endpoint1, values) == 0 else None
 
+    def open_datagrams(
+        self, endpoint1: int, cookie: int, local: tuple[Address, int], remote: tuple[Address, int], from_word: int, word: int
+    ) -> int | None:
+        """The endpoint's datagrams from and to `remote` are the engine's: its handle; None, and nothing was done: it has no room."""
+        open_ = _UdpOpen(lport=local[1], rport=remote[1], cookie=cookie, ep1=endpoint1)
+        open_.laddr[:], open_.raddr[:] = mapped(local[0]), mapped(remote[0])
+        handle = ctypes.c_uint64()
+        done = self._functions["udp_open"](self.tender, _MAIN, ctypes.byref(open_), from_word, word, ctypes.byref(handle))
+        return int(handle.value) if done == 0 else None
+
+    def close_datagrams(self, handle: int) -> None:
+        """Its packets come no more by the interface: what has come is in the ring when this returns."""
+        self._functions["udp_close"](self.tender, _MAIN, ctypes.c_uint64(handle))
+
+    def datagrams(self, handle: int) -> tuple[int, int]:
+        """How many were sent and received."""
+        values = (ctypes.c_uint64 * 2)()
+        self._functions["udp_figures"](self.tender, ctypes.c_uint64(handle), values)
+        return int(values[0]), int(values[1])
+
     def tend(self, kick: int) -> int:
         """One round of what there is to do, a second at most; in a thread of its own. Returns how many connections there are."""
         return int(self._functions["tend"](self.tender, _TENDER, kick))
@@ -227,7 +274,7 @@ def _functions() -> dict[str, Any]:
         "bytes": (u64, (u32,)),
         "format": (None, (address, u32, u64)),
         "tender_bytes": (u64, ()),
-        "attach": (number, (address, address, address, address, address, u32)),
+        "attach": (number, (address, address, address, address, address, u32, number, number)),
         "detach": (None, (address,)),
         "tend": (number, (address, u32, number)),
         "open": (number, (address, u32, u32, address, u32, u32)),
@@ -236,5 +283,8 @@ def _functions() -> dict[str, Any]:
         "strays": (u32, (address, u32, address, u32)),
         "close": (None, (address, u32, u32)),
         "figures": (number, (address, u32, address)),
+        "udp_open": (number, (address, u32, address, u32, u32, address)),
+        "udp_close": (None, (address, u32, u64)),
+        "udp_figures": (number, (address, u64, address)),
     }
     return {name: native.function(f"wire_{name}", result, *arguments) for name, (result, arguments) in declared.items()}

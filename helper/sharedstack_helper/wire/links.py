@@ -31,6 +31,7 @@ from ..loop import Loop
 from ..nic.steering import Address
 from ..segments import Segments
 from . import segment_of_peer
+from .datagrams import Datagrams, Steered
 from .engine import CONNECTIONS, QUEUE, Engine, Figures, Taken, Tender
 from .repair import BusyError, Repair
 
@@ -81,6 +82,7 @@ class Links:
             engine = Engine(segments, name, f"{stem}-{number}")
             self._links.append(_Link(engine, Tender(engine)))
             loop.watch(engine.interface.hops.fileno(), lambda number=number: self._notices(number))  # type: ignore[misc]
+        self._datagrams = Datagrams(segments, [link.engine for link in self._links])
         segments.header["n_nics"] = len(self._links)
 
     def __len__(self) -> int:
@@ -179,8 +181,17 @@ class Links:
         self._give_back(link)
         return why, False
 
+    def steer(self, endpoint: int, cookie: int, fd: int, local: str, remote: str, port: int) -> tuple[int, int, int]:
+        """Carry datagrams of a socket from and to a peer by an engine: 0 or a REASON_*, link, handle. The descriptor stays the caller's."""
+        got = self._datagrams.steer(endpoint, cookie, fd, local, remote, port) if self._links else Steered("no_route")
+        if got.why == "none":
+            self._links[got.link].tender.kick()
+            self._request()
+        return _REASON[got.why], got.link, got.handle
+
     def lower(self, endpoint: int, cookie: int, why: str = "none") -> int:
-        """Make a connection the kernel's again: 0 or a REASON_*. `why` is noted in its record."""
+        """Make a connection, or all peers of a datagram socket, the kernel's again: 0 or a REASON_*. `why` is noted in its record."""
+        self._datagrams.lower(endpoint, cookie, why)
         lifted = self._lifted.get(endpoint)
         if lifted is None or lifted.cookie != cookie:
             return _REASON["none"]
@@ -217,7 +228,8 @@ class Links:
             steering.give_back(segment_of_peer.frame(taken.image, link.engine.interface.segment.mac, ended), link.engine.interface.ifindex)
 
     def lower_all(self, why: str) -> None:
-        """Every lifted connection is the kernel's again."""
+        """Everything is the kernel's again."""
+        self._datagrams.lower_all(why)
         for lifted in list(self._lifted.values()):
             self.lower(lifted.endpoint, lifted.cookie, why)
 
@@ -233,14 +245,16 @@ class Links:
 
     def look_for_holders(self) -> None:
         """Some participant has gone, or closed what others may hold: soon, see whether anybody holds what is lifted."""
-        if self._lifted and not self._looking:
+        if (self._lifted or self._datagrams) and not self._looking:
             self._looking = True
             self._loop.later(HOLDERS_AFTER, self._lower_unheld)
 
     def _lower_unheld(self) -> None:
         """Connections that nobody holds any more are lowered, and closed by that."""
         self._looking = False
-        held, hidden = held_open(self._participants(), {lifted.inode for lifted in self._lifted.values()})
+        inodes = {lifted.inode for lifted in self._lifted.values()} | self._datagrams.inodes()
+        held, hidden = held_open(self._participants(), inodes)
+        self._datagrams.end_unheld(held, hidden)
         for lifted in list(self._lifted.values()):
             if lifted.inode not in held and not hidden:
                 self.lower(lifted.endpoint, lifted.cookie)
@@ -259,6 +273,7 @@ class Links:
         before = interface.segment.get("mtu")
         gone, own = set(interface.hops.look()), interface.hops.own()
         narrower = interface.segment.get("mtu") < before
+        self._datagrams.routes_changed(number, gone, own)
         for lifted in list(self._lifted.values()):
             local, remote = (end[0] for end in lifted.flow)
             if lifted.engine == number and (narrower or remote in gone):
@@ -272,13 +287,14 @@ class Links:
             self._loop.later(EVERY, self._look)
 
     def _look(self) -> None:
-        """The policy, once a second while anything is lifted."""
+        """The policy, once a second while anything is an engine's."""
         self._due = False
         for lifted in list(self._lifted.values()):
             why = self._judge(lifted)
             if why:
                 self.lower(lifted.endpoint, lifted.cookie, why)
-        if self._lifted:
+        self._datagrams.look()
+        if self._lifted or self._datagrams:
             self._request()
 
     def _judge(self, lifted: _Lifted) -> str:

@@ -67,6 +67,13 @@ static bool cool(struct shs_env *env, struct shs_direction *dir, uint64_t index,
     return done;
 }
 
+/* An inbox to which datagrams come from other hosts, which have nowhere else to go. */
+static bool wired(struct shs_env *env, const struct shs_pair *pair)
+{
+    const struct shs_endpoint *ep = shs_endpoint_at(env->stack, shs_load32(&pair->endpoint[1]));
+    return ep && shs_is_datagram(ep) && shs_dgram_wired(ep);
+}
+
 /* One look at a live pair; false: it needs none for the time being. */
 static bool look(struct shs_env *env, uint32_t pair1, uint32_t patience, uint32_t me)
 {
@@ -76,7 +83,7 @@ static bool look(struct shs_env *env, uint32_t pair1, uint32_t patience, uint32_
         struct shs_direction *dir = &pair->dir[d];
         uint64_t index = shs_word_index(shs_load64(&dir->word)), kernel = shs_load64(&dir->ksent) + shs_load64(&dir->taken);
         bool same = still && index == seen[pair1 - 1].index[d];
-        if (shs_load64(&dir->rchunk) && (!same || !cool(env, dir, index, me)))
+        if (shs_load64(&dir->rchunk) && (!same || wired(env, pair) || !cool(env, dir, index, me)))
             warm = true;
         warm |= !same || kernel != seen[pair1 - 1].kernel[d];
         seen[pair1 - 1].index[d] = index;

@@ -52,6 +52,8 @@ struct shs_dgram_io {
     int domain;        /* of the socket: AF_INET or AF_INET6 */
     bool orig_dst;     /* the socket is told to say which destination address a datagram had */
     struct shs_shown *shown;
+    bool *kernel_first; /* what the kernel has is older than what is in the ring; cleared when its queue is seen empty */
+    bool by_kernel;     /* that is how it came */
     long full;         /* bytes of the datagram */
     union shs_name name;
     socklen_t name_len;
@@ -69,6 +71,12 @@ struct shs_way {
 static inline bool shs_is_datagram(const struct shs_endpoint *ep)
 {
     return ep->family & SHS_FAMILY_DATAGRAM;
+}
+
+/* Are datagrams of some of its peers an engine's, or about to be? They come to its ring, whatever the state of that. */
+static inline bool shs_dgram_wired(const struct shs_endpoint *ep)
+{
+    return shs_load32(&ep->wire) & SHS_WIRE_STATE_MASK;
 }
 
 static inline bool shs_any_address(const uint8_t addr[16])
@@ -100,6 +108,10 @@ long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_e
 /* Push one datagram: its length, or SHS_RING_* or -EFAULT, and then the kernel has to carry or refuse it. */
 long shs_dgram_push(struct shs_env *env, const struct shs_who *who, const struct shs_way *way, const struct iovec *iov, size_t count,
                     size_t len, bool wait);
+/* A datagram that came from another host by an engine: into the ring of the socket with this cookie, open or shut, since the kernel does not get
+ * it. false: it is lost, because there is no room, or another writer has the lock. `*bell`: to be rung; 0: nobody waits. */
+bool shs_dgram_put(struct shs_env *env, uint32_t me, struct shs_endpoint *ep, uint64_t cookie, const uint8_t from[16], uint16_t port,
+                   const void *bytes, size_t len, uint32_t *bell);
 
 /* Endpoint ep1 asks to push to `to`, a socket address: link plus one; 0: not now; -REASON_*: never. */
 int shs_link_want(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int domain, const struct shs_where *to);
@@ -107,6 +119,8 @@ int shs_link_want(struct shs_env *env, const struct shs_who *who, uint32_t ep1, 
  * it are allowed. `fresh_ns`: its inbox's empty_ns before the kernel was asked for that datagram. */
 bool shs_link_meet(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, uint32_t ep1, uint64_t fresh_ns,
                    const struct shs_where *from, const struct shs_where *to);
+/* From which address would `from`, any or bound, send to `to`? It is put into `from`; false: nowhere. */
+bool shs_source_for(int domain, struct shs_where *from, const struct shs_where *to);
 /* What a sender may do now by the link: fills in `way`; false: it has to go by the kernel. */
 bool shs_link_way(struct shs_env *env, uint32_t ep1, uint32_t link1, struct shs_way *way);
 /* Sockets with this local port may receive otherwise than before: the kernel decides anew. port 0: links older than `age_ns`. */

@@ -130,7 +130,7 @@ static long kernel_take(struct shs_env *env, const struct shs_who *who, struct s
 
 static bool has_senders(struct shs_env *env, struct shs_end *end, uint32_t ep1)
 {
-    return shs_links_any(env->stack, end->ep->lport, SHS_LINK_ALLOWED, ep1);
+    return shs_dgram_wired(end->ep) || shs_links_any(env->stack, end->ep->lport, SHS_LINK_ALLOWED, ep1);
 }
 
 static void open_if_of_use(struct shs_env *env, const struct shs_who *who, struct shs_end *end, uint32_t ep1, struct shs_rx *how)
@@ -158,10 +158,12 @@ static void received(struct shs_env *env, struct shs_end *end, struct shs_dgram_
     if (io->flags & MSG_PEEK)
         return;
     uint64_t calls = shs_peek64(&end->ep->rx_calls) + 1;
+    bool wire = arrived->tag & SHS_TAG_WIRE;
+    uint64_t *bytes = wire ? &end->ep->rx_wire : &end->ep->rx_local;
     shs_set64(&end->ep->rx_calls, calls);
-    shs_set64(&end->ep->rx_local, shs_peek64(&end->ep->rx_local) + arrived->full);
-    shs_count(env, SHS_CTR_RX_LOCAL_BYTES, arrived->full);
-    shs_count(env, SHS_CTR_RX_DATAGRAMS, 1);
+    shs_set64(bytes, shs_peek64(bytes) + arrived->full);
+    shs_count(env, wire ? SHS_CTR_RX_WIRE_BYTES : SHS_CTR_RX_LOCAL_BYTES, arrived->full);
+    shs_count(env, wire ? SHS_CTR_RX_WIRE_DATAGRAMS : SHS_CTR_RX_DATAGRAMS, 1);
     runs_here(dir);
     uint64_t now;
     if (SHS_UNLIKELY(calls % FAIR_EVERY == 0) && (now = shs_now()) - *how->looked_ns >= env->opt.look_busy_us * 1000) {
@@ -230,7 +232,8 @@ long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_e
         shs_unlock(&dir->rlock);
         return SHS_STALE;
     }
-    bool shown = shs_shown_next(io->shown);
+    bool shown = shs_shown_next(io->shown) || (SHS_UNLIKELY(*io->kernel_first) && !shs_word_takers(shs_load64(&dir->word)));
+    io->by_kernel = false;
     do {
         struct shs_arrived arrived;
         struct shs_cursor cur;
@@ -238,8 +241,10 @@ long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_e
             /* whoever sent what was peeked at has pushed nothing since: the kernel's queue has not been empty */
             shown = false;
             r = kernel_take(env, who, end, ep1, io);
+            io->by_kernel = r == 0;
             if (r != -EAGAIN)
                 break;
+            *io->kernel_first = false;
         }
         shs_cursor_init(&cur, io->iov, (int)io->count);
         r = shs_ring_pull_datagram(env, dir, &cur, io->flags & MSG_PEEK, who->lock_word, &arrived);
@@ -258,6 +263,7 @@ long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_e
             break;
         }
         r = from_kernel(env, who, end, ep1, io, how);
+        io->by_kernel = r == 0;
     } while (r == 1);
     shs_unlock(&dir->rlock);
     return r;

@@ -25,26 +25,31 @@ static bool wait_for_room(struct shs_direction *dir, uint64_t until)
     return false;
 }
 
-static bool is_four(const struct shs_link *link)
+static bool is_four(const uint8_t addr[16])
 {
     static const uint8_t v4[12] = {[10] = 0xff, [11] = 0xff};
-    return !memcmp(link->saddr, v4, sizeof v4);
+    return !memcmp(addr, v4, sizeof v4);
+}
+
+/* What a record says of who sent it. */
+static uint64_t tag_of(const uint8_t addr[16], uint16_t port)
+{
+    uint32_t four = 0;
+    if (is_four(addr))
+        memcpy(&four, addr + 12, 4);
+    return (uint64_t)port << 32 | four;
 }
 
 static long push_locked(struct shs_env *env, const struct shs_who *who, const struct shs_way *way, struct shs_cursor *cur)
 {
     struct shs_direction *dir = &way->pair->dir[0];
-    bool four = is_four(way->link);
-    uint64_t tag = (uint64_t)way->link->sport << 32;
-    uint32_t addr = 0;
-    if (four)
-        memcpy(&addr, way->link->saddr + 12, 4);
+    uint64_t tag = tag_of(way->link->saddr, way->link->sport);
     if (shs_load64(&way->link->word) != way->word || shs_load32(&way->pair->state) != SHS_PAIR_LIVE || way->pair->gen != way->pair_gen)
         return SHS_RING_SHUT;
-    uint32_t kind = four ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6;
-    long r = shs_ring_push_datagram(env, dir, cur, kind, tag | addr);
+    uint32_t kind = is_four(way->link->saddr) ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6;
+    long r = shs_ring_push_datagram(env, dir, cur, kind, tag, false);
     if (r == SHS_RING_FULL)
-        r = shs_ring_grow_datagram(env, dir, cur, kind, tag | addr, who->lock_word);
+        r = shs_ring_grow_datagram(env, dir, cur, kind, tag, who->lock_word, false);
     if (r == SHS_RING_DEAD) {
         shs_ring_close(dir);
         shs_count(env, SHS_CTR_OPENER_DEAD, 1);
@@ -76,7 +81,7 @@ long shs_dgram_push(struct shs_env *env, const struct shs_who *who, const struct
     struct iovec with_addr[64];
     struct shs_cursor cur;
     uint64_t until = 0;
-    if (!is_four(way->link)) { /* IPv6: the source's address goes first */
+    if (!is_four(way->link->saddr)) { /* IPv6: the source's address goes first */
         if (count >= 64)
             return SHS_RING_SHUT;
         with_addr[0] = (struct iovec){way->link->saddr, sizeof way->link->saddr};
@@ -111,4 +116,36 @@ long shs_dgram_push(struct shs_env *env, const struct shs_who *who, const struct
             return r;
         }
     }
+}
+
+static long put_locked(struct shs_env *env, uint32_t me, struct shs_direction *dir, const uint8_t from[16], uint16_t port,
+                       const void *bytes, size_t len)
+{
+    bool four = is_four(from);
+    struct iovec iov[2] = {{(void *)(uintptr_t)from, 16}, {(void *)(uintptr_t)bytes, len}};
+    struct shs_cursor cur;
+    uint32_t kind = four ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6;
+    uint64_t tag = tag_of(from, port) | SHS_TAG_WIRE;
+    shs_cursor_init(&cur, four ? iov + 1 : iov, four ? 1 : 2);
+    long r = shs_ring_push_datagram(env, dir, &cur, kind, tag, true);
+    return r == SHS_RING_FULL ? shs_ring_grow_datagram(env, dir, &cur, kind, tag, me, true) : r;
+}
+
+bool shs_dgram_put(struct shs_env *env, uint32_t me, struct shs_endpoint *ep, uint64_t cookie, const uint8_t from[16], uint16_t port,
+                   const void *bytes, size_t len, uint32_t *bell)
+{
+    struct shs_pair *pair = shs_pair_at(env->arena, shs_load32(&ep->pair));
+    struct shs_direction *dir = pair ? &pair->dir[0] : NULL;
+    long r = dir ? shs_dgram_try_lock(env, &dir->wlock, me) : -EAGAIN;
+    *bell = 0;
+    if (r < 0)
+        return false;
+    bool good = shs_load32(&pair->state) == SHS_PAIR_LIVE && shs_load64(&dir->rcookie) == cookie &&
+                put_locked(env, me, dir, from, port, bytes, len) >= 0;
+    if (good || r == SHS_LOCK_REPAIR) /* who died may have done so between publishing and ringing */
+        *bell = shs_load32(&dir->bell);
+    if (good && shs_peek32(&dir->wcpu) != UINT32_MAX)
+        shs_set32(&dir->wcpu, UINT32_MAX); /* on another host */
+    shs_unlock(&dir->wlock);
+    return good;
 }

@@ -64,15 +64,10 @@ static long own_socket(int domain, const uint8_t addr[16])
     return r < 0 ? r : fd;
 }
 
-/* From which address would `from` (any, or bound) send to `to`, and where does it arrive? false: not on this host, or nowhere. */
+/* From which address would `from` (any, or bound) send to `to`, and where does it arrive? false: nowhere. */
 static bool route(int domain, struct shs_where *from, struct shs_where *to)
 {
-    /* an address that one can bind to is this host's */
-    long fd = own_socket(domain, to->addr);
-    if (fd < 0)
-        return false;
-    shs_sys_close((int)fd);
-    fd = own_socket(domain, from->addr);
+    long fd = own_socket(domain, from->addr);
     if (fd < 0)
         return false;
     union shs_name name;
@@ -85,6 +80,21 @@ static bool route(int domain, struct shs_where *from, struct shs_where *to)
     known = known && SHS_SYS(getpeername((int)fd, &name.sa, &len)) == 0 && shs_take_address(&name.any, to->addr, &port);
     shs_sys_close((int)fd);
     return known && !special(from->addr);
+}
+
+bool shs_source_for(int domain, struct shs_where *from, const struct shs_where *where)
+{
+    struct shs_where to = *where;
+    return !special(to.addr) && route(domain, from, &to);
+}
+
+/* An address that one can bind to is this host's. */
+static bool is_own(int domain, const uint8_t addr[16])
+{
+    long fd = own_socket(domain, addr);
+    if (fd >= 0)
+        shs_sys_close((int)fd);
+    return fd >= 0;
 }
 
 /* Under ctl: the next link of this source and destination from `at` on, 0: none. */
@@ -104,7 +114,7 @@ int shs_link_want(struct shs_env *env, const struct shs_who *who, uint32_t ep1, 
     struct shs_where from, to = *where;
     memcpy(from.addr, ep->laddr, sizeof from.addr);
     from.port = ep->lport;
-    if (special(to.addr) || !route(domain, &from, &to))
+    if (special(to.addr) || !is_own(domain, to.addr) || !route(domain, &from, &to))
         return -SHS_REASON_PEER_UNKNOWN;
     if (!lock_ctl(env, who))
         return 0;

@@ -37,6 +37,8 @@ struct shs_engine {
     uint64_t now; /* ns; never goes back */
     /* There is something new for the program of a connection that names a bell; NULL: nobody is told. */
     void (*woken)(struct shs_engine *e, uint32_t bell);
+    /* A datagram for a record that names an endpoint: false where it is lost. NULL: all are. */
+    bool (*deliver)(struct shs_engine *e, const struct shs_udp *u, const struct shs_packet *p, uint16_t sport);
 };
 
 /* The area. Sizes: n_buckets is a power of two. Attaching: 0, or -EINVAL if it is none, or too small for what it says. */
@@ -72,13 +74,20 @@ int shs_tcp_keepalive(struct shs_engine *e, uint64_t handle, uint32_t idle, uint
 int shs_tcp_user_timeout(struct shs_engine *e, uint64_t handle, uint32_t ms);
 uint32_t shs_tcp_readable(struct shs_engine *e, uint64_t handle);
 
+/* What comes goes to the endpoint `ep1`, by `deliver`, or where that is 0 to a queue of its own. Zeros: any local address, any peer. */
 struct shs_udp_open {
     uint8_t laddr[16], raddr[16];
     uint16_t lport, rport;
     uint32_t rx_size;
-    uint64_t rx_off;
+    uint64_t rx_off, cookie;
+    uint32_t ep1;
 };
 uint64_t shs_udp_open(struct shs_engine *e, const struct shs_udp_open *open);
+struct shs_udp *shs_udp_of(const struct shs_engine *e, uint64_t handle); /* NULL: gone */
+/* Where to write the `len` bytes of a datagram to `dst`, an address of 16 bytes; NULL: the device is full. Then `send` it, with nothing between. */
+uint8_t *shs_udp_room(struct shs_engine *e, const uint8_t dst[16], uint32_t len);
+void shs_udp_sent(struct shs_engine *e, struct shs_udp *u, uint8_t *at, const uint8_t src[16], const uint8_t dst[16], uint16_t dport,
+                  uint32_t len);
 long shs_udp_send(struct shs_engine *e, uint64_t handle, const uint8_t src[16], const uint8_t dst[16], uint16_t dport, const void *from,
                   uint32_t len);
 long shs_udp_recv(struct shs_engine *e, uint64_t handle, void *to, uint32_t len, uint8_t src[16], uint16_t *sport);

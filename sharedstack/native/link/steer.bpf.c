@@ -1,9 +1,9 @@
 /*
  * What a linked interface's packets are asked: whose are you? Those of lifted flows go to the AF_XDP socket of their queue, and so do ICMP errors
- * that quote one; the kernel never sees them. Everything else is the kernel's, untouched. On the way out, what the kernel would send for a
+ * that quote one of TCP; the kernel never sees them. Everything else is the kernel's, untouched. On the way out, what the kernel would send for a
  * lifted connection is dropped (RST, keepalives): frames of the engine do not come this way.
  *
- * Loaded by the helper (sharedstack_helper/nic/), which keeps `flows` and `ports`; readers of datagrams flip their word of `awake`.
+ * Loaded by the helper (sharedstack_helper/nic/), which keeps `flows`.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -17,7 +17,6 @@
 #include <bpf/bpf_helpers.h>
 
 #define FLOWS 65536
-#define PORTS 4096
 #define QUEUES 64
 #define FRAGMENT 0x3fff /* of frag_off: more fragments, offset */
 #define ICMP6 58
@@ -29,33 +28,12 @@ struct flow {
     __u32 protocol;
 };
 
-struct port {
-    __u8 local[16]; /* all zero: any address */
-    __be16 port;
-    __u16 family; /* 4 or 6 */
-};
-
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
     __uint(max_entries, FLOWS);
     __type(key, struct flow);
     __type(value, __u32);
 } flows SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, PORTS);
-    __type(key, struct port);
-    __type(value, __u32); /* index of its word in `awake` */
-} ports SEC(".maps");
-
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, PORTS);
-    __type(key, __u32);
-    __type(value, __u32);
-} awake SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -67,7 +45,7 @@ struct {
 /* What is known of a packet; `icmp`: the tuple is that of the packet which an ICMP error quotes. */
 struct packet {
     struct flow flow;
-    __u8 family;
+    __u8 icmp;
 };
 
 struct transport {
@@ -94,7 +72,6 @@ static __always_inline bool ports_at(void *at, void *end, struct packet *p, bool
 
 static __always_inline bool addresses4(struct iphdr *ip, struct packet *p, bool back)
 {
-    p->family = 4;
     p->flow.protocol = ip->protocol;
     address4(p->flow.local, back ? ip->saddr : ip->daddr);
     address4(p->flow.remote, back ? ip->daddr : ip->saddr);
@@ -103,7 +80,6 @@ static __always_inline bool addresses4(struct iphdr *ip, struct packet *p, bool 
 
 static __always_inline bool addresses6(struct ipv6hdr *ip, struct packet *p, bool back)
 {
-    p->family = 6;
     p->flow.protocol = ip->nexthdr;
     __builtin_memcpy(p->flow.local, back ? &ip->saddr : &ip->daddr, 16);
     __builtin_memcpy(p->flow.remote, back ? &ip->daddr : &ip->saddr, 16);
@@ -120,6 +96,7 @@ static __always_inline bool parse4(void *at, void *end, struct packet *p, bool b
         return addresses4(ip, p, back) && ports_at(ip + 1, end, p, back);
     __u8 *icmp = (void *)(ip + 1);
     struct iphdr *quoted = (void *)(icmp + 8);
+    p->icmp = 1;
     if ((void *)(quoted + 1) > end || (icmp[0] != 3 && icmp[0] != 11 && icmp[0] != 12) || quoted->ihl != 5)
         return false;
     return addresses4(quoted, p, true) && ports_at(quoted + 1, end, p, true);
@@ -135,6 +112,7 @@ static __always_inline bool parse6(void *at, void *end, struct packet *p, bool b
         return addresses6(ip, p, back) && ports_at(ip + 1, end, p, back);
     __u8 *icmp = (void *)(ip + 1);
     struct ipv6hdr *quoted = (void *)(icmp + 8);
+    p->icmp = 1;
     if ((void *)(quoted + 1) > end || icmp[0] < 1 || icmp[0] > 4)
         return false;
     return addresses6(quoted, p, true) && ports_at(quoted + 1, end, p, true);
@@ -152,32 +130,16 @@ static __always_inline bool parse(void *data, void *end, struct packet *p, bool 
     return false;
 }
 
-/* A bound datagram socket whose reader is awake. */
-static __always_inline bool is_awake(const struct packet *p)
-{
-    struct port key = {.port = p->flow.local_port, .family = p->family};
-    __builtin_memcpy(key.local, p->flow.local, 16);
-    __u32 *index = bpf_map_lookup_elem(&ports, &key);
-    if (!index) {
-        __builtin_memset(key.local, 0, 16);
-        index = bpf_map_lookup_elem(&ports, &key);
-    }
-    if (!index)
-        return false;
-    __u32 *word = bpf_map_lookup_elem(&awake, index);
-    return word && *word;
-}
-
 SEC("xdp")
 int steer_in(struct xdp_md *ctx)
 {
     struct packet p = {};
     if (!parse((void *)(long)ctx->data, (void *)(long)ctx->data_end, &p, false))
         return XDP_PASS;
+    if (p.icmp && p.flow.protocol == IPPROTO_UDP) /* an error is the socket's, whoever sent what it is about */
+        return XDP_PASS;
     if (bpf_map_lookup_elem(&flows, &p.flow)) /* without a socket: dropped, because the kernel's connection must not see it */
         return (int)bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
-    if (p.flow.protocol == IPPROTO_UDP && is_awake(&p))
-        return (int)bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
     return XDP_PASS;
 }
 

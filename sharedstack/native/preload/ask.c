@@ -1,8 +1,12 @@
 #include "preload/ask.h"
 
 #include <stdio.h>
+#include <time.h>
 
 #include "shm/sys.h"
+
+#define AGAIN_NS 50000
+#define AGAIN_MOST 200
 
 void shs_ask_begin(struct shs_pack *pack, const char *name, unsigned fields)
 {
@@ -87,5 +91,14 @@ long shs_ask(const char *stack_name, const struct shs_pack *pack, int fd, int ms
     if (r == 0)
         r = exchange(sock, pack, fd, ms, answer);
     shs_sys_close(sock);
+    return r;
+}
+
+long shs_ask_patiently(const char *stack_name, const struct shs_pack *pack, int fd, struct shs_answer *answer)
+{
+    struct timespec nap = {0, AGAIN_NS};
+    long r;
+    for (int i = 0; (r = shs_ask(stack_name, pack, fd, -1, answer)) == -EAGAIN && i < AGAIN_MOST; i++)
+        (void)SHS_SYS(syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &nap, NULL));
     return r;
 }

@@ -27,3 +27,5 @@ socklen_t shs_ask_address(struct sockaddr_un *sun, const char *stack_name, const
  * -errno: there is no helper, it is another user's, it does not answer, or has died.
  */
 long shs_ask(const char *stack_name, const struct shs_pack *pack, int fd, int ms, struct shs_answer *answer);
+/* The same as long as the helper lives, and again while so many ask that it does not take another one. */
+long shs_ask_patiently(const char *stack_name, const struct shs_pack *pack, int fd, struct shs_answer *answer);

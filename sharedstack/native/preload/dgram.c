@@ -11,6 +11,7 @@
 #include "intercepts.gen.h"
 #include "preload/dgram.h"
 #include "preload/restart.h"
+#include "preload/wire_dgram.h"
 #include "shm/lock.h"
 #include "shm/sys.h"
 
@@ -66,6 +67,7 @@ void shs_dgram_lower(struct shs_fd *f, uint32_t why)
         f->why = why;
     if (f->state != SHS_FD_PAIRED)
         return;
+    shs_dgram_unwire(f); /* first: what has come is in the ring then */
     /* Shut under rlock, where rings are opened, and flagged then: whoever sees the flag and finds the ring empty may receive by the kernel, since
      * nobody pushes any more. A handler that interrupted a receive here, or a process without a slot, has no lock: then it is shut once more. */
     struct shs_direction *dir = shs_end_rx(&f->end);
@@ -105,6 +107,7 @@ void shs_dgram_moved(struct shs_fd *f, int fd)
     if (f->state != SHS_FD_PAIRED)
         return;
     const struct shs_who *who = shs_who();
+    shs_dgram_unwire(f);
     if (who)
         shs_end_seal(&shs_proc.env, who, &f->end);
     else
@@ -118,10 +121,13 @@ void shs_dgram_port_changed(int fd)
     union shs_name name;
     socklen_t len = sizeof name;
     struct shs_where here = {.port = 0};
-    if (shs_proc.attach != SHS_ATTACHED || !shs_load32(&shs_proc.env.stack->links_used))
+    if (shs_proc.attach != SHS_ATTACHED || !(shs_load32(&shs_proc.env.stack->links_used) | shs_load32(&shs_proc.env.stack->n_nics)))
         return;
-    if (SHS_SYS(getsockname(fd, &name.sa, &len)) == 0 && shs_take_address(&name.any, here.addr, &here.port) && here.port)
-        shs_links_doubt(&shs_proc.env, here.port, 0);
+    if (SHS_SYS(getsockname(fd, &name.sa, &len)) != 0 || !shs_take_address(&name.any, here.addr, &here.port) || !here.port)
+        return;
+    shs_links_doubt(&shs_proc.env, here.port, 0);
+    if (shs_load32(&shs_proc.env.stack->n_nics))
+        shs_dgram_unwire_port(here.port);
 }
 
 int shs_dgram_next_size(struct shs_fd *f)

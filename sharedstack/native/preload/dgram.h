@@ -27,6 +27,11 @@ struct shs_dest {
     uint32_t skip;    /* datagrams to be sent before the next wait for the receiver to catch up */
     uint32_t in_vain; /* how many, the next time */
     uint64_t seen; /* looks of the receiver that were begun when the last datagram went by the kernel: one later has to find it gone */
+    uint32_t talks;      /* datagrams to and from there by the kernel, since the wire path was last tried */
+    uint32_t wire_next;  /* so many, and it is tried; 0: wire_after */
+    uint32_t wire_link1; /* link plus one whose engine has it; 0: none */
+    bool by_kernel;      /* something went there by the kernel since it is the engine's */
+    uint64_t wire_handle; /* the engine's record of socket and peer */
 };
 
 struct shs_dgram {
@@ -35,6 +40,8 @@ struct shs_dgram {
     bool any_address; /* bound to all addresses */
     bool orig_dst;    /* the kernel is asked for the destination address of each datagram */
     struct shs_shown shown;
+    uint64_t error_ns; /* when the kernel was last asked for an error of what an engine sent */
+    bool kernel_first; /* what the kernel has is older than what is in the ring */
     bool leaving;     /* bound or connected anew: what is in the ring is still read, then the record goes */
     bool peer_known;
     struct shs_where peer; /* connected to; port 0: not connected */
@@ -43,6 +50,8 @@ struct shs_dgram {
 
 /* An entry whose socket was used often enough: record it. */
 void shs_dgram_begin(struct shs_fd *f, int fd);
+/* Under the lock: the entry of a destination, made if there is none. */
+struct shs_dest *shs_dest_of(struct shs_dgram *d, const struct shs_where *to);
 /* As sendmsg(2) and recvmsg(2). */
 long shs_dgram_sendmsg(struct shs_gate *g, int fd, const struct msghdr *msg, int flags);
 long shs_dgram_recvmsg(struct shs_gate *g, int fd, struct msghdr *msg, int flags);

@@ -10,6 +10,7 @@
 #include "preload/dgram.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
+#include "preload/wire_dgram.h"
 #include "shm/sys.h"
 
 #define STREAM_AFTER 8     /* receives without a send between them */
@@ -52,6 +53,7 @@ static long take_native(struct shs_fd *f, const struct shs_who *who, int fd, str
         return r;
     io->full = r;
     io->name_len = msg.msg_namelen;
+    io->by_kernel = true;
     if (!(flags & MSG_PEEK)) {
         shs_set64(&f->end.ep->rx_kernel, shs_peek64(&f->end.ep->rx_kernel) + (uint64_t)r);
         shs_count(&shs_proc.env, SHS_CTR_RX_KERNEL_BYTES, (uint64_t)r);
@@ -78,6 +80,7 @@ static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_dgr
         .look_gap_ns = patient ? ~0ull : gap,
     };
     io->shown = &f->dgram->shown;
+    io->kernel_first = &f->dgram->kernel_first;
     io->orig_dst = f->dgram->orig_dst;
     long r = shs_dgram_recv(&shs_proc.env, who, &f->end, f->ep1, io, &how);
     if (f->looked_ns != looked)
@@ -98,10 +101,12 @@ static long wait_datagram(struct shs_fd *f, const struct shs_who *who, struct sh
     struct shs_direction *dir = shs_end_rx(&f->end);
     uint64_t start = shs_now(), now = start;
     struct shs_spin spin;
-    bool open = shs_load64(&dir->word) & SHS_WORD_OPEN;
-    if (open) {
+    bool open = shs_load64(&dir->word) & SHS_WORD_OPEN, wired = shs_fd_wired(f);
+    if (open || wired) {
         shs_spin_begin(&spin, &shs_proc.env, &f->gap, now, shs_peek32(&dir->wcpu));
         while (shs_spin_step(&spin, &now) == SHS_SPIN_ON) {
+            if (SHS_UNLIKELY(wired))
+                shs_wire_look_all();
             bool hit = shs_end_waiting(&f->end);
             long r = -EINPROGRESS;
             if (!hit && now - f->looked_ns >= shs_proc.env.opt.look_us * 1000) {
@@ -127,15 +132,19 @@ static long wait_datagram(struct shs_fd *f, const struct shs_who *who, struct sh
     struct shs_take take;
     bool same_cpu = shs_peek32(&dir->wcpu) == shs_peek32(&dir->rcpu);
     struct shs_bell_own *bell = NULL;
-    if (open && shs_gap_doze(&shs_proc.env, &f->gap) && (shs_proc.env.opt.eager || !same_cpu || f->streak < STREAK_SLEEP))
+    wired = shs_fd_wired(f);
+    if (open && !wired && shs_gap_doze(&shs_proc.env, &f->gap) && (shs_proc.env.opt.eager || !same_cpu || f->streak < STREAK_SLEEP))
         bell = shs_bell();
-    long r = bell ? shs_recv_doze(f, who, bell, deadline) : -EBUSY;
+    long r = wired ? shs_dgram_doze_wired(f, who, deadline) : bell ? shs_recv_doze(f, who, bell, deadline) : -EBUSY;
     if (r != -EBUSY) {
         if (r == 0 || (r == -EINTR && !deadline && shs_restarts(mark)))
             r = -EINPROGRESS;
         int64_t more = shs_index_diff(shs_word_index(shs_load64(&dir->word)), shs_rd_index(shs_load64(&dir->rd)));
         f->streak = more > 1024 ? f->streak + 1 : 0;
     } else if (shs_taker_enter(&shs_proc.env, who, &f->end, &take) != 1) {
+        r = -EINPROGRESS;
+    } else if (SHS_UNLIKELY(shs_fd_wired(f))) { /* just now: what comes does not come to a sleeper */
+        shs_taker_leave(&shs_proc.env, who, &take, 0);
         r = -EINPROGRESS;
     } else {
         shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
@@ -156,7 +165,7 @@ static void let_it_gather(void)
 }
 
 /* By the ring or the kernel: 0, SHS_STALE (not ours any more) or -errno. */
-static long receive(struct shs_gate *g, int fd, struct shs_dgram_io *io, int flags)
+static long receive_any(struct shs_gate *g, int fd, struct shs_dgram_io *io, int flags)
 {
     struct shs_fd *f = g->f;
     bool nonblock = (flags & MSG_DONTWAIT) || (shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK);
@@ -166,15 +175,19 @@ static long receive(struct shs_gate *g, int fd, struct shs_dgram_io *io, int fla
         return SHS_STALE;
     if (shs_load32(&f->end.rx->rx_on) == SHS_OFF) {
         /* somebody asks to push: to be allowed it has to send after our queue was seen empty */
-        if (!shs_links_any(shs_proc.env.stack, f->end.ep->lport, SHS_LINK_WANTED, 0) ||
-            shs_dgram_activate(&shs_proc.env, g->who, &f->end, shs_in_flight) != 0)
+        if (!(shs_fd_wired(f) || shs_links_any(shs_proc.env.stack, f->end.ep->lport, SHS_LINK_WANTED, 0)) ||
+            shs_dgram_activate(&shs_proc.env, g->who, &f->end, shs_in_flight) != 0) {
+            shs_dgram_unwire(f);
             return take_native(f, g->who, fd, io, flags);
+        }
     }
     ask_destination(f, fd);
     io->domain = f->dgram->domain;
     io->flags = flags & MSG_PEEK;
     if (++f->takes > STREAM_AFTER && shs_peek64(&f->end.rx->wr_seen) == shs_rd_index(shs_peek64(&f->end.rx->rd)))
         let_it_gather(); /* one look at a ring that is being written costs its writer a cache line */
+    if (SHS_UNLIKELY(shs_fd_wired(f)))
+        shs_wire_look_all();
     for (;;) {
         long r = try_recv(f, g->who, io, false, !nonblock);
         if (r == -EAGAIN && !nonblock) {
@@ -186,6 +199,17 @@ static long receive(struct shs_gate *g, int fd, struct shs_dgram_io *io, int fla
         }
         return r;
     }
+}
+
+static long receive(struct shs_gate *g, int fd, struct shs_dgram_io *io, int flags)
+{
+    struct shs_where from;
+    io->by_kernel = false;
+    long r = receive_any(g, fd, io, flags);
+    if (r == 0 && io->by_kernel && !(flags & MSG_PEEK) && SHS_UNLIKELY(shs_load32(&shs_proc.env.stack->n_nics)) &&
+        shs_take_address(&io->name.any, from.addr, &from.port))
+        shs_dgram_talked(g->f, fd, &from);
+    return r;
 }
 
 /* Does the kernel alone know the answer? */

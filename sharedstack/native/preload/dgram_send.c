@@ -2,7 +2,8 @@
  * Sending a datagram, in the order of events:
  * 1  where to: the message's address, or the connected peer's; only plain messages to single addresses of this host are looked at further;
  * 2  a destination that was sent to often enough gets a link, and goes on by the kernel until a receiver has allowed it;
- * 3  allowed, and the receiver has found the kernel's queue empty since our last datagram there: by its ring. Else by the kernel, and it is
+ * 3  one on another host may be an engine's (wire_dgram.c);
+ * 4  allowed, and the receiver has found the kernel's queue empty since our last datagram there: by its ring. Else by the kernel, and it is
  *    noted how many looks the receiver had begun by then.
  */
 #include "common.h"
@@ -12,6 +13,7 @@
 #include "intercepts.gen.h"
 #include "preload/dgram.h"
 #include "preload/restart.h"
+#include "preload/wire_dgram.h"
 #include "shm/sys.h"
 
 #define LARGEST_V4 65507 /* RFC 768 over RFC 791 */
@@ -55,8 +57,7 @@ static bool peer(struct shs_dgram *d, int fd, struct shs_where *to)
     return to->port != 0;
 }
 
-/* Under the lock: the entry of a destination, made if there is none. */
-static struct shs_dest *dest_of(struct shs_dgram *d, const struct shs_where *to)
+struct shs_dest *shs_dest_of(struct shs_dgram *d, const struct shs_where *to)
 {
     uint32_t hash = to->port * 31u + to->addr[15] * 7u + to->addr[14] + to->addr[8] * 3u;
     struct shs_dest *found = NULL;
@@ -173,9 +174,14 @@ static long push(struct shs_fd *f, const struct shs_who *who, const struct msghd
             return SHS_RING_SHUT;
         len += msg->msg_iov[i].iov_len;
     }
+    if (SHS_UNLIKELY(shs_dgram_wired(f->end.ep))) {
+        long r = shs_dgram_transmit(f, who, to, msg->msg_iov, msg->msg_iovlen, len);
+        if (r != SHS_STALE)
+            return r;
+    }
     bool block = !(flags & MSG_DONTWAIT) && !(shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK);
     shs_nested_lock(&d->lock);
-    struct shs_dest *dest = dest_of(d, to);
+    struct shs_dest *dest = shs_dest_of(d, to);
     int may = may_push(f, who, dest, &way);
     if (SHS_UNLIKELY(may == BEHIND)) {
         may = catches_up(&way, dest->seen, block) ? BY_RING : BY_KERNEL;
@@ -202,7 +208,7 @@ long shs_dgram_sendmsg(struct shs_gate *g, int fd, const struct msghdr *msg, int
         known = msg->msg_name ? parse(d->domain, msg->msg_name, msg->msg_namelen, &to) : peer(d, fd, &to);
     if (SHS_LIKELY(known && plain(f, msg, flags))) {
         long r = push(f, g->who, msg, flags, &to);
-        if (SHS_LIKELY(r >= 0))
+        if (SHS_LIKELY(r >= 0) || (r > SHS_RING_BROKEN && r != -EFAULT)) /* or an error that the socket had */
             return r;
     }
     long r = shs_n_sendmsg(fd, msg, flags);
@@ -211,6 +217,8 @@ long shs_dgram_sendmsg(struct shs_gate *g, int fd, const struct msghdr *msg, int
         shs_set64(&f->end.ep->tx_kernel, shs_peek64(&f->end.ep->tx_kernel) + (uint64_t)r);
         shs_count(&shs_proc.env, SHS_CTR_TX_KERNEL_BYTES, (uint64_t)r);
         shs_count(&shs_proc.env, SHS_CTR_TX_KERNEL_DATAGRAMS, 1);
+        if (known)
+            shs_dgram_talked(f, fd, &to);
     }
     return r;
 }

@@ -119,9 +119,11 @@ static bool awaits_us(const struct shs_fd *f)
     return shs_index_diff(shs_word_index(shs_load64(&dir->word)), shs_rd_index(shs_load64(&dir->rd))) > FULL_BYTES;
 }
 
-/* The program's own time-out is not to run here. Of two that wait for each other, one gives way. */
-static uint64_t patience(const struct shs_fd *f, bool block)
+/* The program's own time-out is not to run here. Of two that wait for each other, one gives way. `vain`: it was waited for at this place before. */
+static uint64_t patience(const struct shs_fd *f, bool block, bool vain)
 {
+    if (vain)
+        return block ? 0 : COMES_NONBLOCKING_NS; /* a program that tries again at once would give the kernel all it has */
     if (shs_peek32(&f->end.ep->side) && awaits_us(f))
         return COMES_NONBLOCKING_NS;
     return block && shs_socket_timeout(f->end.fd, SO_SNDTIMEO) ? COMES_NONBLOCKING_NS : GETS_ON_NS;
@@ -167,9 +169,9 @@ static bool push(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orphan, 
         uint64_t now = shs_now(), got = progress(*f);
         if (!until || got != at) {
             at = got;
-            until = now + patience(*f, block);
+            until = now + patience(*f, block, (*f)->vain == at + 1);
         }
-        if ((*f)->vain == at + 1 || now >= until) { /* once for each place at which a reader stands */
+        if (now >= until) { /* once for each place at which a reader stands */
             (*f)->vain = at + 1;
             return false;
         }
@@ -209,7 +211,7 @@ long shs_eager_send(struct shs_gate *g, struct shs_fd **f, struct shs_fd **orpha
         if (sent && (!cur->left || gives_way))
             return sent;
         struct shs_cursor piece = *cur;
-        size_t most = coming ? PIECE : gives_way ? scant(*f) : piece.left;
+        size_t most = coming && block ? PIECE : block ? piece.left : scant(*f);
         piece.left = piece.left < most ? piece.left : most;
         size_t want = piece.left;
         r = shs_end_send(&shs_proc.env, g->who, &(*f)->end, &piece, flags);

@@ -13,7 +13,7 @@
 #include "preload/member.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
-#include "preload/wire.h"
+#include "preload/wire_dgram.h"
 #include "shm/probe.h"
 #include "shm/sys.h"
 
@@ -93,6 +93,11 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
             continue;
         }
         struct shs_direction *dir = f && f->state == SHS_FD_PAIRED ? shs_end_rx(&f->end) : NULL;
+        if (SHS_UNLIKELY(f && f->set == (uint32_t)epfd + 1 && shs_fd_wired(f))) {
+            set->wires++;
+            i++;
+            continue;
+        }
         if (dir && ((shs_load64(&dir->word) & SHS_WORD_OPEN) || shs_ring_waiting(dir)) && shs_end_reads(&f->end, dir)) {
             i++;
             continue;
@@ -199,10 +204,12 @@ static bool claim_all(struct shs_set *set, const struct shs_who *who, struct shs
 }
 
 /* Have this bell rung for each member on the wire path. */
-static void await_lifted(struct shs_set *set, const struct shs_bell_own *bell)
+static void await_lifted(struct shs_set *set, const struct shs_who *who, struct shs_bell_own *bell)
 {
     for (uint32_t i = 0; i < set->n_opened; i++) {
         struct shs_fd *f = shs_fd_look(set->opened[i]);
+        if (f && bell && shs_fd_wired(f))
+            (void)shs_bell_claim(&shs_proc.env, who->lock_word, &f->end, bell, shs_alone(f));
         if (!f || f->state != SHS_FD_WIRE)
             continue;
         struct shs_wire_end end = shs_wire_end(f);
@@ -254,7 +261,7 @@ static int sleep_set(struct shs_set *set, int epfd, struct epoll_event *events, 
     if (!dozing)
         shs_set_shut(set);
     if (SHS_UNLIKELY(lifted))
-        await_lifted(set, bell);
+        await_lifted(set, who, bell);
     shs_set_flush(set, epfd); /* whoever sleeps, sleeps in the kernel's set */
     set->urgent = false;
     shs_set_unlock(set);

@@ -17,6 +17,7 @@
 #include "preload/member.h"
 #include "preload/raw.h"
 #include "preload/wire.h"
+#include "preload/wire_dgram.h"
 #include "ring/ring.h"
 #include "shm/probe.h"
 #include "shm/sys.h"
@@ -223,6 +224,8 @@ int shs_i_setsockopt(int fd, int level, int name, const void *value, socklen_t l
         if (f->udp) {
             if (datagrams_by_kernel(level, name, value, len))
                 shs_dgram_lower(f, SHS_REASON_OPTION);
+            else if (!is_buffer(level, name))
+                shs_dgram_unwire(f); /* it may be about what its packets look like */
         } else if (kernel_only(level, name, value, len)) {
             f->why = SHS_REASON_OPTION;
             if (registered) {

@@ -16,7 +16,7 @@
 #include "preload/poll.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
-#include "preload/wire.h"
+#include "preload/wire_dgram.h"
 #include "shm/sys.h"
 
 #define STACK_FDS 64
@@ -167,6 +167,16 @@ static int doze(struct waiting *w, struct shs_bell_own *bell)
     return r < 0 ? r : 0;
 }
 
+/* Has an engine got some of their peers since we began to wait? Asked when takers are counted: one that is about to looks for those. */
+static bool wired_meanwhile(struct waiting *w)
+{
+    for (nfds_t i = 0; i < w->n && !w->wires; i++) {
+        struct shs_fd *f = w->fds[i].fd >= 0 ? shs_fd_look(w->fds[i].fd) : NULL;
+        w->wires += f && shs_fd_wired(f);
+    }
+    return w->wires;
+}
+
 /* Sleep in the kernel, a taker on each ring: 0 look again, or the kernel's answer. */
 static int sleep_natively(struct waiting *w, bool *answered)
 {
@@ -180,6 +190,8 @@ static int sleep_natively(struct waiting *w, bool *answered)
     }
     if (SHS_UNLIKELY(shs_proc.kept) && shs_kept_polled(w->fds, w->n))
         quiet = false; /* its process left the stack just now */
+    if (SHS_UNLIKELY(shs_load32(&shs_proc.env.stack->n_nics)) && wired_meanwhile(w))
+        quiet = false;
     int r = 0;
     *answered = quiet;
     if (quiet) {
@@ -326,6 +338,7 @@ static bool has_ring(struct pollfd *fds, nfds_t n, bool *writers, uint32_t *wire
             ++*wires;
             continue;
         }
+        *wires += f && shs_fd_wired(f);
         bool ring = ring_of(&fds[i]) && (fds[i].events & (POLLIN | POLLRDNORM));
         found |= ring;
         if (fds[i].fd >= 0 && (!ring || (fds[i].events & ~(POLLIN | POLLRDNORM | POLLRDHUP | POLLPRI))))

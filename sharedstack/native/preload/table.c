@@ -17,6 +17,7 @@
 #include "preload/member.h"
 #include "preload/outside.h"
 #include "preload/wire.h"
+#include "preload/wire_dgram.h"
 #include "shm/sys.h"
 
 struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
@@ -159,6 +160,7 @@ static void closing(struct shs_fd *f, int fd, bool lost)
     }
     if (SHS_UNLIKELY(f->state == SHS_FD_WIRE))
         shs_wire_closing(f, fd);
+    shs_dgram_unwire(f);
     uint32_t state = f->state;
     if (f->set || f->known || f->listed)
         shs_set_forget(f, fd);

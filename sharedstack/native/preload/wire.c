@@ -10,6 +10,7 @@
 #include "preload/epoll.h"
 #include "preload/member.h"
 #include "preload/restart.h"
+#include "preload/wire_dgram.h"
 #include "preload/wire_ports.h"
 #include "shm/sys.h"
 
@@ -33,8 +34,7 @@ struct shs_wire_end shs_wire_end(const struct shs_fd *f)
     };
 }
 
-/* Ask the helper about the entry's connection: a REASON_*, or -errno: it could not be asked. */
-static long ask(const char *what, const struct shs_fd *f, int fd)
+long shs_wire_ask(const char *what, uint32_t ep, uint64_t cookie, int fd)
 {
     struct shs_pack pack;
     struct shs_answer answer;
@@ -42,17 +42,21 @@ static long ask(const char *what, const struct shs_fd *f, int fd)
     long r;
     shs_ask_begin(&pack, what, 2);
     shs_pack_str(&pack, "endpoint");
-    shs_pack_uint(&pack, f->ep1 - 1);
+    shs_pack_uint(&pack, ep);
     shs_pack_str(&pack, "cookie");
-    shs_pack_uint(&pack, shs_load64(&f->registered->cookie));
-    for (int i = 0; (r = shs_ask(shs_proc.stack_name, &pack, fd, -1, &answer)) == -EAGAIN && i < 200; i++)
-        nap(); /* many ask at once */
+    shs_pack_uint(&pack, cookie);
+    r = shs_ask_patiently(shs_proc.stack_name, &pack, fd, &answer);
     for (uint32_t i = 0; i < answer.n_fds; i++)
         shs_sys_close(answer.fd[i]);
     if (r < 0)
         return r;
     shs_unpack_uint(answer.bytes, answer.len, "why", &why);
     return (long)why;
+}
+
+static long ask(const char *what, const struct shs_fd *f, int fd)
+{
+    return shs_wire_ask(what, f->ep1 - 1, shs_load64(&f->registered->cookie), fd);
 }
 
 /* Could every waiter of the connection be told of its packets? */
@@ -268,6 +272,15 @@ void shs_wire_down(struct shs_fd *f, int fd)
     }
 }
 
+void shs_wire_leave_for(int fd)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    if (SHS_UNLIKELY(f && f->state == SHS_FD_WIRE))
+        shs_wire_down(f, fd);
+    else if (f)
+        shs_dgram_unwire(f);
+}
+
 int shs_wire_shutdown(struct shs_fd *f, int how)
 {
     struct shs_wire_end end = shs_wire_end(f);
@@ -289,7 +302,6 @@ void shs_wire_quit(void)
 {
     for (int c = 0; c < SHS_FD_CHUNKS; c++)
         for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            if (shs_fd_chunk[c][i].state == SHS_FD_WIRE)
-                shs_wire_down(&shs_fd_chunk[c][i], c * SHS_FD_CHUNK + i);
+            shs_wire_leave_for(c * SHS_FD_CHUNK + i);
     shs_wire_ports_drop();
 }

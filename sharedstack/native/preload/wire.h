@@ -25,6 +25,8 @@ static inline bool shs_wire_due(struct shs_fd *f, int receive)
 bool shs_wire_lift(struct shs_gate *g, int fd);
 /* The gate of an entry that is SHS_FD_WIRE: true if it is lifted; false: it is the kernel's again. */
 bool shs_wire_gate(struct shs_gate *g, int fd);
+/* Ask the helper about the socket of that record: a REASON_*, or -errno: it could not be asked. `fd` goes along; -1: none. */
+long shs_wire_ask(const char *what, uint32_t ep, uint64_t cookie, int fd);
 /* Have it lowered, if it is lifted: afterwards the entry is the kernel's. */
 void shs_wire_down(struct shs_fd *f, int fd);
 /* After a call that moved so many bytes: a connection that moves much a call is lowered, and one that is slower than by the kernel. */
@@ -35,12 +37,8 @@ void shs_wire_settle(int fd);
 int shs_wire_shutdown(struct shs_fd *f, int how);
 /* The same before its descriptor is closed; without a helper the engine ends the connection, if no other process has it. */
 void shs_wire_closing(struct shs_fd *f, int fd);
-static inline void shs_wire_leave_for(int fd)
-{
-    struct shs_fd *f = shs_fd_look(fd);
-    if (SHS_UNLIKELY(f && f->state == SHS_FD_WIRE))
-        shs_wire_down(f, fd);
-}
+/* A call that the wire path does not have: whatever of this descriptor is an engine's is the kernel's then. */
+void shs_wire_leave_for(int fd);
 
 /* send and recv as the program called them: bytes, -errno, or SHS_LOST: ask the kernel. */
 long shs_wire_transmit(struct shs_gate *g, const struct iovec *iov, int count, int flags);

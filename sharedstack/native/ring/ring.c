@@ -121,13 +121,13 @@ static uint64_t writer_chunk(struct shs_direction *dir, uint64_t index)
 
 /* kind REC_DATA: bytes of a stream, which may be cut; else a datagram, with `tag` in its record. */
 static inline __attribute__((always_inline)) long push(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur,
-                                                       uint32_t kind, uint64_t tag)
+                                                       uint32_t kind, uint64_t tag, bool shut)
 {
     for (;;) {
         uint64_t word = shs_load64(&dir->word), index = shs_word_index(word);
-        if (!shs_word_pushable(word))
+        if (shut ? word & SHS_WORD_STICKY : !shs_word_pushable(word))
             return SHS_RING_SHUT;
-        if (SHS_UNLIKELY(!shs_slot_alive(env->stack, shs_peek32(&dir->opener))))
+        if (SHS_UNLIKELY(!shut && !shs_slot_alive(env->stack, shs_peek32(&dir->opener))))
             return SHS_RING_DEAD;
         uint64_t chunk = writer_chunk(dir, index);
         size_t size = shs_chunk_bytes(chunk), len = cur->left;
@@ -164,24 +164,26 @@ static inline __attribute__((always_inline)) long push(struct shs_env *env, stru
 
 long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur)
 {
-    return push(env, dir, cur, SHS_REC_DATA, 0);
+    return push(env, dir, cur, SHS_REC_DATA, 0, false);
 }
 
-long shs_ring_push_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint32_t kind, uint64_t tag)
+long shs_ring_push_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint32_t kind, uint64_t tag, bool shut)
 {
-    return push(env, dir, cur, kind, tag);
+    return push(env, dir, cur, kind, tag, shut);
 }
 
 /*
  * A larger chunk, whose first record is the datagram in cur, if cur is not NULL: published with the switch by one compare-and-swap, since a
  * ring of datagrams that holds a switch alone would be readable, and have nothing. Length (0 without cur), SHS_RING_FULL or -EFAULT.
  */
-static long grow(struct shs_env *env, struct shs_direction *dir, uint32_t me, struct shs_cursor *cur, uint32_t kind, uint64_t tag)
+static long grow(struct shs_env *env, struct shs_direction *dir, uint32_t me, struct shs_cursor *cur, uint32_t kind, uint64_t tag,
+                 bool shut)
 {
     uint64_t word = shs_load64(&dir->word), index = shs_word_index(word), old = writer_chunk(dir, index);
     unsigned log = shs_chunk_log(old) + 2;
     size_t len = cur ? cur->left : 0, more = cur ? shs_record_size(len) : 0;
-    if (!shs_word_pushable(word) || shs_chunk_unit(shs_load64(&dir->rchunk)) != shs_chunk_unit(old) || shs_chunk_log(old) >= 6)
+    bool may = shut ? !(word & SHS_WORD_STICKY) : shs_word_pushable(word);
+    if (!may || shs_chunk_unit(shs_load64(&dir->rchunk)) != shs_chunk_unit(old) || shs_chunk_log(old) >= 6)
         return SHS_RING_FULL;
     /* what is unread counts as well, wherever it is: see push */
     size_t need = (size_t)shs_index_diff(index, shs_rd_index(shs_load64(&dir->rd))) + more + 2 * sizeof(struct shs_record);
@@ -227,13 +229,13 @@ static long grow(struct shs_env *env, struct shs_direction *dir, uint32_t me, st
 
 bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me)
 {
-    return grow(env, dir, me, NULL, 0, 0) == 0;
+    return grow(env, dir, me, NULL, 0, 0, false) == 0;
 }
 
 long shs_ring_grow_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint32_t kind, uint64_t tag,
-                            uint32_t me)
+                            uint32_t me, bool shut)
 {
-    return grow(env, dir, me, cur, kind, tag);
+    return grow(env, dir, me, cur, kind, tag, shut);
 }
 
 /* Does a switch record at `index` name a chunk that may follow: a larger one, which begins just behind it? Who only looks goes no other way. */

@@ -47,12 +47,13 @@ bool shs_ring_grow(struct shs_env *env, struct shs_direction *dir, uint32_t me);
  * SHS_RING_BEHIND with *need = kernel bytes to take first. `peek`: consume nothing. */
 long shs_ring_pull(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint64_t taken, bool peek, uint32_t me,
                    uint64_t *need);
-/* Push a datagram, whole, as a record of `kind` (REC_DATAGRAM or REC_DATAGRAM6) and `tag`: its length, SHS_RING_* or -EFAULT. */
-long shs_ring_push_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint32_t kind, uint64_t tag);
+/* Push a datagram, whole, as a record of `kind` (REC_DATAGRAM or REC_DATAGRAM6) and `tag`: its length, SHS_RING_* or -EFAULT. `shut`: also where
+ * the ring is shut, but has memory: the kernel does not get these datagrams. */
+long shs_ring_push_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint32_t kind, uint64_t tag, bool shut);
 /* Give the direction a larger chunk, if it may have one and the reader has come to the present one, and push the datagram there: its length,
  * SHS_RING_FULL or -EFAULT. */
 long shs_ring_grow_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint32_t kind, uint64_t tag,
-                            uint32_t me);
+                            uint32_t me, bool shut);
 /* What the head record of a ring of datagrams says. */
 struct shs_arrived {
     uint64_t tag;

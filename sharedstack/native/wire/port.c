@@ -3,6 +3,7 @@
 #include "endpoint/bell.h"
 #include "shm/lock.h"
 #include "shm/slot.h"
+#include "wire/datagram.h"
 
 #define BUDGET 64 /* packets of one look: the lock is not held for long */
 
@@ -32,6 +33,7 @@ int shs_wire_attach(struct shs_wire_port *p, struct shs_env *env, const struct s
         return r;
     }
     p->engine.woken = woken;
+    p->engine.deliver = shs_wire_deliver;
     memcpy(p->fd, fds, n_fds * sizeof *fds);
     return 0;
 }

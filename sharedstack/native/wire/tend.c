@@ -1,6 +1,10 @@
 #include "wire/tend.h"
 
+#include <sys/mman.h>
+#include <sys/shm.h>
+
 #include "endpoint/bell.h"
+#include "endpoint/dgram.h"
 #include "engine/tcp.h"
 #include "repair/repair.h"
 #include "shm/lock.h"
@@ -12,6 +16,7 @@
 /* A participant sleeps on the interface: it is looked at this often whether he does it, or was stopped. */
 #define WATCHED_NS 20000000ull
 #define MOST_NS 1000000000ull
+#define LEFT_LOOKS 64 /* at what came before a flow's end: more than the rings hold */
 
 static uint32_t word_of(const struct shs_tender *t, uint32_t tag)
 {
@@ -51,14 +56,15 @@ static void look(struct shs_tender *t, uint32_t me)
     }
 }
 
-/* One round of tending, which takes a second at most; `kick`: an eventfd that ends it. Returns how many connections there are. */
+/* One round of tending, which takes a second at most; `kick`: an eventfd that ends it. Returns how many connections and datagram flows there are. */
 SHS_PUBLIC int shs_native_wire_tend(struct shs_tender *t, uint32_t tag, int kick);
 SHS_PUBLIC int shs_native_wire_tend(struct shs_tender *t, uint32_t tag, int kick)
 {
     const struct shs_wire *w = t->port.engine.w;
     uint64_t now = shs_now(), driven = shs_load64(&w->driven_ns);
     uint32_t watcher = shs_load32(&w->watcher);
-    if (!shs_load32(&w->tcp_used)) {
+    uint32_t used = shs_load32(&w->tcp_used) + shs_load32(&w->udp_used);
+    if (!used) {
         nap(kick, MOST_NS);
     } else if (now - driven < ATTENDED_NS) {
         nap(kick, ATTENDED_NS);
@@ -70,13 +76,18 @@ SHS_PUBLIC int shs_native_wire_tend(struct shs_tender *t, uint32_t tag, int kick
         watch(t, kick, now);
         look(t, word_of(t, tag));
     }
-    return (int)shs_load32(&w->tcp_used);
+    return (int)used;
+}
+
+static struct shs_engine_size size_for(uint32_t n_tcp)
+{
+    return (struct shs_engine_size){.n_tcp = n_tcp, .n_udp = n_tcp, .n_seg = n_tcp * 64, .n_buckets = n_tcp * 2};
 }
 
 SHS_PUBLIC uint64_t shs_native_wire_bytes(uint32_t n_tcp);
 SHS_PUBLIC uint64_t shs_native_wire_bytes(uint32_t n_tcp)
 {
-    struct shs_engine_size n = {n_tcp, 64, n_tcp * 64, n_tcp * 2};
+    struct shs_engine_size n = size_for(n_tcp);
     return shs_engine_bytes(&n);
 }
 
@@ -84,7 +95,7 @@ SHS_PUBLIC uint64_t shs_native_wire_bytes(uint32_t n_tcp)
 SHS_PUBLIC void shs_native_wire_format(void *area, uint32_t n_tcp, uint64_t seed);
 SHS_PUBLIC void shs_native_wire_format(void *area, uint32_t n_tcp, uint64_t seed)
 {
-    struct shs_engine_size n = {n_tcp, 64, n_tcp * 64, n_tcp * 2};
+    struct shs_engine_size n = size_for(n_tcp);
     shs_engine_format(area, &n, seed, shs_now());
 }
 
@@ -104,17 +115,38 @@ static void keep_stray(void *arg, const uint8_t *frame, uint32_t len)
     t->strays_used += (uint32_t)sizeof len + len;
 }
 
-/* `parts` in the order of struct shs_wire_parts. 0 or -errno. */
+/* Memory of rings, into which datagrams go: a descriptor that is the caller's, or (-1) the System V memory `id`. */
+static int use_bulk(struct shs_env *env, int fd, int id)
+{
+    struct shs_stat st;
+    env->bulk_fd = fd;
+    if (fd >= 0) {
+        int r = (int)shs_sys_stat(fd, "", &st);
+        env->bulk_ino = st.ino;
+        return r;
+    }
+    uint8_t *at = shmat(id, NULL, 0);
+    if (at == (void *)-1)
+        return -errno;
+    for (size_t w = 0; w < SHS_N_WINDOWS; w++)
+        env->window[w] = at + w * SHS_WINDOW_BYTES;
+    return 0;
+}
+
+/* `parts` in the order of struct shs_wire_parts; `bulk_fd`, `bulk_id`: see use_bulk. 0 or -errno. */
 SHS_PUBLIC int shs_native_wire_attach(struct shs_tender *t, void *stack, void *arena, const struct shs_wire_parts *parts, const int *fds,
-                                      uint32_t n_fds);
+                                      uint32_t n_fds, int bulk_fd, int bulk_id);
 SHS_PUBLIC int shs_native_wire_attach(struct shs_tender *t, void *stack, void *arena, const struct shs_wire_parts *parts, const int *fds,
-                                      uint32_t n_fds)
+                                      uint32_t n_fds, int bulk_fd, int bulk_id)
 {
     memset(t, 0, sizeof *t);
     t->env = (struct shs_env){.stack = stack, .arena = arena, .bulk_fd = -1};
+    int r = use_bulk(&t->env, bulk_fd, bulk_id);
+    if (r < 0)
+        return r;
     t->env.slot1 = shs_load32(&t->env.stack->helper);
     t->env.bell_fd = (int)SHS_SYS(syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    int r = shs_wire_attach(&t->port, &t->env, parts, fds, n_fds);
+    r = shs_wire_attach(&t->port, &t->env, parts, fds, n_fds);
     t->port.nic.stray = keep_stray;
     t->port.nic.stray_arg = t;
     return r;
@@ -126,6 +158,11 @@ SHS_PUBLIC void shs_native_wire_detach(struct shs_tender *t)
     shs_wire_detach(&t->port);
     if (t->env.bell_fd >= 0)
         shs_sys_close(t->env.bell_fd);
+    if (t->env.bulk_fd < 0 && t->env.window[0])
+        shmdt(t->env.window[0]);
+    for (size_t w = 0; t->env.bulk_fd >= 0 && w < SHS_N_WINDOWS; w++)
+        if (t->env.window[w])
+            munmap(t->env.window[w], SHS_WINDOW_BYTES);
 }
 
 /* The endpoint is the engine's now, with what the image says; `word`: what its `wire` is to be, which was `from`. 0, or -errno: nothing was done. */
@@ -219,8 +256,12 @@ SHS_PUBLIC void shs_native_wire_close(struct shs_tender *t, uint32_t ep1, uint32
 SHS_PUBLIC void shs_native_wire_close(struct shs_tender *t, uint32_t ep1, uint32_t to)
 {
     struct shs_endpoint *ep = shs_endpoint_at(t->env.stack, ep1);
-    if (ep)
-        shs_store32(&ep->wire, to);
+    if (!ep)
+        return;
+    shs_store32(&ep->wire, to);
+    struct shs_pair *pair = shs_is_datagram(ep) ? shs_pair_at(t->env.arena, shs_load32(&ep->pair)) : NULL;
+    if (pair && !shs_links_any(t->env.stack, ep->lport, SHS_LINK_ALLOWED, ep1))
+        shs_ring_close(&pair->dir[0]); /* nobody pushes to it any more */
 }
 
 /* Figures of a lifted connection, for whoever decides whether it stays so: bytes sent and received, and when something last happened. */
@@ -235,5 +276,50 @@ SHS_PUBLIC int shs_native_wire_figures(struct shs_tender *t, uint32_t ep1, uint6
     figures[1] = shs_load64(&tcp->received);
     figures[2] = shs_max64(shs_load64(&tcp->last_rcvd_ns), shs_load64(&tcp->last_sent_ns));
     figures[3] = shs_load32(&tcp->state);
+    return 0;
+}
+
+/* An endpoint's datagrams from and to this peer are the engine's: *handle, or -errno. `word`: what the endpoint's `wire` is to be, if it is `from` still. */
+SHS_PUBLIC int shs_native_wire_udp_open(struct shs_tender *t, uint32_t tag, const struct shs_udp_open *open, uint32_t from, uint32_t word,
+                                        uint64_t *handle);
+SHS_PUBLIC int shs_native_wire_udp_open(struct shs_tender *t, uint32_t tag, const struct shs_udp_open *open, uint32_t from, uint32_t word,
+                                        uint64_t *handle)
+{
+    struct shs_endpoint *ep = shs_endpoint_at(t->env.stack, open->ep1);
+    if (!ep || !shs_wire_enter(&t->port, word_of(t, tag)))
+        return -EINVAL;
+    int r = 0;
+    *handle = shs_udp_open(&t->port.engine, open);
+    if (!*handle) {
+        r = -ENOSPC;
+    } else if (!shs_cas32(&ep->wire, from, word)) {
+        shs_udp_close(&t->port.engine, *handle);
+        r = -ECANCELED; /* whoever asked for it has given up */
+    }
+    shs_wire_leave(&t->port);
+    return r;
+}
+
+/* After its packets come no more by the interface: those that have come are looked at, and the record is given back. */
+SHS_PUBLIC void shs_native_wire_udp_close(struct shs_tender *t, uint32_t tag, uint64_t handle);
+SHS_PUBLIC void shs_native_wire_udp_close(struct shs_tender *t, uint32_t tag, uint64_t handle)
+{
+    if (!shs_wire_enter(&t->port, word_of(t, tag)))
+        return;
+    for (int i = 0; i < LEFT_LOOKS && shs_wire_drive(&t->port); i++)
+        ;
+    shs_udp_close(&t->port.engine, handle);
+    shs_wire_leave(&t->port);
+}
+
+/* Datagrams sent and received, by which is told whether it is used: 0, or -ESTALE. */
+SHS_PUBLIC int shs_native_wire_udp_figures(const struct shs_tender *t, uint64_t handle, uint64_t figures[2]);
+SHS_PUBLIC int shs_native_wire_udp_figures(const struct shs_tender *t, uint64_t handle, uint64_t figures[2])
+{
+    const struct shs_udp *u = shs_udp_of(&t->port.engine, handle);
+    if (!u)
+        return -ESTALE;
+    figures[0] = shs_load64(&u->sent);
+    figures[1] = shs_load64(&u->received);
     return 0;
 }

@@ -1,0 +1,69 @@
+"""Datagrams on the wire path: between programs that were not changed, in every way to wait, and with plain peers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from wire.fix_datagrams import PROGRAM, PYTHON, ask, moved, ready, reasons, serve
+from wire.fix_veth import need_root
+from wire.fix_world import SEED, Side, world
+
+HOWS = ("blocking", "threads", "poll", "select", "epoll", "edge", "asyncio")
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[Side, Side]]:
+    need_root()
+    with world() as both:
+        yield both
+
+
+@pytest.fixture(autouse=True)
+def no_programs_left(shared: tuple[Side, Side]) -> Iterator[None]:
+    yield
+    for side in shared:
+        side.end_programs()
+
+
+@pytest.mark.parametrize("ends", ["both", "server", "client"])
+@pytest.mark.parametrize("how", HOWS)
+def test_each_datagram_comes_back_whole_and_once(shared: tuple[Side, Side], how: str, ends: str) -> None:
+    here, there = shared
+    before = [side.bytes_by_path() for side in shared]
+    _, port = serve(there, how, ours=ends != "client")
+    asked = ask(here, there.address, port, how="connected" if how in ("poll", "edge") else "sendto", ours=ends != "server")
+    assert asked["lost"] == 0
+    for side, ours in ((here, ends != "server"), (there, ends != "client")):
+        by_path = moved(side, before[shared.index(side)])
+        if ours and not (how == "threads" and side is there):  # those that do not fit into a frame are the kernel's
+            assert by_path["wire"] > 0.2 * by_path["kernel"], by_path
+            assert by_path["local"] == 0
+    if how == "threads" and ends != "client":  # some of them are asleep in the kernel at any time
+        assert "native_reader" in reasons(there)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "v6"])
+def test_any_address_and_ipv6(shared: tuple[Side, Side], address: str) -> None:
+    here, there = shared
+    before = there.bytes_by_path()
+    own = there.host.address(6) if address == "v6" else address
+    _, port = serve(there, "blocking", address=own)
+    asked = ask(here, there.host.address(4 if address != "v6" else 6), port)
+    assert asked["lost"] == 0
+    assert moved(there, before)["wire"] > 10_000
+
+
+@pytest.mark.parametrize("ends", ["both", "sink", "flood"])
+def test_a_flood_is_in_order(shared: tuple[Side, Side], ends: str) -> None:
+    here, there = shared
+    before = there.bytes_by_path()
+    sink = there.start(PYTHON, PROGRAM, "sink", there.address, "0", ours=ends != "flood")
+    port = ready(sink)
+    n = 20_000
+    said = json.loads(here.run(PYTHON, PROGRAM, "flood", there.address, str(port), str(SEED), str(n), ours=ends != "sink"))
+    assert said["swapped"] == 0
+    assert said["seen"] > n / 20  # a reader that is slower than its sender loses some, as on the kernel
+    if ends != "flood":
+        assert moved(there, before)["wire"] > 100_000
