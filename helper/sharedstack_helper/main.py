@@ -143,6 +143,7 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
         reaper.sweep()
         gone()
         cooler.request()
+        links.attend()
 
     control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped), links)
     nudges = nudge.listen(loop, place, nudged)

@@ -157,6 +157,12 @@ WIRE = Struct(
             "moving", "u32", "lock word of the helper's thread that moves a connection, and receives alone; 0: none does", owner="helper"
         ),
         _f("driven_ns", "u64", "when packets and timers were last looked after", unit="ns"),
+        _f("sent_ns", "u64", "when a program last sent", unit="ns"),
+        _f("streak", "u32", "sends of programs in a row, each soon after the one before"),
+        _f("unsent", "u32", "sends since the driver was last told that there are frames to be sent"),
+        _f("stream_ns", "u64", "when the streak was last long enough for that to be put off", unit="ns"),
+        _f("asked_ns", "u64", "when the helper was last asked to do so", unit="ns"),
+        Field("tended_ns", "u64", "until then the helper looks whether something was put off", unit="ns", owner="helper"),
         Line("whoever drives the engine", "timers"),
         _f("busy", "u64", "bit i: bucket i is not empty", count=8, derived=True),
         _f("wheel", "u32", "first connection plus one of each bucket", count=CONSTANTS["WHEEL_BUCKETS"], derived=True),

@@ -243,6 +243,11 @@ class Links:
             link.engine.close()
         self._links = []
 
+    def attend(self) -> None:
+        """Some program sends a stream, perhaps: whoever tends the engines is to look after it."""
+        for link in self._links:
+            link.tender.kick()
+
     def look_for_holders(self) -> None:
         """Some participant has gone, or closed what others may hold: soon, see whether anybody holds what is lifted."""
         if (self._lifted or self._datagrams) and not self._looking:

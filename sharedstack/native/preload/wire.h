@@ -8,6 +8,7 @@
  * the wire path does not have lower the connection first, and are the kernel's.
  */
 #pragma once
+#include "preload/attach.h"
 #include "preload/gate.h"
 #include "preload/wire_pace.h"
 #include "wire/path.h"
@@ -63,6 +64,14 @@ struct shs_wire_watch shs_wire_sleep_begin(struct pollfd *fds);
 void shs_wire_sleep_end(const struct shs_wire_watch *watch);
 /* Do what there is to do on all engines of the process. */
 void shs_wire_look_all(void);
+/* After a send, in no lock: tell the helper, if it has to be told. */
+static inline void shs_wire_sent(void)
+{
+    if (SHS_LIKELY(!(shs_peek32(&shs_proc.env.nudge) & SHS_NUDGE_TEND)))
+        return;
+    shs_proc.env.nudge &= ~(uint32_t)SHS_NUDGE_TEND;
+    shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
+}
 /* The earlier of a deadline (0: none) and the watch's. */
 static inline uint64_t shs_wire_deadline(uint64_t deadline, const struct shs_wire_watch *watch)
 {

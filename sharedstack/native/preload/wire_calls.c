@@ -208,6 +208,7 @@ long shs_wire_transmit(struct shs_gate *g, const struct iovec *iov, int count, i
     }
     if (SHS_UNLIKELY(r == -EAGAIN) && !block)
         shs_wire_await(&end, 0, true); /* who waits for room by epoll or poll names his bell */
+    shs_wire_sent();
     if (sent)
         shs_wire_weigh(f, sent);
     return sent ? sent : r;

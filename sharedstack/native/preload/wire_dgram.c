@@ -293,7 +293,11 @@ long shs_dgram_transmit(struct shs_fd *f, const struct shs_who *who, const struc
     if (!link1 || behind || !(flow.port = shs_wire_port_at(link1 - 1)))
         return SHS_STALE;
     long r = d->peer_known && d->peer.port ? error_of(f) : 0;
-    if (r < 0 || (r = shs_wire_send_datagram(&flow, iov, count, len)) >= 0)
+    if (r < 0)
+        return r;
+    r = shs_wire_send_datagram(&flow, iov, count, len);
+    shs_wire_sent();
+    if (r >= 0)
         return r;
     shs_nested_lock(&d->lock);
     dest = shs_dest_of(d, peer);

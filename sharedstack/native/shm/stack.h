@@ -10,6 +10,7 @@
 
 enum {
     SHS_NUDGE_COOL = 1, /* the helper has to be told that there is ring memory in use */
+    SHS_NUDGE_TEND = 4, /* the helper is to look after what a stream of sends leaves behind */
     SHS_NUDGE_OVER = 2, /* the stack was retired: perhaps there is another one */
 };
 

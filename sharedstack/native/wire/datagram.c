@@ -51,7 +51,7 @@ long shs_wire_send_datagram(const struct shs_wire_flow *flow, const struct iovec
         shs_count(p->env, SHS_CTR_TX_WIRE_BYTES, (uint64_t)r);
         shs_count(p->env, SHS_CTR_TX_WIRE_DATAGRAMS, 1);
     }
-    shs_nic_flush(&p->nic);
+    shs_wire_kick(p);
     shs_wire_leave(p);
     return r;
 }

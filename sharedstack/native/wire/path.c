@@ -100,7 +100,7 @@ long shs_wire_send(const struct shs_wire_end *end, struct shs_cursor *cur)
         add(&end->ep->tx_wire, (uint64_t)r);
         shs_count(p->env, SHS_CTR_TX_WIRE_BYTES, (uint64_t)r);
     }
-    shs_nic_flush(&p->nic);
+    shs_wire_kick(p);
     shs_wire_leave(p);
     return r;
 }
@@ -148,7 +148,7 @@ long shs_wire_recv(const struct shs_wire_end *end, struct shs_cursor *cur, bool 
         add(&end->ep->rx_wire, (uint64_t)r);
         shs_count(p->env, SHS_CTR_RX_WIRE_BYTES, (uint64_t)r);
     }
-    shs_nic_flush(&p->nic); /* a window that has opened */
+    shs_wire_kick_receive(p); /* a window that has opened */
     shs_wire_leave(p);
     return r;
 }

@@ -6,6 +6,11 @@
 #include "wire/datagram.h"
 
 #define BUDGET 64 /* packets of one look: the lock is not held for long */
+/* Sends so many in a row, each so soon after the one before, are a stream: the driver, which is told by a system call, is told of so many at once. */
+#define STREAM_AFTER 64
+#define STREAM_GAP_NS 5000
+#define KICK_EVERY 8
+#define ASK_NS 50000000ull /* between two calls for the helper */
 
 static void woken(struct shs_engine *e, uint32_t bell)
 {
@@ -84,11 +89,39 @@ static bool held_back(const struct shs_wire_port *p)
     return by && by != p->me && shs_slot_alive(p->env->stack, by >> SHS_LOCK_SLOT_SHIFT);
 }
 
+static void flush(struct shs_wire_port *p)
+{
+    shs_store32(&p->engine.w->unsent, 0);
+    shs_nic_flush(&p->nic);
+}
+
+void shs_wire_kick(struct shs_wire_port *p)
+{
+    struct shs_wire *w = p->engine.w;
+    uint64_t now = p->engine.now;
+    shs_set32(&w->streak, now - w->sent_ns >= STREAM_GAP_NS ? 0 : w->streak < STREAM_AFTER ? w->streak + 1 : w->streak);
+    if (w->streak >= STREAM_AFTER) {
+        shs_set64(&w->stream_ns, now);
+        bool tended = now < shs_load64(&w->tended_ns);
+        if (tended && w->unsent + 1 < KICK_EVERY) {
+            shs_store32(&w->unsent, w->unsent + 1);
+            shs_set64(&w->sent_ns, now);
+            return;
+        }
+        if (!tended && now - w->asked_ns >= ASK_NS) {
+            w->asked_ns = now;
+            p->env->nudge |= SHS_NUDGE_TEND;
+        }
+    }
+    flush(p);
+    shs_set64(&w->sent_ns, shs_now()); /* the driver's part is no pause of the program's */
+}
+
 uint32_t shs_wire_drive(struct shs_wire_port *p)
 {
     uint32_t n = held_back(p) ? 0 : shs_nic_receive(&p->nic, &p->engine, BUDGET);
     shs_engine_timers(&p->engine);
-    shs_nic_flush(&p->nic);
+    flush(p);
     shs_set64(&p->engine.w->driven_ns, p->engine.now);
     return n;
 }

@@ -41,9 +41,22 @@ bool shs_wire_try(struct shs_wire_port *p, uint32_t me);
 void shs_wire_leave(struct shs_wire_port *p);
 /* Entered: packets in, timers, packets out. How many came. */
 uint32_t shs_wire_drive(struct shs_wire_port *p);
-/* Do packets wait to be looked at? A few loads, no lock. */
+/*
+ * Entered, after a send of a program: have the driver send. Where sends follow each other fast that is put off for a few of them, but only while the helper looks after
+ * what a program leaves behind (tend.c); who waits or looks for something, sends it first.
+ */
+void shs_wire_kick(struct shs_wire_port *p);
+/* Entered, after a receive: what it had sent, unless a send is put off. */
+static inline void shs_wire_kick_receive(struct shs_wire_port *p)
+{
+    if (SHS_LIKELY(!shs_load32(&p->engine.w->unsent)))
+        shs_nic_flush(&p->nic);
+}
+/* Do packets wait to be looked at, or to be sent? A few loads, no lock. */
 static inline bool shs_wire_pending(const struct shs_wire_port *p)
 {
+    if (SHS_UNLIKELY(shs_load32(&p->engine.w->unsent)))
+        return true;
     for (uint32_t q = 0; q < p->nic.n_queues; q++)
         if (shs_xsk_used(&p->nic.xsk[q].rx))
             return true;

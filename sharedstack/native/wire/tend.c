@@ -16,6 +16,11 @@
 /* A participant sleeps on the interface: it is looked at this often whether he does it, or was stopped. */
 #define WATCHED_NS 20000000ull
 #define MOST_NS 1000000000ull
+/* So long after a stream of sends it is taken to go on; so often it is looked for what was put off; so many times in a round. */
+#define STREAM_NS 20000000ull
+#define GLANCE_NS 200000ull
+#define TENDED_NS 10000000ull /* where all CPUs are busy it gets its turn after some milliseconds */
+#define GLANCES 250
 #define LEFT_LOOKS 64 /* at what came before a flow's end: more than the rings hold */
 
 static uint32_t word_of(const struct shs_tender *t, uint32_t tag)
@@ -56,6 +61,18 @@ static void look(struct shs_tender *t, uint32_t me)
     }
 }
 
+/* Programs send fast, and put off telling the driver: look now and then whether one has left something behind. */
+static void glance(struct shs_tender *t, uint32_t me, int kick)
+{
+    struct shs_wire *w = t->port.engine.w;
+    for (int i = 0; i < GLANCES && shs_now() - shs_load64(&w->stream_ns) < STREAM_NS; i++) {
+        shs_store64(&w->tended_ns, shs_now() + TENDED_NS);
+        nap(kick, GLANCE_NS);
+        if (shs_load32(&w->unsent))
+            look(t, me);
+    }
+}
+
 /* One round of tending, which takes a second at most; `kick`: an eventfd that ends it. Returns how many connections and datagram flows there are. */
 SHS_PUBLIC int shs_native_wire_tend(struct shs_tender *t, uint32_t tag, int kick);
 SHS_PUBLIC int shs_native_wire_tend(struct shs_tender *t, uint32_t tag, int kick)
@@ -66,6 +83,8 @@ SHS_PUBLIC int shs_native_wire_tend(struct shs_tender *t, uint32_t tag, int kick
     uint32_t used = shs_load32(&w->tcp_used) + shs_load32(&w->udp_used);
     if (!used) {
         nap(kick, MOST_NS);
+    } else if (now - shs_load64(&w->stream_ns) < STREAM_NS) {
+        glance(t, word_of(t, tag), kick);
     } else if (now - driven < ATTENDED_NS) {
         nap(kick, ATTENDED_NS);
     } else if (watcher && shs_slot_alive(t->env.stack, watcher >> SHS_LOCK_SLOT_SHIFT)) {
