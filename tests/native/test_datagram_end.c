@@ -101,6 +101,13 @@ static char take(struct sock *s, bool orig_dst)
     return r == 0 ? what : 0;
 }
 
+/* As an engine brings it, from another host. */
+static bool from_afar(struct sock *to, uint64_t cookie, char what, uint32_t *bell)
+{
+    static const uint8_t host[16] = {[10] = 0xff, [11] = 0xff, [12] = 192, [14] = 2, [15] = 7};
+    return shs_dgram_put(&env, who.lock_word + 2, to->end.ep, cookie, host, 4242, &what, 1, bell);
+}
+
 static uint32_t want(struct sock *from, struct sock *to)
 {
     int link1 = shs_link_want(&env, &who, from->ep1, AF_INET, &to->at);
@@ -501,6 +508,54 @@ static void dead_before_ringing(void)
     drop(&b);
 }
 
+/* Datagrams from other hosts come to a ring that is shut, too, but not to one without memory, or to another socket. */
+static void other_hosts(void)
+{
+    struct sock a = make("one"), b = make("one");
+    struct shs_direction *dir = b.end.rx;
+    uint64_t cookie = b.end.ep->cookie;
+    uint32_t bell;
+    CHECK(from_afar(&b, cookie, '0', &bell), ==, false); /* no memory yet */
+    shs_store32(&b.end.ep->wire, 1 << SHS_WIRE_GEN_SHIFT | SHS_WIRE_ON);
+    CHECK(take(&b, false), ==, 0); /* opens, as it has a sender */
+    CHECK(from_afar(&b, cookie, '1', &bell), ==, true);
+    CHECK(bell, ==, 0);
+    CHECK(take(&b, false), ==, '1');
+    CHECK(b.end.ep->rx_wire, ==, 1);
+    CHECK(b.end.ep->rx_local, ==, 0);
+    CHECK(shs_ring_close(dir), ==, true);
+    CHECK(from_afar(&b, cookie, '2', &bell), ==, true);
+    by_kernel(&a, &b, '3');
+    CHECK(take(&b, false), ==, '2');
+    CHECK(take(&b, false), ==, '3');
+    by_kernel(&a, &b, '4');
+    CHECK(from_afar(&b, cookie, '5', &bell), ==, true);
+    b.shown.older = true; /* what the kernel has was there first */
+    CHECK(take(&b, false), ==, '4');
+    CHECK(take(&b, false), ==, '5');
+    CHECK(b.shown.older, ==, false);
+    CHECK(from_afar(&b, cookie + 1, '6', &bell), ==, false);
+    CHECK(shs_lock_try(&env, &dir->wlock, who.lock_word), ==, SHS_LOCKED);
+    CHECK(from_afar(&b, cookie, '6', &bell), ==, false); /* without waiting */
+    shs_unlock(&dir->wlock);
+    int n = 0;
+    while (from_afar(&b, cookie, (char)('a' + n % 26), &bell))
+        n++;
+    CHECK(n, >, 1000); /* it grows */
+    for (int i = 0; i < n; i++)
+        CHECK(take(&b, false), ==, 'a' + i % 26);
+    for (int i = 0; i < 6; i++)
+        shs_native_cool(w.stack, w.arena, 1);
+    CHECK(from_afar(&b, cookie, '7', &bell), ==, true); /* it keeps its memory */
+    CHECK(take(&b, false), ==, '7');
+    shs_store32(&b.end.ep->wire, 1 << SHS_WIRE_GEN_SHIFT);
+    for (int i = 0; i < 6; i++)
+        shs_native_cool(w.stack, w.arena, 1);
+    CHECK(w.arena->units_used, ==, 0);
+    drop(&a);
+    drop(&b);
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv, 30);
@@ -524,6 +579,7 @@ int main(int argc, char **argv)
     dead_before_ringing();
     shown_is_next();
     shown_and_taken();
+    other_hosts();
     CHECK(w.stack->endpoints_used, ==, 0);
     CHECK(w.stack->links_used, ==, 0);
     CHECK(w.arena->pairs_used, ==, 0);

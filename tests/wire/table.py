@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -65,14 +66,29 @@ def _number(pattern: str, text: str) -> float:
     return float(found[1])
 
 
-def pingpong(server: Side, client: Side, there: bool, here: bool) -> float:
+def pingpong(*flags: str) -> Callable[[Side, Side, bool, bool], float]:
     """64 bytes by sockperf, one way, median."""
-    end = server.start("sockperf", "server", "--tcp", "-i", server.address, "-p", str(PORT), ours=there, cpu=0)
-    _listening(server, PORT)
-    asked = client.start("sockperf", "ping-pong", "--tcp", "-i", server.address, "-p", str(PORT), "-t", "3", "-m", "64", ours=here, cpu=1)
-    out = asked.communicate(timeout=60)[0]
-    end.terminate()
-    return _number(r"percentile 50\.000 = *([\d.]+)", out)
+
+    def run(server: Side, client: Side, there: bool, here: bool) -> float:
+        end = server.start("sockperf", "server", *flags, "-i", server.address, "-p", str(PORT), ours=there, cpu=0)
+        _listening(server, PORT, udp=not flags)
+        command = ["sockperf", "ping-pong", *flags, "-i", server.address, "-p", str(PORT), "-t", "3", "-m", "64"]
+        out = client.start(*command, ours=here, cpu=1).communicate(timeout=60)[0]
+        end.terminate()
+        return _number(r"percentile 50\.000 = *([\d.]+)", out)
+
+    return run
+
+
+def datagrams(server: Side, client: Side, there: bool, here: bool) -> float:
+    """64 bytes by sockperf one way as fast as may be: how many a second the server received."""
+    end = server.start("sockperf", "server", "-i", server.address, "-p", str(PORT), ours=there, cpu=0)
+    _listening(server, PORT, udp=True)
+    command = ["sockperf", "throughput", "-i", server.address, "-p", str(PORT), "-t", "3", "-m", "64"]
+    out = client.start(*command, ours=here, cpu=1).communicate(timeout=60)[0]
+    seconds = _number(r"messages sent in ([\d.]+) sec", out)
+    end.send_signal(signal.SIGINT)
+    return _number(r"Total (\d+) messages received", end.communicate(timeout=20)[0]) / seconds
 
 
 def redis(flags: str) -> Callable[[Side, Side, bool, bool], float]:
@@ -204,7 +220,9 @@ def connections(server: Side, client: Side, there: bool, here: bool) -> float:
 
 
 CASES = [
-    Case("sockperf TCP ping-pong 64 B, p50 one way", "µs", "less", pingpong),
+    Case("sockperf TCP ping-pong 64 B, p50 one way", "µs", "less", pingpong("--tcp")),
+    Case("sockperf UDP ping-pong 64 B, p50 one way", "µs", "less", pingpong()),
+    Case("sockperf UDP throughput 64 B", "1/s", "more", datagrams),
     Case("redis c1", "GET/s", "more", redis("-c 1 -n 40000")),
     Case("redis c50", "GET/s", "more", redis("-c 50 -n 150000")),
     Case("redis c50 P16", "GET/s", "more", redis("-c 50 -P 16 -n 1000000")),

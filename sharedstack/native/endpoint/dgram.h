@@ -27,6 +27,7 @@ union shs_name {
 struct shs_shown {
     uint64_t taken; /* datagrams taken from the kernel; counted under rlock, or before the taker leaves */
     uint64_t at;    /* `taken` plus one before the last one was shown; 0: never */
+    bool older; /* an engine brings its peers' datagrams from now on: what the kernel has is older; cleared when its queue is seen empty */
 };
 
 static inline bool shs_shown_next(const struct shs_shown *shown)
@@ -48,13 +49,12 @@ static inline void shs_shown_note(struct shs_shown *shown, uint64_t taken, int f
 struct shs_dgram_io {
     const struct iovec *iov;
     size_t count;
-    int flags;         /* MSG_PEEK */
-    int domain;        /* of the socket: AF_INET or AF_INET6 */
-    bool orig_dst;     /* the socket is told to say which destination address a datagram had */
+    int flags; /* MSG_PEEK */
+    int domain; /* of the socket: AF_INET or AF_INET6 */
+    bool orig_dst; /* the socket is told to say which destination address a datagram had */
     struct shs_shown *shown;
-    bool *kernel_first; /* what the kernel has is older than what is in the ring; cleared when its queue is seen empty */
-    bool by_kernel;     /* that is how it came */
-    long full;         /* bytes of the datagram */
+    bool by_kernel; /* that is how it came */
+    long full; /* bytes of the datagram */
     union shs_name name;
     socklen_t name_len;
 };

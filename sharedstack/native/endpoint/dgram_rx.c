@@ -232,7 +232,7 @@ long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_e
         shs_unlock(&dir->rlock);
         return SHS_STALE;
     }
-    bool shown = shs_shown_next(io->shown) || (SHS_UNLIKELY(*io->kernel_first) && !shs_word_takers(shs_load64(&dir->word)));
+    bool shown = shs_shown_next(io->shown) || (SHS_UNLIKELY(io->shown->older) && !shs_word_takers(shs_load64(&dir->word)));
     io->by_kernel = false;
     do {
         struct shs_arrived arrived;
@@ -244,7 +244,7 @@ long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_e
             io->by_kernel = r == 0;
             if (r != -EAGAIN)
                 break;
-            *io->kernel_first = false;
+            io->shown->older = false;
         }
         shs_cursor_init(&cur, io->iov, (int)io->count);
         r = shs_ring_pull_datagram(env, dir, &cur, io->flags & MSG_PEEK, who->lock_word, &arrived);

@@ -41,7 +41,6 @@ struct shs_dgram {
     bool orig_dst;    /* the kernel is asked for the destination address of each datagram */
     struct shs_shown shown;
     uint64_t error_ns; /* when the kernel was last asked for an error of what an engine sent */
-    bool kernel_first; /* what the kernel has is older than what is in the ring */
     bool leaving;     /* bound or connected anew: what is in the ring is still read, then the record goes */
     bool peer_known;
     struct shs_where peer; /* connected to; port 0: not connected */

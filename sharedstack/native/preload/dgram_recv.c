@@ -80,7 +80,6 @@ static long try_recv(struct shs_fd *f, const struct shs_who *who, struct shs_dgr
         .look_gap_ns = patient ? ~0ull : gap,
     };
     io->shown = &f->dgram->shown;
-    io->kernel_first = &f->dgram->kernel_first;
     io->orig_dst = f->dgram->orig_dst;
     long r = shs_dgram_recv(&shs_proc.env, who, &f->end, f->ep1, io, &how);
     if (f->looked_ns != looked)

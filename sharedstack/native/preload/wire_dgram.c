@@ -3,7 +3,7 @@
  * 1  talked: what a socket sends to one peer and gets from there is counted. After wire_after datagrams it is asked whether the engine may have them;
  * 2  wire_up: while the endpoint's word says LIFTING nobody goes to sleep in the kernel on it any more; whoever sleeps there already
  *    puts it off. The ring gets memory. Then the helper decides, and steers that peer's packets;
- * 3  the kernel's queue is read to its end before the ring (kernel_first): it is older;
+ * 3  the kernel's queue is read to its end before the ring (shown.older);
  * 4  transmit, and the ring;
  * 5  the helper ends it: the handle is stale.
  */
@@ -234,7 +234,7 @@ static void wire_up(struct shs_fd *f, const struct shs_who *who, int fd, const s
     shs_count(&shs_proc.env, got.why ? SHS_CTR_WIRE_REFUSED : SHS_CTR_WIRE_LIFTS, 1);
     if (got.why)
         return;
-    f->dgram->kernel_first = true;
+    f->dgram->shown.older = true;
     tell_set(f, fd);
 }
 
