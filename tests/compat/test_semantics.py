@@ -8,7 +8,6 @@ bytes go by the kernel for the most part, by design, it is named with the reason
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,9 +131,8 @@ def test_python_executes_itself_with_a_lifted_socket(lab: Lab) -> None:
     server.do("c.sendall(b'unread')")
     assert (lab.sent() - before).local == 6
     after = "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); print(s.recv(100)); s.sendall(b'after'); print(s.recv(100))"
-    client.tell(f"s.set_inheritable(True); os.execv({sys.executable!r}, [{sys.executable!r}, '-uc', {after!r}, str(s.fileno())])")
+    assert client.execute(after) == "b'unread'\n"
     assert client.process.stdout is not None
-    assert client.process.stdout.readline() == "b'unread'\n"
     assert server.do("c.recv(100)") == b"after"
     server.do("c.close()")
     assert client.process.stdout.readline() == "b''\n"
@@ -164,10 +162,7 @@ def test_python_executes_itself_with_sockets_that_its_threads_meet_at_once(lab: 
         "for t in threads: t.join()\n"
         "print(got.count(b'unread'))"
     )
-    argv = f"[{sys.executable!r}, '-uc', {after!r}, *(str(s.fileno()) for s in many)]"
-    client.tell(f"for s in many: s.set_inheritable(True)\nos.execv({sys.executable!r}, {argv})")
-    assert client.process.stdout is not None
-    assert client.process.stdout.readline() == "16\n"
+    assert client.execute(after, "many") == "16\n"
     assert client.process.wait(5) == 0
     server.end()
 

@@ -5,23 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
 
-import pytest
 from wire.fix_datagrams import PROGRAM, PYTHON, ask, ready, reasons, serve, wired
-from wire.fix_veth import need_root
-from wire.fix_world import SEED, Side, wait_for, world
+from wire.fix_world import SEED, Side, wait_for
 
 
-@pytest.fixture
-def sides() -> Iterator[tuple[Side, Side]]:
-    need_root()
-    with world() as both:
-        yield both
-
-
-def test_an_idle_socket_is_the_kernels_again(sides: tuple[Side, Side]) -> None:
-    here, there = sides
+def test_an_idle_socket_is_the_kernels_again(fresh_sides: tuple[Side, Side]) -> None:
+    here, there = fresh_sides
     _, port = serve(there, "epoll")
     ask(here, there.address, port, n=200)
     assert wired(there)
@@ -31,8 +21,8 @@ def test_an_idle_socket_is_the_kernels_again(sides: tuple[Side, Side]) -> None:
     assert wired(there)
 
 
-def test_programs_that_die_leave_nothing(sides: tuple[Side, Side]) -> None:
-    here, there = sides
+def test_programs_that_die_leave_nothing(fresh_sides: tuple[Side, Side]) -> None:
+    here, there = fresh_sides
     server, port = serve(there, "blocking")
     ask(here, there.address, port, n=200)
     assert wired(there)
@@ -44,8 +34,8 @@ def test_programs_that_die_leave_nothing(sides: tuple[Side, Side]) -> None:
     assert ask(here, there.address, port, n=200, ours=False)["lost"] == 0
 
 
-def test_a_helper_that_leaves_gives_all_back(sides: tuple[Side, Side]) -> None:
-    here, there = sides
+def test_a_helper_that_leaves_gives_all_back(fresh_sides: tuple[Side, Side]) -> None:
+    here, there = fresh_sides
     server, port = serve(there, "epoll")
     ask(here, there.address, port, n=200)
     assert wired(there)
@@ -54,9 +44,9 @@ def test_a_helper_that_leaves_gives_all_back(sides: tuple[Side, Side]) -> None:
     assert server.poll() is None
 
 
-def test_a_stopped_reader_loses_no_more_than_its_ring_holds(sides: tuple[Side, Side]) -> None:
+def test_a_stopped_reader_loses_no_more_than_its_ring_holds(fresh_sides: tuple[Side, Side]) -> None:
     """The helper takes what comes meanwhile."""
-    here, there = sides
+    here, there = fresh_sides
     server, port = serve(there, "blocking")
     ask(here, there.address, port, n=200)
     assert wired(there)
@@ -68,9 +58,9 @@ def test_a_stopped_reader_loses_no_more_than_its_ring_holds(sides: tuple[Side, S
     assert json.loads(client.stdout.readline())["lost"] == 0
 
 
-def test_another_socket_on_the_port(sides: tuple[Side, Side]) -> None:
+def test_another_socket_on_the_port(fresh_sides: tuple[Side, Side]) -> None:
     """Only the kernel knows whose a datagram is: the one that came later has all of them."""
-    here, there = sides
+    here, there = fresh_sides
     script = (
         "import socket, sys\n"
         "both = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(2)]\n"
@@ -88,9 +78,9 @@ def test_another_socket_on_the_port(sides: tuple[Side, Side]) -> None:
     assert not wired(there)
 
 
-def test_another_socket_that_comes_later(sides: tuple[Side, Side]) -> None:
+def test_another_socket_that_comes_later(fresh_sides: tuple[Side, Side]) -> None:
     """Of a program that does not take part: found within seconds, and the kernel decides again."""
-    here, there = sides
+    here, there = fresh_sides
     bind = (
         "import socket, sys\n"
         "s = socket.socket(type=socket.SOCK_DGRAM)\n"
@@ -109,9 +99,9 @@ def test_another_socket_that_comes_later(sides: tuple[Side, Side]) -> None:
     assert asking.poll() is None
 
 
-def test_an_option_of_its_packets(sides: tuple[Side, Side]) -> None:
+def test_an_option_of_its_packets(fresh_sides: tuple[Side, Side]) -> None:
     """The engine's packets are plain: a socket whose packets are not stays with the kernel, and one that changes goes back."""
-    here, there = sides
+    here, there = fresh_sides
     script = (
         "import socket, sys\n"
         "s = socket.socket(type=socket.SOCK_DGRAM)\n"
@@ -134,9 +124,9 @@ def test_an_option_of_its_packets(sides: tuple[Side, Side]) -> None:
     assert "option" in reasons(there)
 
 
-def test_a_port_that_nobody_has_any_more(sides: tuple[Side, Side]) -> None:
+def test_a_port_that_nobody_has_any_more(fresh_sides: tuple[Side, Side]) -> None:
     """ICMP errors are the kernel's to tell, of what the engine sent too."""
-    here, there = sides
+    here, there = fresh_sides
     script = (
         "import socket, sys, time\n"
         "s = socket.socket(type=socket.SOCK_DGRAM)\n"
@@ -166,8 +156,8 @@ def test_a_port_that_nobody_has_any_more(sides: tuple[Side, Side]) -> None:
     assert ready(client) == 111
 
 
-def test_fork_is_the_kernels(sides: tuple[Side, Side]) -> None:
-    here, there = sides
+def test_fork_is_the_kernels(fresh_sides: tuple[Side, Side]) -> None:
+    here, there = fresh_sides
     script = (
         "import os, socket, sys\n"
         "s = socket.socket(type=socket.SOCK_DGRAM)\n"

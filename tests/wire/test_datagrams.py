@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from wire.fix_datagrams import PROGRAM, PYTHON, ask, moved, ready, reasons, serve
-from wire.fix_veth import need_root
-from wire.fix_world import SEED, Side, world
+from wire.fix_world import SEED, Side
 
 HOWS = ("blocking", "threads", "poll", "select", "epoll", "edge", "asyncio")
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[tuple[Side, Side]]:
-    need_root()
-    with world() as both:
-        yield both
-
-
-@pytest.fixture(autouse=True)
-def no_programs_left(shared: tuple[Side, Side]) -> Iterator[None]:
-    yield
-    for side in shared:
-        side.end_programs()
-
-
 @pytest.mark.parametrize("ends", ["both", "server", "client"])
 @pytest.mark.parametrize("how", HOWS)
-def test_each_datagram_comes_back_whole_and_once(shared: tuple[Side, Side], how: str, ends: str) -> None:
-    here, there = shared
-    before = [side.bytes_by_path() for side in shared]
+def test_each_datagram_comes_back_whole_and_once(sides: tuple[Side, Side], how: str, ends: str) -> None:
+    here, there = sides
+    before = [side.bytes_by_path() for side in sides]
     _, port = serve(there, how, ours=ends != "client")
     asked = ask(here, there.address, port, how="connected" if how in ("poll", "edge") else "sendto", ours=ends != "server")
     assert asked["lost"] == 0
     for side, ours in ((here, ends != "server"), (there, ends != "client")):
-        by_path = moved(side, before[shared.index(side)])
+        by_path = moved(side, before[sides.index(side)])
         if ours and not (how == "threads" and side is there):  # those that do not fit into a frame are the kernel's
             assert by_path["wire"] > 0.2 * by_path["kernel"], by_path
             assert by_path["local"] == 0
@@ -45,8 +29,8 @@ def test_each_datagram_comes_back_whole_and_once(shared: tuple[Side, Side], how:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "v6"])
-def test_any_address_and_ipv6(shared: tuple[Side, Side], address: str) -> None:
-    here, there = shared
+def test_any_address_and_ipv6(sides: tuple[Side, Side], address: str) -> None:
+    here, there = sides
     before = there.bytes_by_path()
     own = there.host.address(6) if address == "v6" else address
     _, port = serve(there, "blocking", address=own)
@@ -56,8 +40,8 @@ def test_any_address_and_ipv6(shared: tuple[Side, Side], address: str) -> None:
 
 
 @pytest.mark.parametrize("ends", ["both", "sink", "flood"])
-def test_a_flood_is_in_order(shared: tuple[Side, Side], ends: str) -> None:
-    here, there = shared
+def test_a_flood_is_in_order(sides: tuple[Side, Side], ends: str) -> None:
+    here, there = sides
     before = there.bytes_by_path()
     sink = there.start(PYTHON, PROGRAM, "sink", there.address, "0", ours=ends != "flood")
     port = ready(sink)

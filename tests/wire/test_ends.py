@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from wire.ends import DEEDS
-from wire.fix_veth import need_root
-from wire.fix_world import SEED, WHOLE, Side, wait_for, world
+from wire.fix_world import SEED, WHOLE, Side, wait_for
 
 ENDS = str(Path(__file__).with_name("ends.py"))
 PYTHON = sys.base_prefix + "/bin/python3"
 PORT = 7100
 BOTH = {"both": (True, True), "client": (True, False), "server": (False, True)}
-
-
-@pytest.fixture(scope="module")
-def sides() -> Iterator[tuple[Side, Side]]:
-    need_root()
-    with world() as both:
-        yield both
-
-
-@pytest.fixture(autouse=True)
-def _ended(sides: tuple[Side, Side]) -> Iterator[None]:
-    yield
-    for side in sides:
-        side.end_programs()
 
 
 def play(sides: tuple[Side, Side], what: str, here: bool, there: bool) -> tuple[str, str]:

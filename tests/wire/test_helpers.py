@@ -9,23 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wire.fix_veth import INTERFACE, need_root
-from wire.fix_world import Side, wait_for, world
+from wire.fix_veth import INTERFACE
+from wire.fix_world import Side, wait_for
 
 TALK = str(Path(__file__).with_name("talk.py"))
 PYTHON = sys.base_prefix + "/bin/python3"
 PORT = 7200
-
-
-@pytest.fixture
-def sides() -> Iterator[tuple[Side, Side]]:
-    need_root()
-    with world() as both:
-        yield both
 
 
 def serve(side: Side, how: str, port: int = PORT, ours: bool = True) -> subprocess.Popen[str]:
@@ -92,8 +84,8 @@ def datagrams(server: Side, client: Side, size: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["blocking", "epoll"])
-def test_a_stopped_program_is_answered_for(sides: tuple[Side, Side], how: str) -> None:
-    server, client = sides
+def test_a_stopped_program_is_answered_for(fresh_sides: tuple[Side, Side], how: str) -> None:
+    server, client = fresh_sides
     program = serve(server, how)
     plain = Plain(client, server.address, PORT)
     for _ in range(200):
@@ -126,8 +118,8 @@ def test_a_stopped_program_is_answered_for(sides: tuple[Side, Side], how: str) -
     program.kill()
 
 
-def test_a_clean_end_lowers_everything(sides: tuple[Side, Side]) -> None:
-    server, client = sides
+def test_a_clean_end_lowers_everything(fresh_sides: tuple[Side, Side]) -> None:
+    server, client = fresh_sides
     serve(server, "epoll")
     asking = client.start(PYTHON, TALK, "keep", server.address, str(PORT), "blocking", "1", "60000", "200")
     wait_for(lambda: lifted(server) and lifted(client))
@@ -142,9 +134,9 @@ def test_a_clean_end_lowers_everything(sides: tuple[Side, Side]) -> None:
     assert client.tcp_counts()["RetransSegs"] == before
 
 
-def test_killed_with_connections_that_go_on(sides: tuple[Side, Side]) -> None:
+def test_killed_with_connections_that_go_on(fresh_sides: tuple[Side, Side]) -> None:
     """Participants drive the engine without it, and end their connections."""
-    server, client = sides
+    server, client = fresh_sides
     serve(server, "blocking")
     asking = client.start(PYTHON, TALK, "keep", server.address, str(PORT), "blocking", "1", "30000", "200")
     wait_for(lambda: lifted(server) and lifted(client))
@@ -156,8 +148,8 @@ def test_killed_with_connections_that_go_on(sides: tuple[Side, Side]) -> None:
     client.helper = None
 
 
-def test_others_on_the_interface_do_not_notice(sides: tuple[Side, Side]) -> None:
-    server, client = sides
+def test_others_on_the_interface_do_not_notice(fresh_sides: tuple[Side, Side]) -> None:
+    server, client = fresh_sides
     serve(server, "epoll")
     serve(server, "threads", PORT + 1, ours=False)
     plain = Plain(client, server.address, PORT + 1)
@@ -188,8 +180,8 @@ def ended_well(asking: subprocess.Popen[str]) -> None:
     assert asking.returncode == 0, out
 
 
-def test_the_link_goes_down_and_comes_back(sides: tuple[Side, Side]) -> None:
-    server, client = sides
+def test_the_link_goes_down_and_comes_back(fresh_sides: tuple[Side, Side]) -> None:
+    server, client = fresh_sides
     asking = busy(server, client, 40000)
     client.host.run("ip", "link", "set", INTERFACE, "down")
     time.sleep(2)
@@ -197,20 +189,20 @@ def test_the_link_goes_down_and_comes_back(sides: tuple[Side, Side]) -> None:
     ended_well(asking)
 
 
-def test_a_narrower_interface(sides: tuple[Side, Side]) -> None:
+def test_a_narrower_interface(fresh_sides: tuple[Side, Side]) -> None:
     """Messages of several of its segments go on, and by the wire."""
-    server, client = sides
+    server, client = fresh_sides
     asking = busy(server, client, 10000, 2000)
-    for side in sides:
+    for side in fresh_sides:
         side.host.run("ip", "link", "set", INTERFACE, "mtu", "576")
     wire = client.bytes_by_path()["wire"]
     wait_for(lambda: client.bytes_by_path()["wire"] - wire > 1_000_000)
     ended_well(asking)
 
 
-def test_an_address_that_goes(sides: tuple[Side, Side]) -> None:
+def test_an_address_that_goes(fresh_sides: tuple[Side, Side]) -> None:
     """And comes back: the connection survives it, and nothing is sent from it meanwhile."""
-    server, client = sides
+    server, client = fresh_sides
     asking = busy(server, client, 40000)
     client.host.run("ip", "address", "del", f"{client.address}/24", "dev", INTERFACE)
     time.sleep(0.3)
@@ -221,8 +213,8 @@ def test_an_address_that_goes(sides: tuple[Side, Side]) -> None:
     ended_well(asking)
 
 
-def test_a_route_that_goes_elsewhere(sides: tuple[Side, Side]) -> None:
-    server, client = sides
+def test_a_route_that_goes_elsewhere(fresh_sides: tuple[Side, Side]) -> None:
+    server, client = fresh_sides
     asking = busy(server, client, 60000)
     client.host.run("ip", "link", "add", "elsewhere", "type", "veth", "peer", "name", "nowhere")
     client.host.run("ip", "link", "set", "elsewhere", "up")
@@ -232,8 +224,8 @@ def test_a_route_that_goes_elsewhere(sides: tuple[Side, Side]) -> None:
     ended_well(asking)
 
 
-def test_a_route_that_is_no_more(sides: tuple[Side, Side]) -> None:
-    server, client = sides
+def test_a_route_that_is_no_more(fresh_sides: tuple[Side, Side]) -> None:
+    server, client = fresh_sides
     asking = busy(server, client, 60000)
     client.host.run("ip", "route", "add", "blackhole", f"{server.address}/32")
     time.sleep(1)
@@ -273,9 +265,9 @@ print(1 < time.monotonic() - began < 5)
 
 
 @pytest.mark.parametrize("how", ["recv", "poll"])
-def test_a_peer_that_is_no_more(sides: tuple[Side, Side], how: str) -> None:
+def test_a_peer_that_is_no_more(fresh_sides: tuple[Side, Side], how: str) -> None:
     """What is sent is not acknowledged any more: the program hears of it after its time-out, and what the kernel would say."""
-    server, client = sides
+    server, client = fresh_sides
     told = []
     for ours in (False, True):
         serve(server, "epoll", ours=False)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from wire.fix_veth import need_root
-from wire.fix_world import SEED, WHOLE, Side, wait_for, world
+from wire.fix_world import SEED, WHOLE, Side, wait_for
 
 TALK = str(Path(__file__).with_name("talk.py"))
 SHAKE = str(Path(__file__).with_name("shake.py"))
@@ -23,20 +21,6 @@ PYTHON = sys.base_prefix + "/bin/python3"
 PORT = 7000
 ALL = {"SHAREDSTACK_WIRE_BULK": str(1 << 30)}
 HOW = ["blocking", "threads", "epoll", "edge", "select", "poll", "asyncio"]
-
-
-@pytest.fixture(scope="module")
-def sides() -> Iterator[tuple[Side, Side]]:
-    need_root()
-    with world() as both:
-        yield both
-
-
-@pytest.fixture(autouse=True)
-def _ended(sides: tuple[Side, Side]) -> Iterator[None]:
-    yield
-    for side in sides:
-        side.end_programs()
 
 
 def serve(side: Side, how: str, ours: bool = True, family: int = 4, **environment: str) -> subprocess.Popen[str]:

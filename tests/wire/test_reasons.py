@@ -5,12 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wire.fix_veth import INTERFACE, need_root
-from wire.fix_world import Side, wait_for, world
+from wire.fix_veth import INTERFACE
+from wire.fix_world import Side, wait_for
 
 TALK = str(Path(__file__).with_name("talk.py"))
 PYTHON = sys.base_prefix + "/bin/python3"
@@ -53,20 +52,6 @@ s = listener.accept()[0]
 while s.recv(65536):
     pass
 """
-
-
-@pytest.fixture(scope="module")
-def sides() -> Iterator[tuple[Side, Side]]:
-    need_root()
-    with world() as both:
-        yield both
-
-
-@pytest.fixture(autouse=True)
-def _ended(sides: tuple[Side, Side]) -> Iterator[None]:
-    yield
-    for side in sides:
-        side.end_programs()
 
 
 def serve(side: Side, address: str = "", ours: bool = True, code: list[str] | None = None) -> None:
