@@ -1,6 +1,6 @@
 """Bulk memory, that is ring chunks: in huge pages by System V shared memory where there are enough, else POSIX.
 
-The helper never touches bulk memory; it only creates it, names it in the arena's header, and removes it.
+The helper creates it, names it in the arena's header, and removes it. Only who tends an engine maps it, for datagrams of other hosts.
 """
 
 from __future__ import annotations
