@@ -1,8 +1,8 @@
 """Datagram programs of the wire tests, run by a plain interpreter.
 
 datagrams.py serve ADDRESS PORT HOW
-    sends each datagram back to where it came from. HOW: blocking, threads, poll, select, epoll, edge, asyncio; with PORT 0 any port. Prints
-    `ready PORT`
+    sends each datagram back to where it came from. HOW: blocking, threads, poll, select, epoll, edge, nested, asyncio; with PORT 0 any
+    port. Prints `ready PORT`
 datagrams.py ask ADDRESS PORT HOW SEED N
     N datagrams of random sizes, one at a time, each of which has to come back from there, whole and once. HOW: sendto, connected,
     keep (for ever). Prints JSON: lost, and the longest answer
@@ -25,6 +25,8 @@ import struct
 import sys
 import threading
 import time
+
+from talk import Nested
 
 HEAD = struct.Struct("!II")
 LARGEST = 9000
@@ -56,8 +58,8 @@ def serve_select(s: socket.socket) -> None:
         back(s)
 
 
-def serve_epoll(s: socket.socket, events: int) -> None:
-    poller = select.epoll()
+def serve_epoll(s: socket.socket, events: int, nested: bool) -> None:
+    poller = Nested(300) if nested else select.epoll()
     poller.register(s, events)
     while True:
         poller.poll()
@@ -94,8 +96,8 @@ def serve(address: str, port: str, how: str) -> None:
         serve_poll(s)
     elif how == "select":
         serve_select(s)
-    elif how in ("epoll", "edge"):
-        serve_epoll(s, select.EPOLLIN | (select.EPOLLET if how == "edge" else 0))
+    elif how in ("epoll", "edge", "nested"):
+        serve_epoll(s, select.EPOLLIN | (select.EPOLLET if how == "edge" else 0), how == "nested")
     else:
         asyncio.run(serve_asyncio(s))
 

@@ -1,6 +1,6 @@
 """Programs of the wire tests, run by a plain interpreter: a server that sends everything back, and a client that checks what comes.
 
-talk.py serve ADDRESS PORT HOW       HOW: blocking, threads, epoll, edge, select, poll, asyncio
+talk.py serve ADDRESS PORT HOW       HOW: blocking, threads, epoll, edge, nested, select, poll, asyncio
 talk.py sink ADDRESS PORT            counts what is poured, and prints Mbit/s; both print a hash instead with TALK_HASH=1
 talk.py pour ADDRESS PORT SECONDS
 talk.py ask ADDRESS PORT HOW SEED MESSAGES MOST [DOZE]
@@ -62,8 +62,24 @@ class Echo:
         return self.over and not self.out
 
 
-def serve_epoll(listener: socket.socket, edge: bool) -> None:
-    poller, clients = select.epoll(), {}
+class Nested:
+    """A set of epoll that is itself a member of another one, after it was waited for `alone` times."""
+
+    def __init__(self, alone: int) -> None:
+        self.inner, self.outer, self.alone = select.epoll(), select.epoll(), alone
+        self.register, self.modify, self.unregister = self.inner.register, self.inner.modify, self.inner.unregister
+
+    def poll(self) -> list[tuple[int, int]]:
+        self.alone -= 1
+        if self.alone == 0:
+            self.outer.register(self.inner, select.EPOLLIN)
+        if self.alone <= 0:
+            self.outer.poll()
+        return self.inner.poll(0 if self.alone <= 0 else None)
+
+
+def serve_epoll(listener: socket.socket, edge: bool, nested: bool = False) -> None:
+    poller, clients = Nested(1000) if nested else select.epoll(), {}
     poller.register(listener, select.EPOLLIN)
     extra = select.EPOLLET if edge else 0
     while True:
@@ -130,8 +146,8 @@ def serve(address: str, port: int, how: str) -> None:
     print("ready", flush=True)
     if how == "asyncio":
         asyncio.run(serve_asyncio(listener))
-    elif how in ("epoll", "edge"):
-        serve_epoll(listener, how == "edge")
+    elif how in ("epoll", "edge", "nested"):
+        serve_epoll(listener, how == "edge", how == "nested")
     elif how in ("select", "poll"):
         serve_lists(listener, how)
     while True:

@@ -53,6 +53,15 @@ def test_every_way_to_wait(sides: tuple[Side, Side], how: str, here: bool, there
             assert by_wire == 0
 
 
+def test_a_set_that_becomes_a_member_of_another(sides: tuple[Side, Side]) -> None:
+    """Who waits on the outer set is told by the kernel alone."""
+    server, client = sides
+    before = server.bytes_by_path()["wire"]
+    serve(server, "nested")
+    told = ask(client, server, "blocking", 2000, 1000)
+    assert 0.2 * told["bytes"] < server.bytes_by_path()["wire"] - before < 1.8 * told["bytes"]
+
+
 def test_ipv6(sides: tuple[Side, Side]) -> None:
     server, client = sides
     before = client.bytes_by_path()["wire"]

@@ -10,7 +10,7 @@
 #include "preload/outside.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
-#include "preload/wire.h"
+#include "preload/wire_dgram.h"
 
 /* Can the change be noted, to be told to the kernel later? Under the lock. */
 static bool note_change(struct shs_set *set, struct shs_fd *f, int epfd, int op, int fd, const struct epoll_event *event)
@@ -133,9 +133,9 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
             shs_set_shared(shs_set_at(f->set), (int)f->set - 1);
     }
     bool known = e && e->state == SHS_FD_EPOLL && e->epoll;
-    if (SHS_UNLIKELY(f->state == SHS_FD_WIRE) && op != EPOLL_CTL_DEL &&
+    if (SHS_UNLIKELY(f->state == SHS_FD_WIRE || shs_fd_wired(f)) && op != EPOLL_CTL_DEL &&
         (!known || e->epoll->shared || f->copied || (!f->listed && e->epoll->n_opened == e->epoll->room)))
-        shs_wire_down(f, fd); /* only the kernel can report it to all who wait */
+        shs_wire_leave_for(fd); /* only the kernel can report it to all who wait */
     if (!known)
         return change_unknown(f, epfd, op, fd, event);
     struct shs_set *set = e->epoll;

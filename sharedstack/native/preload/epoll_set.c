@@ -10,7 +10,7 @@
 #include "preload/gate.h"
 #include "preload/kept.h"
 #include "preload/restart.h"
-#include "preload/wire.h"
+#include "preload/wire_dgram.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
 
@@ -103,6 +103,20 @@ void shs_set_flush(struct shs_set *set, int epfd)
     set->n_dirty = 0;
 }
 
+/* A member that is an engine's, -1: none. */
+static int lifted_member(struct shs_set *set)
+{
+    int found = -1;
+    shs_set_lock(set);
+    for (uint32_t i = 0; i < set->n_opened && found < 0; i++) {
+        const struct shs_fd *f = shs_fd_look(set->opened[i]);
+        if (f && f->listed && (f->state == SHS_FD_WIRE || shs_fd_wired(f)))
+            found = set->opened[i];
+    }
+    shs_set_unlock(set);
+    return found;
+}
+
 void shs_set_shared(struct shs_set *set, int epfd)
 {
     shs_set_lock(set);
@@ -110,6 +124,9 @@ void shs_set_shared(struct shs_set *set, int epfd)
     shs_set_shut(set);
     shs_set_flush(set, epfd);
     shs_set_unlock(set);
+    /* whoever waits on it elsewhere is told by the kernel alone, from now on of these as well; without a helper they stay what they are */
+    for (int fd, last = -1; (fd = lifted_member(set)) >= 0 && fd != last; last = fd)
+        shs_wire_leave_for(fd);
 }
 
 void shs_sets_told(bool inherited_only)
@@ -361,9 +378,9 @@ void shs_set_list(struct shs_set *set, struct shs_fd *f, int epfd, int fd)
         return;
     if (!f->listed && (set->sleepers || set->shared || !room))
         shs_ring_close(dir);
-    bool waiting = shs_end_waiting(&f->end);
-    if (room && (waiting || (shs_load64(&dir->word) & SHS_WORD_OPEN)))
+    bool waiting = shs_end_waiting(&f->end), wired = shs_fd_wired(f);
+    if (room && (waiting || wired || (shs_load64(&dir->word) & SHS_WORD_OPEN)))
         shs_set_enlist(set, f, fd);
-    if (waiting && set->sleepers)
+    if ((waiting || wired) && set->sleepers)
         shs_set_call(set, epfd);
 }

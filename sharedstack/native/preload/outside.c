@@ -36,8 +36,7 @@ static long recall(struct shs_end *end, bool surely)
 
 long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely)
 {
-    if (SHS_UNLIKELY(f->state == SHS_FD_WIRE))
-        shs_wire_down(f, f->end.fd);
+    shs_wire_leave_for(f->end.fd);
     if (f->state < SHS_FD_NEW || f->state > SHS_FD_PAIRED)
         return 0;
     if (!f->why)
