@@ -219,7 +219,7 @@ GREETINGS = 200
 
 def sink(address: str, port: int) -> None:
     """Answers short greetings, so that the connection is lifted, and then counts what is poured. Prints Mbit/s."""
-    listener = socket.create_server((address, port))
+    listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
     print("ready", flush=True)
     s = listener.accept()[0]
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
