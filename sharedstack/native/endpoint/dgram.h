@@ -121,6 +121,8 @@ bool shs_link_meet(struct shs_env *env, const struct shs_who *who, const struct 
                    const struct shs_where *from, const struct shs_where *to);
 /* From which address would `from`, any or bound, send to `to`? It is put into `from`; false: nowhere. */
 bool shs_source_for(int domain, struct shs_where *from, const struct shs_where *to);
+/* Is it an address of this host? */
+bool shs_is_own_address(int domain, const uint8_t addr[16]);
 /* What a sender may do now by the link: fills in `way`; false: it has to go by the kernel. */
 bool shs_link_way(struct shs_env *env, uint32_t ep1, uint32_t link1, struct shs_way *way);
 /* Sockets with this local port may receive otherwise than before: the kernel decides anew. port 0: links older than `age_ns`. */

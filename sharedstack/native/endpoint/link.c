@@ -88,8 +88,8 @@ bool shs_source_for(int domain, struct shs_where *from, const struct shs_where *
     return !special(to.addr) && route(domain, from, &to);
 }
 
-/* An address that one can bind to is this host's. */
-static bool is_own(int domain, const uint8_t addr[16])
+/* One that one can bind to. */
+bool shs_is_own_address(int domain, const uint8_t addr[16])
 {
     long fd = own_socket(domain, addr);
     if (fd >= 0)
@@ -114,7 +114,7 @@ int shs_link_want(struct shs_env *env, const struct shs_who *who, uint32_t ep1, 
     struct shs_where from, to = *where;
     memcpy(from.addr, ep->laddr, sizeof from.addr);
     from.port = ep->lport;
-    if (special(to.addr) || !is_own(domain, to.addr) || !route(domain, &from, &to))
+    if (special(to.addr) || !shs_is_own_address(domain, to.addr) || !route(domain, &from, &to))
         return -SHS_REASON_PEER_UNKNOWN;
     if (!lock_ctl(env, who))
         return 0;

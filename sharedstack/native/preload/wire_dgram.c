@@ -109,21 +109,6 @@ static bool plain_options(int fd, bool six)
     return plain && option(fd, IPPROTO_IP, IP_TTL) == TTL && option(fd, IPPROTO_IP, IP_TOS) == 0;
 }
 
-/* The address that what is sent there has; false: none is known. */
-static bool source(const struct shs_fd *f, const struct shs_where *peer, uint8_t local[16])
-{
-    if (!shs_any_address(f->end.ep->laddr)) {
-        memcpy(local, f->end.ep->laddr, 16);
-        return true;
-    }
-    struct shs_where from = {.port = 0};
-    memcpy(from.addr, f->end.ep->laddr, sizeof from.addr);
-    if (!shs_source_for(f->dgram->domain, &from, peer))
-        return false;
-    memcpy(local, from.addr, 16);
-    return true;
-}
-
 /* Could every waiter be told of what comes? Another process's, or a copy's, could not. */
 static bool waiters_known(const struct shs_fd *f)
 {
@@ -197,13 +182,14 @@ static void note(struct shs_fd *f, const struct shs_where *peer, const struct st
 static struct steered steer(struct shs_fd *f, const struct shs_who *who, int fd, const struct shs_where *peer)
 {
     struct steered got = {.why = SHS_REASON_NATIVE_READER};
-    uint8_t local[16];
+    struct shs_where from = {.port = 0};
     if (!prepare(f, who, fd))
         return got;
     got.why = SHS_REASON_NO_ROUTE;
-    if (!source(f, peer, local))
+    memcpy(from.addr, f->end.ep->laddr, sizeof from.addr);
+    if (!shs_source_for(f->dgram->domain, &from, peer)) /* or broadcast, or multicast */
         return got;
-    got = ask(f, fd, local, peer);
+    got = ask(f, fd, from.addr, peer);
     if (!got.why && !shs_wire_port_borrow((uint32_t)got.link)) {
         shs_dgram_unwire(f);
         got.why = SHS_REASON_NO_HELPER;
@@ -230,7 +216,9 @@ static void wire_up(struct shs_fd *f, const struct shs_who *who, int fd, const s
             shs_cas32(&ep->wire, lifting, was); /* refused, or never asked */
     }
     note(f, peer, &got);
-    shs_set32(&ep->wire_why, (uint32_t)got.why);
+    if (got.why != SHS_REASON_NO_ROUTE ||
+        !shs_is_own_address(f->dgram->domain, peer->addr)) /* a peer of this host says nothing of others */
+        shs_set32(&ep->wire_why, (uint32_t)got.why);
     shs_count(&shs_proc.env, got.why ? SHS_CTR_WIRE_REFUSED : SHS_CTR_WIRE_LIFTS, 1);
     if (got.why)
         return;
@@ -238,11 +226,18 @@ static void wire_up(struct shs_fd *f, const struct shs_who *who, int fd, const s
     tell_set(f, fd);
 }
 
+static bool is_loopback(const uint8_t addr[16])
+{
+    static const uint8_t v4[13] = {[10] = 0xff, [11] = 0xff, [12] = 127}, v6[16] = {[15] = 1};
+    return !memcmp(addr, v4, sizeof v4) || !memcmp(addr, v6, sizeof v6);
+}
+
 void shs_dgram_talked(struct shs_fd *f, int fd, const struct shs_where *peer)
 {
     struct shs_dgram *d = f->dgram;
     const struct shs_options *opt = &shs_proc.env.opt;
-    if (SHS_LIKELY(!shs_load32(&shs_proc.env.stack->n_nics)) || !opt->wire || f->why || d->leaving || fd <= 2 || !peer->port)
+    if (SHS_LIKELY(!shs_load32(&shs_proc.env.stack->n_nics)) || !opt->wire || f->why || d->leaving || fd <= 2 || !peer->port ||
+        is_loopback(peer->addr))
         return;
     shs_nested_lock(&d->lock);
     struct shs_dest *dest = shs_dest_of(d, peer);

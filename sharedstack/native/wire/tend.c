@@ -68,7 +68,8 @@ static void glance(struct shs_tender *t, uint32_t me, int kick)
     for (int i = 0; i < GLANCES && shs_now() - shs_load64(&w->stream_ns) < STREAM_NS; i++) {
         shs_store64(&w->tended_ns, shs_now() + TENDED_NS);
         nap(kick, GLANCE_NS);
-        if (shs_load32(&w->unsent))
+        uint64_t now = shs_now();
+        if (shs_load32(&w->unsent) || (now - shs_load64(&w->driven_ns) >= ATTENDED_NS && overdue(t, now)))
             look(t, me);
     }
 }
