@@ -123,9 +123,13 @@ static bool waiters_known(const struct shs_fd *f)
 static bool prepare(struct shs_fd *f, const struct shs_who *who, int fd)
 {
     struct shs_direction *dir = shs_end_rx(&f->end);
-    struct shs_rx how = {.looked_ns = &f->looked_ns};
+    struct shs_rx how = {.looked_ns = &f->looked_ns, .set = f};
     if (shs_load32(&dir->rx_on) != SHS_ON && shs_dgram_activate(&shs_proc.env, who, &f->end, shs_in_flight) != 0)
         return false;
+    if (f->set) { /* in which somebody may sleep: then the ring gets memory, and stays shut */
+        how.begin = shs_set_begin;
+        how.done = shs_set_done;
+    }
     int r = shs_lock(&shs_proc.env, &dir->rlock, who->lock_word);
     if (r < 0)
         return false;
