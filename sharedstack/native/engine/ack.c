@@ -50,7 +50,7 @@ static void advance(struct shs_engine *e, struct shs_tcp *t, const struct shs_se
 static void update_window(struct shs_tcp *t, const struct shs_segment *s)
 {
     if (shs_before(t->snd_wl1, s->seq) || (t->snd_wl1 == s->seq && shs_upto(t->snd_wl2, s->ack))) {
-        t->snd_wnd = s->wnd << t->snd_scale;
+        t->snd_wnd = s->wnd << (t->snd_scale & 15);
         t->snd_wl1 = s->seq;
         t->snd_wl2 = s->ack;
         t->max_wnd = shs_max32(t->max_wnd, t->snd_wnd);

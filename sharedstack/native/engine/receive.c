@@ -12,11 +12,11 @@ static uint32_t limit(const struct shs_tcp *t)
     return shs_min32(t->rx_limit, t->rx_size);
 }
 
-/* Right edge that there would be room for. */
+/* Right edge that there would be room for. (Shifts are bounded where they are used: a record may change at any time.) */
 static uint32_t edge(const struct shs_tcp *t)
 {
     uint32_t unread = shs_unread(t), room = limit(t) > unread ? limit(t) - unread : 0;
-    return t->rcv_nxt + shs_min32(room, 65535u << t->rcv_scale);
+    return t->rcv_nxt + shs_min32(room, 65535u << (t->rcv_scale & 15));
 }
 
 /* What is taken, whatever units the peer was told it in. */
@@ -32,7 +32,7 @@ uint32_t shs_receive_offered(const struct shs_tcp *t)
  */
 static uint32_t in_units(const struct shs_tcp *t)
 {
-    return shs_min32(shs_receive_offered(t) >> t->rcv_scale, 65535);
+    return shs_min32(shs_receive_offered(t) >> (t->rcv_scale & 15), 65535);
 }
 
 /* The window field of what is sent now. The right edge moves by a segment or half the buffer at least, and never back. */

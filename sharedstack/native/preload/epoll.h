@@ -43,6 +43,8 @@ void shs_set_lock(struct shs_set *set);
 void shs_set_unlock(struct shs_set *set);
 /* From now on somebody may wait on the set whom we do not see: rings of members stay shut, the kernel knows everything. */
 void shs_set_shared(struct shs_set *set, int epfd);
+/* It becomes a member of another set. What is in its rings still, of datagrams, the kernel is made to report once. */
+void shs_set_nested(struct shs_set *set, int epfd);
 /* Another process is about to have the sets of this one (all, or those that are not close-on-exec): the kernel knows everything. */
 void shs_sets_told(bool inherited_only);
 /* The process leaves its stack: no member has a ring any more, and the kernel knows everything. */

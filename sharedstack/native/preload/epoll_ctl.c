@@ -119,7 +119,7 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
         shs_eager_meet(fd);
     struct shs_fd *f = shs_fd_make(fd), *e = shs_fd_look(epfd);
     if (f && f->state == SHS_FD_EPOLL && f->epoll && op == EPOLL_CTL_ADD)
-        shs_set_shared(f->epoll, fd); /* nested: who waits on the outer set does not look into this one */
+        shs_set_nested(f->epoll, fd); /* who waits on the outer set does not look into this one */
     if (f && f->state == SHS_FD_KERNEL)
         return note_other(f, epfd, op, fd, event);
     if (!f || f->state == SHS_FD_EPOLL)

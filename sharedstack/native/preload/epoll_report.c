@@ -35,7 +35,7 @@ void shs_set_call(struct shs_set *set, int epfd)
         }
         set->caller = fd;
     }
-    uint64_t calls = set->sleepers;
+    uint64_t calls = set->sleepers ? set->sleepers : 1;
     shs_fd_begin();
     int fd = __atomic_load_n(&set->caller, __ATOMIC_RELAXED);
     if (fd >= 0)

@@ -117,16 +117,30 @@ static int lifted_member(struct shs_set *set)
     return found;
 }
 
-void shs_set_shared(struct shs_set *set, int epfd)
+static void share(struct shs_set *set, int epfd)
 {
     shs_set_lock(set);
     set->shared = true;
     shs_set_shut(set);
     shs_set_flush(set, epfd);
     shs_set_unlock(set);
+}
+
+void shs_set_shared(struct shs_set *set, int epfd)
+{
+    share(set, epfd);
     /* whoever waits on it elsewhere is told by the kernel alone, from now on of these as well; without a helper they stay what they are */
     for (int fd, last = -1; (fd = lifted_member(set)) >= 0 && fd != last; last = fd)
         shs_wire_leave_for(fd);
+}
+
+void shs_set_nested(struct shs_set *set, int epfd)
+{
+    shs_set_shared(set, epfd);
+    shs_set_lock(set);
+    if (shs_set_ready(set, epfd))
+        shs_set_call(set, epfd);
+    shs_set_unlock(set);
 }
 
 void shs_sets_told(bool inherited_only)
@@ -163,7 +177,7 @@ void shs_set_drop(struct shs_set *set, int epfd)
 {
     if (!set)
         return;
-    shs_set_shared(set, epfd); /* its members' rings go with it: nobody may be waiting for them any more */
+    share(set, epfd); /* its members' rings go with it: nobody may be waiting for them any more */
     for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++) /* the number may be another set's soon */
         for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
             struct shs_fd *f = &shs_fd_chunk[c][i];
