@@ -30,8 +30,8 @@ OPTIONS: tuple[Option, ...] = (
         0,
         2,
         "",
-        "for tests. 1: lift at the first byte, and doze rather than sleep; 2: also wait for readers, and for room in a ring, rather than "
-        "send by the kernel",
+        "for tests. 1: lift at the first byte, doze rather than sleep, and wait for readers, and for room in a ring, rather than send by "
+        "the kernel; 2: the same without that waiting",
     ),
     Option(
         "lift_after", 6, 1, 1_000_000, "calls", "data calls on a connection before it is paired; short connections never leave the kernel"

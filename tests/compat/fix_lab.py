@@ -264,7 +264,7 @@ class Lab:
     def environ(self, mode: str, **more: str) -> dict[str, str]:
         """Ours without anything of sharedstack, and what the mode needs."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SHAREDSTACK_") and k != "LD_PRELOAD"}
-        return clean | ({"SHAREDSTACK_EAGER": "1"} if mode == "eager" else {}) | more
+        return clean | ({"SHAREDSTACK_EAGER": "2"} if mode == "eager" else {}) | more
 
     def command(self, argv: Sequence[str], mode: str) -> list[str]:
         """`argv` in our namespace, by `sharedstack run` but in mode kernel; the process id stays the same to the end."""

@@ -35,7 +35,7 @@ def inside(script: str, size: str = "64m", **env: str) -> subprocess.CompletedPr
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SHAREDSTACK_") and k != "LD_PRELOAD"}
     return subprocess.run(
         [*command, "sh", "-c", f"{setup}\n{script}"],
-        env=clean | {"SHAREDSTACK_EAGER": "1"} | env,
+        env=clean | {"SHAREDSTACK_EAGER": "2"} | env,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -9,7 +9,7 @@ from compat.fix_lab import Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-PATIENT = {"SHAREDSTACK_EAGER": "2"}
+PATIENT = {"SHAREDSTACK_EAGER": "1"}
 
 
 def env_of(mode: str) -> dict[str, str]:

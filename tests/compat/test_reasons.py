@@ -229,7 +229,7 @@ def test_no_helper(lab: Lab) -> None:
 
 
 def talk_plain(lab: Lab, stack: str, **env: str) -> Talk:
-    settings = {"LD_PRELOAD": lab.library, "SHAREDSTACK_STACK": stack, "SHAREDSTACK_EAGER": "1", **env}
+    settings = {"LD_PRELOAD": lab.library, "SHAREDSTACK_STACK": stack, "SHAREDSTACK_EAGER": "2", **env}
     return Talk(lab.actor("kernel", **settings), lab.actor("kernel", **settings))
 
 

@@ -32,7 +32,7 @@ COUNTED = ("tx_local_bytes", "tx_kernel_bytes")
 # of what was sent by the kernel on connections under count; a byte has one of them
 REASONS = ("tx_kernel_full", "tx_kernel_asleep", "tx_kernel_unread", "tx_kernel_lowered", "tx_kernel_special")
 
-PATIENT = {"SHAREDSTACK_EAGER": "2"}  # waits for readers and room
+PATIENT = {"SHAREDSTACK_EAGER": "1"}  # waits for readers and room
 
 
 @dataclass

@@ -343,7 +343,7 @@ static inline __attribute__((always_inline)) long recv_locked(struct shs_env *en
 {
     bool peek = flags & MSG_PEEK;
     long r;
-    if (SHS_UNLIKELY(env->opt.eager > 1) && shs_peek32(&dir->rthread) != who->lock_word)
+    if (SHS_UNLIKELY(env->opt.eager == 1) && shs_peek32(&dir->rthread) != who->lock_word)
         shs_set32(&dir->rthread, who->lock_word);
     for (;;) {
         uint64_t need = 0, taken = shs_load64(&dir->taken);

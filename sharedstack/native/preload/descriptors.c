@@ -76,7 +76,7 @@ static int accepted(int listener, int fd, uint32_t forks)
     }
     now_is(fd, tcp ? SHS_FD_TCP : SHS_FD_KERNEL);
     forked_meanwhile(fd, forks);
-    if (SHS_UNLIKELY(shs_proc.env.opt.eager > 1))
+    if (SHS_UNLIKELY(shs_proc.env.opt.eager == 1))
         shs_eager_meet(fd);
     return fd;
 }
@@ -123,7 +123,7 @@ int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
     int r = shs_n_connect(fd, addr, addrlen);
     if (f && f->state == SHS_FD_NEW && (r == 0 || r == -EINPROGRESS) && !dissolves)
         __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_RELEASE);
-    if (SHS_UNLIKELY(shs_proc.env.opt.eager > 1) && r == 0)
+    if (SHS_UNLIKELY(shs_proc.env.opt.eager == 1) && r == 0)
         shs_eager_meet(fd);
     return r;
 }

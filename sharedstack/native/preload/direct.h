@@ -37,7 +37,7 @@ __attribute__((always_inline)) static inline enum shs_direct shs_direct_enter(in
     uint32_t state = f->state;
     if (state == SHS_FD_KERNEL)
         return SHS_DIRECT;
-    if (SHS_LIKELY(state == SHS_FD_PAIRED) || state < SHS_FD_TCP || !t->listed || t->vfork || shs_proc.quiet || shs_proc.env.opt.eager > 1)
+    if (SHS_LIKELY(state == SHS_FD_PAIRED) || state < SHS_FD_TCP || !t->listed || t->vfork || shs_proc.quiet || shs_proc.env.opt.eager == 1)
         return SHS_INDIRECT;
     /* hazard before state: who changes the state looks at the hazards afterwards */
     *outer = t->hazard;

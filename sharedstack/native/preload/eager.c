@@ -29,7 +29,7 @@ static bool nap(void)
 
 void shs_eager_meet(int fd)
 {
-    struct shs_fd *f = shs_proc.env.opt.eager > 1 ? shs_fd_look(fd) : NULL;
+    struct shs_fd *f = shs_proc.env.opt.eager == 1 ? shs_fd_look(fd) : NULL;
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
     if (!f || f->state != SHS_FD_TCP || f->udp || f->why || shs_proc.quiet || SHS_SYS(getpeername(fd, (struct sockaddr *)&peer, &len)) != 0)

@@ -1,5 +1,5 @@
 /*
- * Purpose: what SHAREDSTACK_EAGER=2, a switch for tests, adds to a program's calls: time. An end is registered when it is connected, and a sender
+ * Purpose: what SHAREDSTACK_EAGER=1, a switch for tests, adds to a program's calls: time. An end is registered when it is connected, and a sender
  * waits some milliseconds for its peer to begin reading, and for room in the ring, before it takes the kernel's path. What calls
  * return, and what other threads may do meanwhile, is as it would be if this thread had run later.
  * Who may call: any thread, in no lock; the second and third within a gate. When the caller dies inside: nothing is held.

@@ -114,7 +114,7 @@ static int change_unknown(struct shs_fd *f, int epfd, int op, int fd, struct epo
 int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
     shs_meet_inherited();
-    if (SHS_UNLIKELY(shs_proc.env.opt.eager > 1) && op != EPOLL_CTL_DEL && shs_guarding && shs_readable(event, sizeof *event) &&
+    if (SHS_UNLIKELY(shs_proc.env.opt.eager == 1) && op != EPOLL_CTL_DEL && shs_guarding && shs_readable(event, sizeof *event) &&
         (event->events & EPOLLIN))
         shs_eager_meet(fd);
     struct shs_fd *f = shs_fd_make(fd), *e = shs_fd_look(epfd);

@@ -256,7 +256,7 @@ static void pass_patiently(struct shs_gate *g, int fd)
 
 void shs_gate_slow(struct shs_gate *g, int fd, int receive)
 {
-    if (SHS_UNLIKELY(shs_proc.env.opt.eager > 1) && !receive)
+    if (SHS_UNLIKELY(shs_proc.env.opt.eager == 1) && !receive)
         pass_patiently(g, fd);
     else
         shs_gate_pass(g, fd, receive);

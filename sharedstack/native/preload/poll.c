@@ -357,7 +357,7 @@ int shs_poll_any(struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
     bool writers = false;
     uint32_t wires = 0;
     shs_meet_inherited();
-    if (SHS_UNLIKELY(shs_proc.env.opt.eager > 1) && shs_guarding && shs_readable(fds, n * sizeof *fds))
+    if (SHS_UNLIKELY(shs_proc.env.opt.eager == 1) && shs_guarding && shs_readable(fds, n * sizeof *fds))
         shs_eager_polled(fds, n);
     *native = !shs_guarding || shs_proc.quiet || !shs_readable(fds, n * sizeof *fds) || !has_ring(fds, n, &writers, &wires) ||
               (timeout && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999));

@@ -88,7 +88,7 @@ long shs_ring_send_or_lost(struct shs_gate *g, const struct iovec *iov, int coun
     uint64_t deadline = 0;
     long sent = 0, r;
     for (;;) {
-        if (SHS_UNLIKELY(shs_proc.env.opt.eager > 1))
+        if (SHS_UNLIKELY(shs_proc.env.opt.eager == 1))
             r = shs_eager_send(g, &f, &orphan, &cur, flags, block, &broken);
         else
             r = shs_end_send(&shs_proc.env, g->who, &f->end, &cur, flags);
