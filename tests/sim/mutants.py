@@ -67,8 +67,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "RFC 7323 2.4",
         "receive.c",
-        "return shs_min32(shs_receive_offered(t) >> t->rcv_scale, 65535);",
-        "return shs_min32((shs_receive_offered(t) + (1u << t->rcv_scale) - 1) >> t->rcv_scale, 65535);",
+        "return shs_min32(shs_receive_offered(t) >> (t->rcv_scale & 15), 65535);",
+        "return shs_min32((shs_receive_offered(t) + (1u << t->rcv_scale) - 1) >> (t->rcv_scale & 15), 65535);",
         "what_was_offered_is_taken",
     ),
     Mutant("RFC 9293 3.8.5", "input.c", "if (s->flags & SHS_URG) {", "if (0) {", "urgent_data_is_left_to_the_kernel"),

@@ -31,13 +31,12 @@ from ..loop import Loop
 from ..nic.steering import Address
 from ..segments import Segments
 from . import segment_of_peer
-from .datagrams import Datagrams, Steered
+from .datagrams import IDLE_LOOKS, Datagrams, Steered
 from .engine import CONNECTIONS, QUEUE, Engine, Figures, Taken, Tender
 from .repair import BusyError, Repair
 
 EVERY = 1.0
 HOLDERS_AFTER = 0.01
-IDLE_LOOKS = 5
 _REASON = {r.name: number for number, r in enumerate(REASONS)}
 _NONE, _LIFTING, _ON = CONSTANTS["WIRE_NONE"], CONSTANTS["WIRE_LIFTING"], CONSTANTS["WIRE_ON"]
 _GEN, _LINK = CONSTANTS["WIRE_GEN_SHIFT"], CONSTANTS["WIRE_LINK_SHIFT"]

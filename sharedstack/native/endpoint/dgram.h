@@ -79,6 +79,13 @@ static inline bool shs_dgram_wired(const struct shs_endpoint *ep)
     return shs_load32(&ep->wire) & SHS_WIRE_STATE_MASK;
 }
 
+/* An address of IPv4, as records have it. */
+static inline bool shs_is_four(const uint8_t addr[16])
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    return !memcmp(addr, mapped, sizeof mapped);
+}
+
 static inline bool shs_any_address(const uint8_t addr[16])
 {
     static const uint8_t zero[16], v4[16] = {[10] = 0xff, [11] = 0xff};

@@ -25,17 +25,11 @@ static bool wait_for_room(struct shs_direction *dir, uint64_t until)
     return false;
 }
 
-static bool is_four(const uint8_t addr[16])
-{
-    static const uint8_t v4[12] = {[10] = 0xff, [11] = 0xff};
-    return !memcmp(addr, v4, sizeof v4);
-}
-
 /* What a record says of who sent it. */
 static uint64_t tag_of(const uint8_t addr[16], uint16_t port)
 {
     uint32_t four = 0;
-    if (is_four(addr))
+    if (shs_is_four(addr))
         memcpy(&four, addr + 12, 4);
     return (uint64_t)port << 32 | four;
 }
@@ -46,7 +40,7 @@ static long push_locked(struct shs_env *env, const struct shs_who *who, const st
     uint64_t tag = tag_of(way->link->saddr, way->link->sport);
     if (shs_load64(&way->link->word) != way->word || shs_load32(&way->pair->state) != SHS_PAIR_LIVE || way->pair->gen != way->pair_gen)
         return SHS_RING_SHUT;
-    uint32_t kind = is_four(way->link->saddr) ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6;
+    uint32_t kind = shs_is_four(way->link->saddr) ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6;
     long r = shs_ring_push_datagram(env, dir, cur, kind, tag, false);
     if (r == SHS_RING_FULL)
         r = shs_ring_grow_datagram(env, dir, cur, kind, tag, who->lock_word, false);
@@ -81,7 +75,7 @@ long shs_dgram_push(struct shs_env *env, const struct shs_who *who, const struct
     struct iovec with_addr[64];
     struct shs_cursor cur;
     uint64_t until = 0;
-    if (!is_four(way->link->saddr)) { /* IPv6: the source's address goes first */
+    if (!shs_is_four(way->link->saddr)) { /* IPv6: the source's address goes first */
         if (count >= 64)
             return SHS_RING_SHUT;
         with_addr[0] = (struct iovec){way->link->saddr, sizeof way->link->saddr};
@@ -121,7 +115,7 @@ long shs_dgram_push(struct shs_env *env, const struct shs_who *who, const struct
 static long put_locked(struct shs_env *env, uint32_t me, struct shs_direction *dir, const uint8_t from[16], uint16_t port,
                        const void *bytes, size_t len)
 {
-    bool four = is_four(from);
+    bool four = shs_is_four(from);
     struct iovec iov[2] = {{(void *)(uintptr_t)from, 16}, {(void *)(uintptr_t)bytes, len}};
     struct shs_cursor cur;
     uint32_t kind = four ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6;

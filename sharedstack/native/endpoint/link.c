@@ -47,8 +47,7 @@ static socklen_t name_of(union shs_name *name, int domain, const uint8_t addr[16
 /* Multicast, limited broadcast, link-local: the kernel's alone. */
 static bool special(const uint8_t addr[16])
 {
-    static const uint8_t v4[12] = {[10] = 0xff, [11] = 0xff};
-    if (!memcmp(addr, v4, sizeof v4))
+    if (shs_is_four(addr))
         return addr[12] >= 224;
     return addr[0] == 0xff || (addr[0] == 0xfe && (addr[1] & 0xc0) == 0x80);
 }

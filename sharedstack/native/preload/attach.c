@@ -102,13 +102,7 @@ static bool map_bulk(struct shs_env *env, struct found *found)
         if (shmctl(id, IPC_STAT, &ds) != 0 || ds.shm_perm.uid != getuid() || (ds.shm_perm.mode & 077) ||
             ds.shm_segsz < (size_t)env->arena->n_units * SHS_UNIT_BYTES)
             return false;
-        uint8_t *at = shmat(id, NULL, 0);
-        if (at == (void *)-1)
-            return false;
-        for (size_t w = 0; w < SHS_N_WINDOWS; w++)
-            env->window[w] = at + w * SHS_WINDOW_BYTES;
-        env->bulk_fd = -1;
-        return true;
+        return shs_bulk_map_huge(env, id) == 0;
     }
     if (found->fd[BULK] < 0 || shs_sys_stat(found->fd[BULK], "", &st) != 0 || st.uid != getuid() || (st.mode & 077))
         return false;

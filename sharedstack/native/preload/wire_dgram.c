@@ -32,8 +32,7 @@
 
 static void text_of(const uint8_t addr[16], char text[INET6_ADDRSTRLEN])
 {
-    static const uint8_t v4[12] = {[10] = 0xff, [11] = 0xff};
-    if (!memcmp(addr, v4, sizeof v4))
+    if (shs_is_four(addr))
         inet_ntop(AF_INET, addr + 12, text, INET6_ADDRSTRLEN);
     else
         inet_ntop(AF_INET6, addr, text, INET6_ADDRSTRLEN);
@@ -207,8 +206,7 @@ static void wire_up(struct shs_fd *f, const struct shs_who *who, int fd, const s
     struct shs_endpoint *ep = f->end.ep;
     struct steered got = {.why = SHS_REASON_OPTION};
     uint32_t was = shs_load32(&ep->wire), lifting = was;
-    bool six = memcmp(peer->addr, ((const uint8_t[12]){[10] = 0xff, [11] = 0xff}), 12) != 0;
-    if (plain_options(fd, six)) {
+    if (plain_options(fd, !shs_is_four(peer->addr))) {
         if (!(was & SHS_WIRE_STATE_MASK)) {
             lifting = ((was >> SHS_WIRE_GEN_SHIFT) + 1) << SHS_WIRE_GEN_SHIFT | SHS_WIRE_LIFTING;
             if (!shs_cas32(&ep->wire, was, lifting))
@@ -232,8 +230,8 @@ static void wire_up(struct shs_fd *f, const struct shs_who *who, int fd, const s
 
 static bool is_loopback(const uint8_t addr[16])
 {
-    static const uint8_t v4[13] = {[10] = 0xff, [11] = 0xff, [12] = 127}, v6[16] = {[15] = 1};
-    return !memcmp(addr, v4, sizeof v4) || !memcmp(addr, v6, sizeof v6);
+    static const uint8_t v6[16] = {[15] = 1};
+    return (shs_is_four(addr) && addr[12] == 127) || !memcmp(addr, v6, sizeof v6);
 }
 
 void shs_dgram_talked(struct shs_fd *f, int fd, const struct shs_where *peer)

@@ -1,6 +1,8 @@
 #include "shm/stack.h"
 
+#include <errno.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 
 #include "shm/sys.h"
 
@@ -39,6 +41,17 @@ static uint8_t *map_window(struct shs_env *env, off_t offset)
         if (base != MAP_FAILED)
             munmap(base, SHS_WINDOW_BYTES);
     }
+}
+
+int shs_bulk_map_huge(struct shs_env *env, int id)
+{
+    uint8_t *at = shmat(id, NULL, 0);
+    if (at == (void *)-1)
+        return -errno;
+    for (size_t w = 0; w < SHS_N_WINDOWS; w++)
+        env->window[w] = at + w * SHS_WINDOW_BYTES;
+    env->bulk_fd = -1;
+    return 0;
 }
 
 uint8_t *shs_unit_memory(struct shs_env *env, uint32_t unit)

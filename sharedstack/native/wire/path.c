@@ -20,12 +20,16 @@ struct shs_tcp *shs_wire_record(const struct shs_wire_end *end)
     return t && lifted(end) ? t : NULL;
 }
 
-/* The piece of the program's memory that the cursor is at. */
-static size_t piece(const struct shs_cursor *cur, uint8_t **at)
+/* The piece of the program's memory that the cursor is at, which is not at its end: empty ones are stepped over. */
+static size_t piece(struct shs_cursor *cur, uint8_t **at)
 {
-    const struct iovec *iov = cur->iov;
-    size_t n = iov->iov_len - cur->off;
-    *at = (uint8_t *)iov->iov_base + cur->off;
+    while (cur->iov->iov_len == cur->off) {
+        cur->iov++;
+        cur->count--;
+        cur->off = 0;
+    }
+    size_t n = cur->iov->iov_len - cur->off;
+    *at = (uint8_t *)cur->iov->iov_base + cur->off;
     n = n < cur->left ? n : cur->left;
     return n < UINT32_MAX / 2 ? n : UINT32_MAX / 2;
 }
@@ -39,14 +43,6 @@ static long enter(const struct shs_wire_end *end)
         return 0;
     shs_wire_leave(end->port);
     return SHS_STALE;
-}
-
-/* An empty buffer. */
-static void step_over(struct shs_cursor *cur)
-{
-    cur->iov++;
-    cur->count--;
-    cur->off = 0;
 }
 
 static void add(uint64_t *to, uint64_t n)
@@ -68,10 +64,6 @@ static long send_pieces(const struct shs_wire_end *end, struct shs_cursor *cur, 
     while (cur->left) {
         uint8_t *at;
         size_t n = piece(cur, &at);
-        if (!n) {
-            step_over(cur);
-            continue;
-        }
         r = shs_readable(at, n) ? shs_tcp_send(&end->port->engine, handle, at, (uint32_t)n) : -EFAULT;
         if (r <= 0)
             break;
@@ -112,10 +104,6 @@ static long receive_pieces(const struct shs_wire_end *end, struct shs_cursor *cu
     while (cur->left) {
         uint8_t *at;
         size_t n = piece(cur, &at);
-        if (!n) {
-            step_over(cur);
-            continue;
-        }
         uint32_t shown = peek ? (uint32_t)total : 0, there = shs_tcp_readable(e, handle) - shown;
         if (!shs_writable(at, n < there ? n : there))
             r = -EFAULT;

@@ -139,18 +139,12 @@ static void keep_stray(void *arg, const uint8_t *frame, uint32_t len)
 static int use_bulk(struct shs_env *env, int fd, int id)
 {
     struct shs_stat st;
+    if (fd < 0)
+        return shs_bulk_map_huge(env, id);
+    int r = (int)shs_sys_stat(fd, "", &st);
     env->bulk_fd = fd;
-    if (fd >= 0) {
-        int r = (int)shs_sys_stat(fd, "", &st);
-        env->bulk_ino = st.ino;
-        return r;
-    }
-    uint8_t *at = shmat(id, NULL, 0);
-    if (at == (void *)-1)
-        return -errno;
-    for (size_t w = 0; w < SHS_N_WINDOWS; w++)
-        env->window[w] = at + w * SHS_WINDOW_BYTES;
-    return 0;
+    env->bulk_ino = st.ino;
+    return r;
 }
 
 /* `parts` in the order of struct shs_wire_parts; `bulk_fd`, `bulk_id`: see use_bulk. 0 or -errno. */
