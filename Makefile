@@ -64,10 +64,11 @@ abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing expor
 
 soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps on the kernel and through sharedstack, compared; all wire tests
 	@cd tests && ../$(BIN)/python -m differential.soak --steps 200000
-	@WIRE_ALL=1 LIFTS=1000 $(BIN)/pytest -q -s tests/wire
+	@WIRE_ALL=1 LIFTS=1000 CONVERSATION_SECONDS=300 $(BIN)/pytest -q -s tests/wire
 
 wire: system-test system-wire $(VENV)/.test $(VENV)/.built ## the wire path beside the kernel, on two hosts joined by a cable (root)
 	@cd tests && ../$(BIN)/python -m wire.table $(WIRE)
+	@cd tests && ../$(BIN)/python -m wire.many $(MANY)
 
 bench: $(VENV)/.built ## the project's own comparison with the kernel
 	@$(BIN)/sharedstack bench

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import resource
 import socket
 from dataclasses import dataclass
@@ -59,3 +60,8 @@ def raise_descriptor_limit() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def kernel_at_least(version: tuple[int, int]) -> bool:
+    """Is the running kernel of this version, or newer?"""
+    return tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2] if part.isdigit()) >= version

@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def settings_of(options: argparse.Namespace) -> Settings:
     """What the command line says, and where it says nothing the configuration file."""
     said = settings.read(options.stack, options.config)
-    return Settings(tuple(options.link) or said.links, options.cool_every or said.cool_every)
+    busy_poll = said.busy_poll if options.busy_poll is None else options.busy_poll
+    return Settings(tuple(options.link) or said.links, options.cool_every or said.cool_every, busy_poll)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,10 +79,17 @@ def parser() -> argparse.ArgumentParser:
         "CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF (`sharedstack doctor` says what is missing)",
     )
     parser.add_argument(
+        "--busy-poll",
+        metavar="USECS",
+        type=_busy_poll,
+        help="programs that wait have the drivers of lent interfaces look for packets, for so long at a time (0: interrupts tell of them; "
+        "see docs/internals/nic.md)",
+    )
+    parser.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
-        help="settings for what is not said here (TOML: links, cool_every, and tables of stacks, [stack.NAME]; "
+        help="settings for what is not said here (TOML: links, cool_every, busy_poll, and tables of stacks, [stack.NAME]; "
         "$XDG_CONFIG_HOME/sharedstack/helper.toml)",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {sharedstack.__version__}")
@@ -99,6 +107,12 @@ def _seconds(text: str) -> float:
     if seconds <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
     return seconds
+
+
+def _busy_poll(text: str) -> int:
+    if not (re.fullmatch(r"\d{1,5}", text) and int(text) <= settings.MOST_BUSY_POLL):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of microseconds from 0 to {settings.MOST_BUSY_POLL}")
+    return int(text)
 
 
 def _open_fd(text: str) -> int:
@@ -123,7 +137,7 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
         Path("/proc/self/comm").write_text("sharedstack-hel")  # 15 characters at most; the slot shows it
     held, native, slot = _enter(place)
     collector = Collector(loop, native, held)
-    links = _links(loop, held, place, wanted.links, native, slot)
+    links = _links(loop, held, place, wanted, native, slot)
 
     def gone() -> None:
         collector.request()
@@ -185,10 +199,10 @@ def _enter(place: Place) -> tuple[Segments, Native, int]:
     return held, native, slot
 
 
-def _links(loop: Loop, held: Segments, place: Place, names: Sequence[str], native: Native, slot: int) -> Links:
+def _links(loop: Loop, held: Segments, place: Place, wanted: Settings, native: Native, slot: int) -> Links:
     """The links that were asked for; without them the helper does not start."""
     try:
-        return Links(loop, held, names, segments.name(place, "wire"))
+        return Links(loop, held, wanted.links, segments.name(place, "wire"), wanted.busy_poll)
     except HelperError:
         native.release(slot)
         if not held.adopted:

@@ -97,24 +97,33 @@ def _load() -> ctypes.CDLL:
         raise HelperError(f"cannot load the native core: {error}") from error
 
 
-def open_xsk(memory: int, n_frames: int, frame_bytes: int, ifindex: int, queue: int) -> tuple[int, int]:
-    """An AF_XDP socket on a queue, with its frames at address `memory`: its descriptor, and 1 where packets are not copied.
+class WantedXsk(ctypes.Structure):
+    """struct shs_xsk_wanted of native/link/xsk.h."""
+
+    _fields_ = tuple((name, ctypes.c_uint32) for name in ("n_frames", "frame_bytes", "ifindex", "queue", "parts", "busy_us"))
+
+
+def open_xsk(memory: int, wanted: WantedXsk) -> tuple[int, int]:
+    """An AF_XDP socket on a queue, with its frames at address `memory`: its descriptor, and QUEUE_* of it.
 
     Raises HelperError.
     """
     flags = ctypes.c_uint32()
-    u32 = ctypes.c_uint32
-    opener = _function(_load(), "xsk_open", ctypes.c_int, ctypes.c_void_p, u32, u32, u32, u32, ctypes.POINTER(u32))
+    opener = _function(_load(), "xsk_open", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
     try:
-        return _checked(opener(memory, n_frames, frame_bytes, ifindex, queue, ctypes.byref(flags)), "open"), int(flags.value)
+        return _checked(opener(memory, ctypes.byref(wanted), ctypes.byref(flags)), "open"), int(flags.value)
     except OSError as error:
         what = {
-            errno.EPERM: "it needs CAP_NET_RAW",
+            errno.EPERM: "it needs CAP_NET_RAW, and CAP_NET_ADMIN to poll busily",
+            errno.EOPNOTSUPP: "packets that take several frames need Linux 6.6: set a smaller MTU (ip link set NAME mtu 1500)",
+            errno.ENOPROTOOPT: "busy polling needs Linux 5.11",
             errno.ENOBUFS: "it needs locked memory: raise the limit (ulimit -l)",
             errno.EBUSY: "another program has the queue",
             errno.EAFNOSUPPORT: "the kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
         }.get(error.errno or 0, "see `dmesg`")
-        raise HelperError(f"cannot open queue {queue} of interface {ifindex}: {os.strerror(error.errno or 0)}; {what}") from error
+        raise HelperError(
+            f"cannot open queue {wanted.queue} of interface {wanted.ifindex}: {os.strerror(error.errno or 0)}; {what}"
+        ) from error
 
 
 def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:

@@ -4,6 +4,7 @@ The file is TOML, `$XDG_CONFIG_HOME/sharedstack/helper.toml` (`~/.config/…`), 
 
     links = ["eth0"]        # as --link
     cool_every = 1.0        # as --cool-every
+    busy_poll = 20          # as --busy-poll
 
     [stack.trading]         # of this stack alone; wins over the above
     links = ["eth1", "eth2"]
@@ -24,15 +25,17 @@ from .cooler import EVERY
 from .environment import HelperError
 
 _MOST_SECONDS = 10_000
+MOST_BUSY_POLL = 10_000
 _IFNAME_MAX = 15  # netdevice(7): IFNAMSIZ without its NUL
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What may be set: interfaces to lend, and seconds between two looks for what has gone quiet."""
+    """What may be set: interfaces to lend, seconds between two looks for what has gone quiet, and microseconds of polling a driver."""
 
     links: tuple[str, ...] = ()
     cool_every: float = EVERY
+    busy_poll: int = 0
 
 
 def usual_file(environment: Mapping[str, str]) -> Path | None:
@@ -78,8 +81,12 @@ def _with(settings: Settings, table: dict[str, Any], where: str) -> Settings:
                 settings = replace(settings, cool_every=float(value))
             case "cool_every", _:
                 raise HelperError(f"{where}cool_every is for a number of seconds above 0")
+            case "busy_poll", int() if not isinstance(value, bool) and 0 <= value <= MOST_BUSY_POLL:
+                settings = replace(settings, busy_poll=value)
+            case "busy_poll", _:
+                raise HelperError(f"{where}busy_poll is for a number of microseconds, {MOST_BUSY_POLL} at most")
             case _:
-                raise HelperError(f"{where}{key} is no setting; there are links and cool_every")
+                raise HelperError(f"{where}{key} is no setting; there are links, cool_every and busy_poll")
     return settings
 
 

@@ -12,9 +12,15 @@ CONSTANTS: dict[str, int] = {
     "NIC_MAGIC": 0x0031_4349_4E53_4853,
     "N_NIC_QUEUES": 16,
     "N_HOPS": 128,
+    "NIC_PIECES": 8,  # frames that one packet takes at most
     # nic.flags
     "NIC_VIRTUAL": 1,  # its frames may have the checksum of the pseudo-header alone
     "NIC_UP": 2,
+    "NIC_PARTS": 4,  # a packet may take several frames
+    "NIC_BUSY_POLL": 8,  # whoever waits has the driver look for packets
+    # nic_queue.flags
+    "QUEUE_ZERO_COPY": 1,
+    "QUEUE_NAPI": 2,  # the driver says what polls it
     # hop.state
     "HOP_FREE": 0,
     "HOP_KNOWN": 1,
@@ -31,6 +37,7 @@ HOP = Struct(
         Field("addr", "u8", "destination, IPv4 as ::ffff:a.b.c.d", count=16, owner="helper"),
         Field("state", "u32", "HOP_*: written last", owner="helper"),
         Field("mac", "u8", "of the next hop", count=6, owner="helper"),
+        Field("mtu", "u32", "of the path to there, as the kernel knows it", unit="bytes", owner="helper"),
     ),
 )
 
@@ -46,7 +53,8 @@ NIC_QUEUE = Struct(
         Field("tx_full", "u64", "times that no frame was free", lock=_LOCK),
         Field("tx_lost", "u64", "packets not sent because their next hop is not known", lock=_LOCK),
         Field("kicks", "u64", "system calls that told the kernel to send", lock=_LOCK),
-        Field("flags", "u32", "XDP_OPTIONS of the socket: 1 for zero copy", owner="helper"),
+        Field("flags", "u32", "QUEUE_* of its socket", owner="helper"),
+        Field("until", "u32", "position in the receive ring up to which frames are of a packet that is on its way out of it", lock=_LOCK),
     ),
 )
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sharedstack_helper.environment import HelperError
-from sharedstack_helper.nic.interface import FRAME_BYTES, FRAMES
+from sharedstack_helper.environment import HelperError, kernel_at_least
+from sharedstack_helper.nic.interface import FRAME_BYTES, QUEUE_FRAMES
 from sharedstack_helper.nic.steering import Steering
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -40,12 +40,10 @@ def host() -> list[Finding]:
 
 
 def _kernel() -> Iterator[Finding]:
-    release = platform.release()
-    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
-    if numbers >= _OLDEST:
-        yield Finding("kernel", OK, release)
+    if kernel_at_least(_OLDEST):
+        yield Finding("kernel", OK, platform.release())
     else:
-        yield Finding("kernel", FAIL, release, "the wire path needs Linux 5.18 or later")
+        yield Finding("kernel", FAIL, platform.release(), "the wire path needs Linux 5.18 or later")
 
 
 def _capabilities() -> Iterator[Finding]:
@@ -95,7 +93,7 @@ def _program() -> Finding:
 
 def _memlock() -> Finding:
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    need = 2 * FRAMES * FRAME_BYTES
+    need = QUEUE_FRAMES * FRAME_BYTES
     shown = "unlimited" if limit == resource.RLIM_INFINITY else f"{limit >> 10} KiB"
     if limit == resource.RLIM_INFINITY or limit >= need or os.geteuid() == 0:
         return Finding("locked memory", OK, shown)

@@ -11,7 +11,8 @@ from pyroute2 import IPRoute
 from pyroute2.ethtool import Ethtool
 
 from sharedstack.declare.layout import CONSTANTS
-from sharedstack_helper.nic.interface import FRAME_BYTES, driver, is_virtual, receive_queues
+from sharedstack_helper.environment import kernel_at_least
+from sharedstack_helper.nic.interface import FRAME_MTU, MOST_MTU, driver, is_virtual, receive_queues
 
 from .checks import FAIL, OK, WARN, Finding
 
@@ -46,9 +47,7 @@ NATIVE = frozenset(
     ]
 )
 _ETHERNET = 1  # ARPHRD_ETHER
-_HEADROOM = 256  # XDP_PACKET_HEADROOM of linux/bpf.h
-_HEADER = 14
-MOST_MTU = FRAME_BYTES - _HEADROOM - _HEADER
+_PARTS_SINCE = (6, 6)  # XDP_USE_SG
 _WRONG_OFFLOADS = ("rx-lro", "rx-gro-hw")
 
 
@@ -90,10 +89,14 @@ def _driver(name: str, link: Any) -> Iterator[Finding]:
 
 def _size(name: str, link: Any) -> Iterator[Finding]:
     mtu = int(link.get_attr("IFLA_MTU"))
-    if mtu <= MOST_MTU:
+    if mtu <= FRAME_MTU:
         yield Finding("MTU", OK, str(mtu))
+    elif mtu <= MOST_MTU and kernel_at_least(_PARTS_SINCE):
+        yield Finding("MTU", OK, f"{mtu}: packets take several frames")
+    elif mtu <= MOST_MTU:
+        yield Finding("MTU", FAIL, str(mtu), f"packets of more than {FRAME_MTU} bytes need Linux 6.6: ip link set {name} mtu 1500")
     else:
-        yield Finding("MTU", FAIL, str(mtu), f"packets of more than {MOST_MTU} bytes do not fit a frame: ip link set {name} mtu 1500")
+        yield Finding("MTU", FAIL, str(mtu), f"packets of more than {MOST_MTU} bytes are not taken: ip link set {name} mtu 9000")
 
 
 def _programs(name: str, link: Any) -> Iterator[Finding]:

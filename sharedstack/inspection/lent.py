@@ -52,7 +52,7 @@ def _link(name: str, number: int) -> Link:
     n = binary.View(nic.NIC, memoryview(read_segment(SHM / f"{stem}-nic", nic.NIC.size)))
     w = binary.View(wire.WIRE, memoryview(read_segment(SHM / f"{stem}-area", wire.WIRE.size)))
     queues = [
-        Queue(bool(q["flags"] & 1), *(q[field] for field in ("rx", "tx", "rx_bad", "tx_full", "tx_lost", "kicks")))
+        Queue(bool(q["flags"] & C["QUEUE_ZERO_COPY"]), *(q[field] for field in ("rx", "tx", "rx_bad", "tx_full", "tx_lost", "kicks")))
         for q in n["queue"][: min(n["n_queues"], C["N_NIC_QUEUES"])]
     ]
     counters = {name: value for (name, _), value in zip(wire.COUNTERS, w["counters"], strict=False) if value}

@@ -31,7 +31,7 @@ SETS = (
     ((6, 18), (5000,)), ((0, 1), (16,)), ((1, 10), (1,)), ((41, 26), (1,)), ((1, 15), (1,)), ((1, 2), (0,)),
 )  # fmt: skip
 
-_index = cache(lambda n: st.integers(0, n - 1))
+index = cache(lambda n: st.integers(0, n - 1))
 
 
 class Machine(RuleBasedStateMachine):
@@ -39,11 +39,13 @@ class Machine(RuleBasedStateMachine):
 
     worlds: Sequence[World] = ()
     failed_to: Path
+    playing: type[Play] = Play
+    gets: Sequence[tuple[int, int]] = GETS
     after: Callable[[Play], None] = staticmethod(lambda play: None)
 
     def __init__(self) -> None:
         super().__init__()
-        self.play = Play(self.worlds)
+        self.play = self.playing(self.worlds)
         self.play.begin()
 
     def teardown(self) -> None:
@@ -64,7 +66,7 @@ class Machine(RuleBasedStateMachine):
 
     @staticmethod
     def one(data: st.DataObject, of: Sequence[T]) -> T:
-        return of[data.draw(_index(len(of)))] if len(of) > 1 else of[0]
+        return of[data.draw(index(len(of)))] if len(of) > 1 else of[0]
 
     def sockets(self, *states: str, kind: str = "tcp") -> list[tuple[int, int, Socket]]:
         return self.play.model.sockets(*states, kind=kind)
@@ -84,45 +86,45 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:
-        for _ in range(data.draw(_index(3)) + 1):
+        for _ in range(data.draw(index(3)) + 1):
             self.connection(data)
-        for p in range(data.draw(_index(3))):
+        for p in range(data.draw(index(3))):
             self.do("socket", p=p % 2, kind="udp", family=2, nonblock=False)
             self.do("bind", p=p % 2, fd=self.sockets(kind="udp")[-1][1], code=1)
 
     def connection(self, data: st.DataObject) -> None:
         """A connected pair, between two processes for the most part."""
-        here, there = 0, int(data.draw(_index(8)) != 7)
+        here, there = 0, int(data.draw(index(8)) != 7)
         if here not in self.play.model.processes or there not in self.play.model.processes:
             return
-        family = (2, 2, 2, 10)[data.draw(_index(4))]
-        nodelay = data.draw(_index(8)) != 7
+        family = (2, 2, 2, 10)[data.draw(index(4))]
+        nodelay = data.draw(index(8)) != 7
         listener = self.play.model.free(there)
         if not self.do("socket", p=there, kind="tcp", family=family, nonblock=False, nodelay=nodelay):
             return
-        self.do("bind", p=there, fd=listener, code=data.draw(_index(2)))
+        self.do("bind", p=there, fd=listener, code=data.draw(index(2)))
         self.do("listen", p=there, fd=listener, backlog=4)
         client = self.play.model.free(here)
         if self.do("socket", p=here, kind="tcp", family=family, nonblock=False, nodelay=nodelay):
             self.do("connect", p=here, fd=client, q=there, fd2=listener)
-            self.do("accept", p=there, fd=listener, flags=(-1, 0, 0o4000)[data.draw(_index(3))])
+            self.do("accept", p=there, fd=listener, flags=(-1, 0, 0o4000)[data.draw(index(3))])
         self.do("close", p=there, fd=listener)
 
     # talking
 
     def shape(self, data: st.DataObject) -> dict[str, Any]:
         """In how many pieces; seldom from or into a bad pointer."""
-        return {"pieces": self.one(data, (1, 3, 7)), "bad": data.draw(_index(40)) == 39}
+        return {"pieces": self.one(data, (1, 3, 7)), "bad": data.draw(index(40)) == 39}
 
     def send_some(self, data: st.DataObject, p: int, fd: int) -> None:
         n = self.one(data, SIZES)
         flags = self.one(data, FLAGS)
-        self.do("send", p=p, fd=fd, n=n, how=data.draw(_index(5)), flags=flags, **self.shape(data))
+        self.do("send", p=p, fd=fd, n=n, how=data.draw(index(5)), flags=flags, **self.shape(data))
 
     def receive_some(self, data: st.DataObject, p: int, fd: int) -> None:
         n = self.one(data, (400_000, *SIZES))
         flags = self.one(data, RECV_FLAGS)
-        self.do("recv", p=p, fd=fd, n=n, how=data.draw(_index(5)), flags=flags, **self.shape(data))
+        self.do("recv", p=p, fd=fd, n=n, how=data.draw(index(5)), flags=flags, **self.shape(data))
 
     @precondition(lambda self: self.connected())
     @rule(data=st.data())
@@ -145,7 +147,7 @@ class Machine(RuleBasedStateMachine):
             return
         p, fd, q, fd2, _, _ = self.one(data, pairs)
         n, m = self.one(data, SMALL), self.one(data, SMALL)
-        for _ in range(data.draw(_index(6)) + 1):
+        for _ in range(data.draw(index(6)) + 1):
             self.do("send", p=p, fd=fd, n=n)
             self.do("recv", p=q, fd=fd2, n=n, flags=0x100)
             self.do("recv", p=q, fd=fd2, n=100, flags=0x40)
@@ -187,7 +189,7 @@ class Machine(RuleBasedStateMachine):
         if not fds:
             return
         events = (IN, IN | OUT, IN | RDHUP, OUT, 0, IN | OUT | RDHUP | 2)
-        asked = [[self.one(data, fds), self.one(data, events)] for _ in range(data.draw(_index(4)) + 1)]
+        asked = [[self.one(data, fds), self.one(data, events)] for _ in range(data.draw(index(4)) + 1)]
         call = self.one(data, ("poll", "poll", "select"))
         if call == "select":
             asked = [list(pair) for pair in {fd: (fd, events & 7) for fd, events in asked}.values()]
@@ -197,13 +199,13 @@ class Machine(RuleBasedStateMachine):
     def epoll(self, data: st.DataObject) -> None:
         """Make a set with some members, change it, or ask it."""
         sets = self.play.model.sets()
-        act = data.draw(_index(10))
+        act = data.draw(index(10))
         if not sets or act == 9:
             p = self.one(data, sorted(self.play.model.processes))
             ep = self.play.model.free(p)
             if len(sets) < 4 and self.do("epoll", p=p):
                 for fd in sorted(self.play.model.processes[p]):
-                    if data.draw(_index(4)) != 3:
+                    if data.draw(index(4)) != 3:
                         self.do("ctl", p=p, ep=ep, what=1, fd=fd, events=self.one(data, EVENTS))
             return
         p, ep, _ = self.one(data, sets)
@@ -220,7 +222,7 @@ class Machine(RuleBasedStateMachine):
         towards = [(p, fd) for p, fd, _, _, s, r in self.pairs() if p != q and any(t is r for _, t in e.members)]
         if towards:
             p, fd = self.one(data, towards)
-            end = "shutdown" if data.draw(_index(12)) == 11 else ""
+            end = "shutdown" if data.draw(index(12)) == 11 else ""
             self.do("await_set", q=q, ep=ep, p=p, fd=fd, n=self.one(data, SMALL), end=end)
             for (fd2, t), _ in list(e.members.items()):
                 if isinstance(t, Socket) and t.into and t.into.most():
@@ -234,10 +236,10 @@ class Machine(RuleBasedStateMachine):
         if not all_:
             return
         p, fd, s = self.one(data, all_)
-        n, how, flags = self.one(data, SIZES[:12]), data.draw(_index(5)), self.one(data, (0, 0, 0x40, 0x4000, 0x8000))
-        pieces = (1, 3)[data.draw(_index(2))]
+        n, how, flags = self.one(data, SIZES[:12]), data.draw(index(5)), self.one(data, (0, 0, 0x40, 0x4000, 0x8000))
+        pieces = (1, 3)[data.draw(index(2))]
         if s.towards:
-            self.do("sendto", p=p, fd=fd, n=n, how=how, flags=flags, pieces=pieces, bad=data.draw(_index(40)) == 39)
+            self.do("sendto", p=p, fd=fd, n=n, how=how, flags=flags, pieces=pieces, bad=data.draw(index(40)) == 39)
         else:
             q, fd2, _ = self.one(data, all_)
             self.do("sendto", p=p, fd=fd, n=n, q=q, fd2=fd2, how=3 + how % 2, flags=flags, pieces=pieces)
@@ -249,7 +251,7 @@ class Machine(RuleBasedStateMachine):
             return
         p, fd, _ = self.one(data, all_)
         flags = self.one(data, (0x40, 0, 0x42, 0x20, 0x60, 0x62))
-        self.do("recvfrom", p=p, fd=fd, n=self.one(data, (65536, *SIZES[:12])), how=data.draw(_index(5)), flags=flags)
+        self.do("recvfrom", p=p, fd=fd, n=self.one(data, (65536, *SIZES[:12])), how=data.draw(index(5)), flags=flags)
 
     @rule(data=st.data())
     def datagram_turns(self, data: st.DataObject) -> None:
@@ -260,7 +262,7 @@ class Machine(RuleBasedStateMachine):
         n = self.one(data, SMALL)
         if s is r:
             return
-        for _ in range(data.draw(_index(6)) + 1):
+        for _ in range(data.draw(index(6)) + 1):
             self.do("sendto", p=p, fd=fd, n=n, q=q, fd2=fd2, how=4)
             self.do("recvfrom", p=q, fd=fd2, n=65536, flags=0x40)
             self.do("recvfrom", p=q, fd=fd2, n=65536, flags=0x40)
@@ -271,10 +273,10 @@ class Machine(RuleBasedStateMachine):
         if len(all_) < 4:
             p = self.one(data, sorted(self.play.model.processes))
             fd = self.play.model.free(p)
-            self.do("socket", p=p, kind="udp", family=(2, 2, 10)[data.draw(_index(3))], nonblock=data.draw(_index(3)) == 2)
-            if data.draw(_index(4)) != 3:
-                self.do("bind", p=p, fd=fd, code=data.draw(_index(2)))
-        elif data.draw(_index(3)) == 2:
+            self.do("socket", p=p, kind="udp", family=(2, 2, 10)[data.draw(index(3))], nonblock=data.draw(index(3)) == 2)
+            if data.draw(index(4)) != 3:
+                self.do("bind", p=p, fd=fd, code=data.draw(index(2)))
+        elif data.draw(index(3)) == 2:
             (p, fd, _), (q, fd2, _) = self.one(data, all_), self.one(data, all_)
             self.do("connect_udp", p=p, fd=fd, q=q, fd2=fd2)
 
@@ -282,24 +284,24 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def another_connection(self, data: st.DataObject) -> None:
-        if len(self.connected()) < 4 or (len(self.connected()) < 10 and data.draw(_index(4)) == 3):
+        if len(self.connected()) < 4 or (len(self.connected()) < 10 and data.draw(index(4)) == 3):
             self.connection(data)
 
     @rule(data=st.data())
     def listen(self, data: st.DataObject) -> None:
         """Listeners and connections step by step."""
         fresh, listening = self.sockets("new", "bound", "failed"), self.sockets("listening")
-        act = data.draw(_index(8))
+        act = data.draw(index(8))
         p = self.one(data, sorted(self.play.model.processes))
         if act < 2 or not fresh:
             if len(fresh) < 3:
-                self.do("socket", p=p, kind="tcp", family=(2, 10)[data.draw(_index(2))], nonblock=data.draw(_index(2)) == 1)
+                self.do("socket", p=p, kind="tcp", family=(2, 10)[data.draw(index(2))], nonblock=data.draw(index(2)) == 1)
             return
         q, fd, _ = self.one(data, fresh)
         if act == 2:
             other = self.one(data, self.sockets())
-            same = data.draw(_index(3)) == 2
-            self.do("bind", p=q, fd=fd, code=data.draw(_index(2)), **({"q": other[0], "fd2": other[1]} if same else {}))
+            same = data.draw(index(3)) == 2
+            self.do("bind", p=q, fd=fd, code=data.draw(index(2)), **({"q": other[0], "fd2": other[1]} if same else {}))
         elif act == 3 or not listening:
             self.do("listen", p=q, fd=fd, backlog=4)
         elif act == 4:
@@ -331,7 +333,7 @@ class Machine(RuleBasedStateMachine):
         """dup, dup2, passing, fork, exec, exit."""
         p = self.one(data, sorted(self.play.model.processes))
         fds = sorted(self.play.model.processes[p])
-        act = data.draw(_index(10))
+        act = data.draw(index(10))
         if act == 0:
             self.do("fork", p=p, slot=self.free_slot())
         elif act == 1:
@@ -351,15 +353,15 @@ class Machine(RuleBasedStateMachine):
         if not all_:
             return
         p, fd, _ = self.one(data, all_)
-        act = data.draw(_index(6))
+        act = data.draw(index(6))
         if act == 0:
-            self.do("name", p=p, fd=fd, peer=data.draw(_index(2)))
+            self.do("name", p=p, fd=fd, peer=data.draw(index(2)))
         elif act == 1:
             self.do("flags", p=p, fd=fd)
         elif act < 4:
             self.do("unread", p=p, fd=fd)
         else:
-            level, name = self.one(data, GETS)
+            level, name = self.one(data, self.gets)
             self.do("get", p=p, fd=fd, level=level, name=name)
 
     @rule(data=st.data())
@@ -368,8 +370,8 @@ class Machine(RuleBasedStateMachine):
         if not all_:
             return
         p, fd, _ = self.one(data, all_)
-        if data.draw(_index(2)):
-            self.do("nonblock", p=p, fd=fd, on=bool(data.draw(_index(2))))
+        if data.draw(index(2)):
+            self.do("nonblock", p=p, fd=fd, on=bool(data.draw(index(2))))
         else:
             (level, name), values = self.one(data, SETS)
             self.do("set", p=p, fd=fd, level=level, name=name, values=list(values))
@@ -380,7 +382,7 @@ class Machine(RuleBasedStateMachine):
         odd = [x for x in self.sockets("new", "bound", "listening", "failed")]
         if odd:
             p, fd, _ = self.one(data, odd)
-            (self.send_some if data.draw(_index(2)) else self.receive_some)(data, p, fd)
+            (self.send_some if data.draw(index(2)) else self.receive_some)(data, p, fd)
         elif ends := self.connected():
             p, fd, _ = self.one(data, ends)
             self.do("connect_again", p=p, fd=fd)

@@ -20,9 +20,9 @@ from differential.play import Difference, OracleError, Step
 from differential.worlds import World
 
 
-def play_script(worlds: Sequence[World], steps: Sequence[Step]) -> str:
+def play_script(worlds: Sequence[World], steps: Sequence[Step], playing: type[Play] = Play) -> str:
     """What was wrong, or nothing."""
-    play, wrong = Play(worlds), ""
+    play, wrong = playing(worlds), ""
     play.begin()
     try:
         for step in steps:
@@ -36,9 +36,9 @@ def play_script(worlds: Sequence[World], steps: Sequence[Step]) -> str:
     return wrong
 
 
-def fails(worlds: Sequence[World], steps: Sequence[Step], times: int) -> str:
+def fails(worlds: Sequence[World], steps: Sequence[Step], times: int, playing: type[Play] = Play) -> str:
     for _ in range(times):
-        if wrong := play_script(worlds, steps):
+        if wrong := play_script(worlds, steps, playing):
             return wrong
     return ""
 

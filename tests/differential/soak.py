@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
@@ -36,6 +36,8 @@ class Soak:
 
     worlds: Sequence[World]
     folder: Path
+    machine: type[Machine] = Machine
+    examples: int = PLAYS
     steps: int = 0
     plays: int = 0
     unsteady: int = 0
@@ -60,9 +62,9 @@ class Soak:
     def seed(self, number: int, small: bool = True) -> None:
         """Plays of one seed, up to the first that fails; that one is then made small."""
         script = self.folder / f"seed-{number}.jsonl"
-        machine = type("Drawn", (Machine,), {"worlds": self.worlds, "failed_to": script, "after": staticmethod(self.note)})
+        machine = type("Drawn", (self.machine,), {"worlds": self.worlds, "failed_to": script, "after": staticmethod(self.note)})
         chosen = settings(
-            max_examples=PLAYS,
+            max_examples=self.examples,
             stateful_step_count=RULES,
             deadline=None,
             database=None,
@@ -105,15 +107,19 @@ class Soak:
             f"{self.seconds:.0f} s, {rate:.0f} steps/s; {self.short_receives} receives in several calls, {self.extra_edges} extra edges, "
             f"{self.unsteady} seeds cut short",
             ", ".join(f"{name} {n}" for name, n in self.counts.most_common()),
+            *self.of_worlds(),
         ]
+        return "\n".join(lines)
+
+    def of_worlds(self) -> Iterator[str]:
+        """How much each world sent, by path."""
         for world, sent in zip(self.worlds, self.sent(), strict=True):
             why = ", ".join(f"{name} {n >> 10} KiB" for name, n in world.lab.tally(world.mode).why.most_common(8))
-            lines.append(
+            yield (
                 f"{world.mode}: local {sent.bytes.local >> 10} KiB, kernel {sent.bytes.kernel >> 10} KiB ({sent.share:.1%} local); "
                 f"datagrams {sent.ring_datagrams} by ring, {sent.kernel_datagrams} by the kernel; its kernel had {sent.segments} segments, "
                 f"{sent.datagrams} datagrams" + (f"; by the kernel: {why}" if why else "")
             )
-        return "\n".join(lines)
 
 
 def main() -> int:

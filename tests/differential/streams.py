@@ -171,7 +171,7 @@ class Streams(Lives):
         if end:
             done = self.ask(p, f"shutdown {fd} 1" if end == "shutdown" else f"close {fd}")
         else:
-            done = self.ask(p, f"send {fd} 0 {out.key + out.sent[0]} {n} {flags & DONTWAIT} 1 0 0 0")
+            done = self.ask(p, *(f"send {fd} 0 {self.place(out, w)} {n} {flags & DONTWAIT} 1 0 0 0" for w in self.every))
         answers = self.hear(q)
         self.same(done, "the other's call")
         if end:

@@ -147,7 +147,7 @@ class Waits(Streams):
             s.shut_wr = out.fin = True
             r.happened += 1
         else:
-            done = self.ask(p, f"send {fd} 0 {out.key + out.sent[0]} {n} 0 1 0 0 0")
+            done = self.ask(p, *(f"send {fd} 0 {self.place(out, w)} {n} 0 1 0 0 0" for w in self.every))
         answers = self.hear(q)
         self.same(done, "the other's call")
         if not end:

@@ -1,6 +1,6 @@
 /*
  * Whoever drives a lent interface dies between any two of the stores that bring a frame back to the kernel: afterwards each frame for receiving is
- * in one ring, once. The rings are ordinary memory here; the test is the kernel.
+ * in one ring, once, and no part of a packet that was taken is left. The rings are ordinary memory here; the test is the kernel.
  */
 #include <linux/if_xdp.h>
 
@@ -9,9 +9,11 @@
 
 #define FRAMES 8
 #define BYTES 2048
+#define CONTINUED 1 /* XDP_PKT_CONTD */
+#define RECEIVING (FRAMES + SHS_NIC_PIECES) /* the first frame to receive into */
 
 static struct shs_nic nic;
-static uint8_t memory[2 * FRAMES * BYTES];
+static uint8_t memory[(2 * FRAMES + SHS_NIC_PIECES) * BYTES];
 static uint32_t position[8][2];
 static struct xdp_desc rx[FRAMES], tx[FRAMES];
 static uint64_t fill[FRAMES], done[FRAMES];
@@ -28,10 +30,10 @@ static void begin(uint32_t received)
 {
     memset(position, 0, sizeof position);
     memset(&nic, 0, sizeof nic);
-    port = (struct shs_nic_port){.nic = &nic, .memory = memory, .n_queues = 1, .n_frames = FRAMES, .frame_bytes = BYTES};
+    port = (struct shs_nic_port){.nic = &nic, .memory = memory, .n_queues = 1, .n_frames = FRAMES, .frame_bytes = BYTES, .n_pieces = 1};
     port.xsk[0] = (struct shs_xsk){.fd = -1, .rx = ring(0, rx), .tx = ring(1, tx), .fill = ring(2, fill), .done = ring(3, done)};
     for (uint32_t i = 0; i < FRAMES; i++)
-        fill[i] = (uint64_t)(FRAMES + i) * BYTES;
+        fill[i] = (uint64_t)(RECEIVING + i) * BYTES;
     position[2][0] = FRAMES;
     position[2][1] = received; /* the kernel took them */
     for (uint32_t i = 0; i < received; i++)
@@ -41,13 +43,13 @@ static void begin(uint32_t received)
 
 static void each_frame_once(void)
 {
-    uint32_t seen[2 * FRAMES] = {0};
+    uint32_t seen[RECEIVING + FRAMES] = {0};
     for (uint32_t i = position[2][1]; i != position[2][0]; i++)
         seen[fill[i % FRAMES] / BYTES]++;
     for (uint32_t i = position[0][1]; i != position[0][0]; i++)
         seen[rx[i % FRAMES].addr / BYTES]++;
-    for (uint32_t i = 0; i < 2 * FRAMES; i++)
-        CHECK(seen[i], ==, i >= FRAMES);
+    for (uint32_t i = 0; i < RECEIVING + FRAMES; i++)
+        CHECK(seen[i], ==, i >= RECEIVING);
     CHECK(nic.queue[0].recycled, ==, 0);
 }
 
@@ -68,6 +70,50 @@ static void killed_after(int stores, uint32_t received)
     each_frame_once();
     shs_nic_repair(&port);
     each_frame_once();
+}
+
+/* The first `gone` frames of a packet of n were on their way out when he died; others have come after it. */
+static void killed_within(uint32_t n, uint32_t gone)
+{
+    begin(n + 2);
+    for (uint32_t i = 0; i + 1 < n; i++)
+        rx[i].options = CONTINUED;
+    nic.queue[0].until = n;
+    for (uint32_t i = 0; i < gone; i++) {
+        fill[position[2][0]++ % FRAMES] = rx[i].addr / BYTES * BYTES;
+        position[0][1]++;
+    }
+    shs_nic_repair(&port);
+    each_frame_once();
+    CHECK(position[0][1], ==, n);
+    shs_nic_repair(&port);
+    CHECK(position[0][1], ==, n);
+}
+
+/* A packet of several frames lies in one piece, the last frames' goes on behind them, and none of it is used again too soon. */
+static void large(void)
+{
+    port.n_pieces = SHS_NIC_PIECES;
+    CHECK(port.device.room(&port, SHS_NIC_PIECES * BYTES) == NULL, ==, true); /* too long with its header */
+    memset(tx, 0, sizeof tx);
+    for (uint32_t at = 0; at < 5 * FRAMES; at += 5) {
+        position[1][0] = position[3][0] = at;
+        position[1][1] = at;
+        uint8_t *to = port.device.room(&port, 4 * BYTES + 100);
+        CHECK(to - memory, ==, (long)(at % FRAMES) * BYTES + 14);
+        memset(to, 0, 4 * BYTES + 100);
+        to[0] = 0x45;
+        port.device.send(&port, 4 * BYTES + 100);
+        CHECK(position[1][0], ==, at + 5);
+        for (uint32_t i = 0; i < 5; i++) {
+            const struct xdp_desc *d = &tx[(at + i) % FRAMES];
+            CHECK(d->addr, ==, (uint64_t)(at % FRAMES + i) * BYTES);
+            CHECK(d->len, ==, i < 4 ? BYTES : 114);
+            CHECK(d->options, ==, i < 4 ? CONTINUED : 0);
+        }
+        CHECK(port.device.room(&port, 3 * BYTES) == NULL, ==, true); /* five of eight are with the kernel */
+        CHECK(port.device.room(&port, 2 * BYTES) != NULL, ==, true);
+    }
 }
 
 /* Frames for sending come round in order, and never to what the kernel still has. */
@@ -105,6 +151,8 @@ static void sending(void)
     port.device.send(&port, 100);
     CHECK(nic.queue[0].tx_lost, ==, 1);
     CHECK(position[1][0], ==, FRAMES);
+    at[0][19] = 0;
+    large();
 }
 
 int main(int argc, char **argv)
@@ -113,6 +161,9 @@ int main(int argc, char **argv)
     for (int stores = 0; stores <= 4; stores++)
         for (uint32_t received = 1; received <= FRAMES; received++)
             killed_after(stores, received);
+    for (uint32_t n = 2; n <= 6; n++)
+        for (uint32_t gone = 0; gone <= n; gone++)
+            killed_within(n, gone);
     sending();
     return 0;
 }

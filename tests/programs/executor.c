@@ -16,6 +16,7 @@
 #define MESH 540 /* for each slot two sockets, by which descriptors are passed */
 #define TABLE 65521
 #define LONGEST 400000
+#define THERE 3   /* code of the other host's address, for processes on two hosts (tests/wire) */
 #define MOST 40 /* numbers in a command, pieces of an iovec, descriptors of a wait */
 
 static unsigned char table[TABLE], bytes[LONGEST];
@@ -79,17 +80,19 @@ static void add(const char *format, ...)
 static socklen_t address(struct sockaddr_storage *to, long family, long code, long port)
 {
     static const char *const four[] = {"0.0.0.0", "127.0.0.1", "127.0.0.2"}, *const six[] = {"::", "::1", "::ffff:127.0.0.1"};
+    const char *text =
+        code == THERE ? getenv(family == AF_INET6 ? "EXECUTOR_THERE6" : "EXECUTOR_THERE4") : (family == AF_INET6 ? six : four)[code];
     memset(to, 0, sizeof *to);
     to->ss_family = (sa_family_t)family;
     if (family == AF_INET6) {
         struct sockaddr_in6 *in = (struct sockaddr_in6 *)to;
         in->sin6_port = htons((uint16_t)port);
-        inet_pton(AF_INET6, six[code], &in->sin6_addr);
+        inet_pton(AF_INET6, text, &in->sin6_addr);
         return sizeof *in;
     }
     struct sockaddr_in *in = (struct sockaddr_in *)to;
     in->sin_port = htons((uint16_t)port);
-    inet_pton(AF_INET, four[code], &in->sin_addr);
+    inet_pton(AF_INET, text, &in->sin_addr);
     return sizeof *in;
 }
 

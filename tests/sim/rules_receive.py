@@ -152,6 +152,19 @@ def reset_outside_the_window_is_dropped(path: Path) -> None:
     assert c.state() == "ESTABLISHED"
 
 
+def reset_with_the_number_of_the_fin_resets(path: Path) -> None:
+    """Once the FIN has come, and not before, nor any other old number."""
+    c = Conversation(path)
+    c.give(0, 0, flags=ACK | FIN)
+    c.give(-1, 0, flags=RST)
+    assert c.state() == "CLOSE_WAIT"
+    c.give(0, 0, flags=RST)
+    assert c.state() == "CLOSED"
+    c = Conversation(path)
+    c.give(-1, 0, flags=RST)
+    assert c.state() == "ESTABLISHED"
+
+
 def syn_is_challenged(path: Path) -> None:
     c = Conversation(path)
     c.give(10, 0, flags=SYN)

@@ -16,6 +16,7 @@ from sharedstack_helper.settings import Settings, read, usual_file
 GOOD = """
 links = ["eth0"]
 cool_every = 2
+busy_poll = 20
 
 [stack.trading]
 links = ["eth1", "eth2"]
@@ -29,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("stack", "settings"),
-    [("main", Settings(("eth0",), 2.0)), ("trading", Settings(("eth1", "eth2"), 2.0))],
+    [("main", Settings(("eth0",), 2.0, 20)), ("trading", Settings(("eth1", "eth2"), 2.0, 20))],
 )
 def test_a_stack_has_what_is_said_of_it(file: Path, stack: str, settings: Settings) -> None:
     file.write_text(GOOD)
@@ -47,6 +48,8 @@ def test_a_stack_has_what_is_said_of_it(file: Path, stack: str, settings: Settin
         ("cool_every = 0", "cool_every is for a number of seconds above 0"),
         ("cool_every = true", "cool_every is for a number of seconds above 0"),
         ("cool_every = nan", "cool_every is for a number of seconds above 0"),
+        ("busy_poll = -1", "busy_poll is for a number of microseconds, 10000 at most"),
+        ("busy_poll = 0.5", "busy_poll is for a number of microseconds"),
         ("stack = 1", "stack is for tables"),
         ("[stack]\nmain = 1", "stack is for tables"),
         ("[stack.other]\nspeed = 1", "stack.other.speed is no setting"),
@@ -92,9 +95,10 @@ def test_the_helper_reads_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "settings"),
     [
-        ([], Settings(("eth0",), 2.0)),
-        (["--link", "eth7", "--link", "eth8"], Settings(("eth7", "eth8"), 2.0)),
-        (["--cool-every", "0.5", "--stack", "trading"], Settings(("eth1", "eth2"), 0.5)),
+        ([], Settings(("eth0",), 2.0, 20)),
+        (["--link", "eth7", "--link", "eth8"], Settings(("eth7", "eth8"), 2.0, 20)),
+        (["--cool-every", "0.5", "--stack", "trading"], Settings(("eth1", "eth2"), 0.5, 20)),
+        (["--busy-poll", "0"], Settings(("eth0",), 2.0)),
     ],
 )
 def test_the_command_line_wins(file: Path, arguments: list[str], settings: Settings) -> None:

@@ -41,6 +41,7 @@ def _library() -> ctypes.CDLL:
         ("nic_repair", None, (pointer,)),
         ("nic_lose", None, (pointer, u32)),
         ("nic_strays", u32, (pointer, pointer)),
+        ("nic_send_by", None, (pointer, u32)),
         ("nic_drive", u64, (pointer, pointer, u64)),
         ("nic_pingpong", u32, (pointer, pointer, u64, u32, u32, u32, pointer)),
     ):
@@ -60,8 +61,8 @@ class Station:
         self.tap = Tap(paths.native_library(), seed=host.number + 1, now=time.monotonic_ns())
         self.handles: dict[int, int] = {}
 
-    def open(self) -> str:
-        self.interface = Interface(INTERFACE, f"/shs-test-wire-{os.getpid()}-{self.host.number}")
+    def open(self, busy_us: int = 0) -> str:
+        self.interface = Interface(INTERFACE, f"/shs-test-wire-{os.getpid()}-{self.host.number}", busy_us)
         self.attach()
         return self.interface.mode
 
@@ -92,7 +93,7 @@ class Station:
                 _, fds, _, _ = socket.recv_fds(s, 16, 16)
         self._attach(fds[0], fds[1], fds[2:])
 
-    def connect(self, other: Host, family: int = 4, flags: int = 0, index: int = 0) -> bool:
+    def connect(self, other: Host, family: int = 4, flags: int = 0, index: int = 0, mss: int = 1400) -> bool:
         """A connection that both ends agree about, the index-th; it is steered here. True if the next hop is known already."""
         declared, memory = view(wire.IMAGE)
         me = self.host.number
@@ -100,7 +101,8 @@ class Station:
         values: dict[str, Any] = {
             "laddr": mapped(local), "raddr": mapped(remote), "lport": PORTS[me] + 2 * index, "rport": PORTS[1 - me] + 2 * index,
             "family": family, "state": C["TCP_ESTABLISHED"], "flags": C["TF_NODELAY"] | flags, "snd_una": 1000 + me, "snd_nxt": 1000 + me,
-            "rcv_nxt": 1001 - me, "snd_wl1": 1001 - me, "rcv_wup": 1001 - me, "snd_wnd": 60000, "rcv_wnd": 60000, "mss": 1400, "mtu": 1500,
+            "rcv_nxt": 1001 - me, "snd_wl1": 1001 - me, "rcv_wup": 1001 - me, "snd_wnd": 60000, "rcv_wnd": 60000, "mss": mss,
+            "mtu": mss + 100,
             "tx_off": 2 * index * QUEUE, "rx_off": (2 * index + 1) * QUEUE, "tx_size": QUEUE, "rx_size": 65536, "srtt_us": 20_000,
         }  # fmt: skip
         for name, value in values.items():

@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wire.fix_veth import INTERFACE, Host, hosts
 
 BIN = Path(sys.executable).parent
+T = TypeVar("T")
 
 
 @dataclass
@@ -49,8 +50,10 @@ class Side:
             assert self.helper.wait(20) == 0
         self.helper = None
 
-    def start(self, *command: str, ours: bool = True, cpu: int | None = None, **environment: str) -> subprocess.Popen[str]:
-        """A program there, whose output is piped."""
+    def start(
+        self, *command: str, ours: bool = True, cpu: int | None = None, fds: Sequence[int] = (), **environment: str
+    ) -> subprocess.Popen[str]:
+        """A program there, whose output is piped; it has those descriptors too."""
         pinned = ["taskset", "-c", str(cpu)] if cpu is not None else []
         run = [str(BIN / "sharedstack"), "run", "--stack", self.stack, "--"] if ours else []
         program = subprocess.Popen(
@@ -58,6 +61,7 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            pass_fds=fds,
             env={**os.environ, **environment},
         )
         self.programs.append(program)
@@ -70,10 +74,14 @@ class Side:
         assert program.returncode == 0, f"{command}: status {program.returncode}\n{out}"
         return out
 
-    def inspect(self) -> dict[str, Any]:
+    def links(self) -> list[dict[str, Any]]:
+        """What the stack says of its interfaces and their engines."""
+        return list(self.inspect("--links")["links"])
+
+    def inspect(self, *options: str) -> dict[str, Any]:
         """What the stack says of itself."""
         done = subprocess.run(
-            [*self._inside(), str(BIN / "sharedstack"), "inspect", "--stack", self.stack, "--format", "json"],
+            [*self._inside(), str(BIN / "sharedstack"), "inspect", "--stack", self.stack, *options, "--format", "json"],
             capture_output=True,
             text=True,
             check=False,
@@ -112,6 +120,11 @@ class Side:
 # Samples of a run: its seed chooses them; nothing is left out with WIRE_ALL=1 (make soak).
 SEED = int(os.environ.get("WIRE_SEED", time.time_ns() % 1_000_000))
 WHOLE = bool(os.environ.get("WIRE_ALL"))
+
+
+def some(values: Sequence[T], n: int = 1) -> list[T]:
+    """So many of them, which the seed chooses; all where the run is WHOLE."""
+    return list(values) if WHOLE else [values[(SEED + i) % len(values)] for i in range(n)]
 
 
 @contextmanager

@@ -53,7 +53,8 @@ def _started(program: subprocess.Popen[str], word: str) -> None:
     raise AssertionError(f"{program.args}: ended without {word!r}")
 
 
-def _listening(side: Side, port: int, udp: bool = False) -> None:
+def listening(side: Side, port: int, udp: bool = False) -> None:
+    """Wait until a program does."""
     until = time.monotonic() + 10
     while f":{port} " not in side.host.run("ss", "-Hlnu" if udp else "-Hlnt"):
         assert time.monotonic() < until, f"nothing listens on {port}"
@@ -71,7 +72,7 @@ def pingpong(*flags: str) -> Callable[[Side, Side, bool, bool], float]:
 
     def run(server: Side, client: Side, there: bool, here: bool) -> float:
         end = server.start("sockperf", "server", *flags, "-i", server.address, "-p", str(PORT), ours=there, cpu=0)
-        _listening(server, PORT, udp=not flags)
+        listening(server, PORT, udp=not flags)
         command = ["sockperf", "ping-pong", *flags, "-i", server.address, "-p", str(PORT), "-t", "3", "-m", "64"]
         out = client.start(*command, ours=here, cpu=1).communicate(timeout=60)[0]
         end.terminate()
@@ -83,7 +84,7 @@ def pingpong(*flags: str) -> Callable[[Side, Side, bool, bool], float]:
 def datagrams(server: Side, client: Side, there: bool, here: bool) -> float:
     """64 bytes by sockperf one way as fast as may be: how many a second the server received."""
     end = server.start("sockperf", "server", "-i", server.address, "-p", str(PORT), ours=there, cpu=0)
-    _listening(server, PORT, udp=True)
+    listening(server, PORT, udp=True)
     command = ["sockperf", "throughput", "-i", server.address, "-p", str(PORT), "-t", "3", "-m", "64"]
     out = client.start(*command, ours=here, cpu=1).communicate(timeout=60)[0]
     seconds = _number(r"messages sent in ([\d.]+) sec", out)
@@ -120,7 +121,7 @@ def _nginx(server: Side, ours: bool, folder: str) -> subprocess.Popen[str]:
     Path(folder, "conf").write_text(NGINX.format(folder=folder, address=server.address, port=PORT))
     Path(folder).chmod(0o755)
     end = server.start("nginx", "-p", folder, "-c", f"{folder}/conf", "-g", "user root;", ours=ours, cpu=0)
-    _listening(server, PORT)
+    listening(server, PORT)
     return end
 
 
@@ -168,7 +169,7 @@ def iperf(*flags: str, family: int = 4, field: str = "sum_received") -> Callable
 
     def run(server: Side, client: Side, there: bool, here: bool) -> float:
         end = server.start("iperf3", "-s", "-1", "-p", str(PORT), ours=there, cpu=0)
-        _listening(server, PORT)
+        listening(server, PORT)
         command = ["iperf3", "-c", server.host.address(family), "-p", str(PORT), "-t", "3", "-J", *flags]
         out = json.loads(client.start(*command, ours=here, cpu=1).communicate(timeout=60)[0])
         end.wait(20)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from wire.fix_veth import INTERFACE
-from wire.fix_world import Side, wait_for
+from wire.fix_world import WHOLE, Side, some, wait_for
 
 TALK = str(Path(__file__).with_name("talk.py"))
 PYTHON = sys.base_prefix + "/bin/python3"
@@ -83,7 +83,7 @@ def datagrams(server: Side, client: Side, size: int) -> None:
     assert client.run(PYTHON, "-c", ASK, server.address, str(size), ours=False) == f"{size}\n"
 
 
-@pytest.mark.parametrize("how", ["blocking", "epoll"])
+@pytest.mark.parametrize("how", some(["blocking", "epoll"]))
 def test_a_stopped_program_is_answered_for(fresh_sides: tuple[Side, Side], how: str) -> None:
     server, client = fresh_sides
     program = serve(server, how)
@@ -104,7 +104,7 @@ def test_a_stopped_program_is_answered_for(fresh_sides: tuple[Side, Side], how: 
                 time.sleep(0.01)
         assert sent > 50_000
         first = plain.unacknowledged()
-        time.sleep(2)  # the peer's window is closed: probes must be answered, or the kernel gives up sooner or later
+        time.sleep(10 if WHOLE else 2)  # the peer's window is closed: probes must be answered, or the kernel gives up sooner or later
         assert plain.unacknowledged() <= first
         assert sent - plain.unacknowledged() > 50_000, "nobody acknowledged"
     finally:
@@ -264,7 +264,7 @@ print(1 < time.monotonic() - began < 5)
 """
 
 
-@pytest.mark.parametrize("how", ["recv", "poll"])
+@pytest.mark.parametrize("how", some(["recv", "poll"]))
 def test_a_peer_that_is_no_more(fresh_sides: tuple[Side, Side], how: str) -> None:
     """What is sent is not acknowledged any more: the program hears of it after its time-out, and what the kernel would say."""
     server, client = fresh_sides

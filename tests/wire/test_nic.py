@@ -6,17 +6,23 @@ import hashlib
 import os
 import random
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sim.fix_engine import C
 from wire.fix_end import End
 from wire.fix_veth import INTERFACE, Host, hosts, need_root
+from wire.fix_world import some
+
+from sharedstack.declare.nic import CONSTANTS as NIC
+from sharedstack_helper.environment import kernel_at_least
 
 ECHO = """
 import socket, sys
@@ -37,22 +43,29 @@ def pair() -> Iterator[tuple[Host, Host]]:
         yield both
 
 
-@pytest.fixture
-def ends(pair: tuple[Host, Host]) -> Iterator[tuple[End, End]]:
+@contextmanager
+def opened(pair: tuple[Host, Host], busy_us: int = 0) -> Iterator[tuple[End, End]]:
+    """An end on each host, its interface lent."""
     both = End(pair[0]), End(pair[1])
     try:
         for end in both:
-            assert end.do("open") in ("native", "generic")
+            assert end.do("open", busy_us) in ("native", "generic")
         yield both
     finally:
         for end in both:
             end.end()
 
 
-def joined(ends: tuple[End, End], family: int = 4, flags: int = 0, index: int = 0) -> None:
+@pytest.fixture
+def ends(pair: tuple[Host, Host]) -> Iterator[tuple[End, End]]:
+    with opened(pair) as both:
+        yield both
+
+
+def joined(ends: tuple[End, End], family: int = 4, flags: int = 0, index: int = 0, mss: int = 1400) -> None:
     """One connection between them, its next hops known."""
     for one, other in (ends, ends[::-1]):
-        if not one.do("connect", other.host, family, flags, index):
+        if not one.do("connect", other.host, family, flags, index, mss):
             deadline = time.monotonic() + 5
             while not one.do("call", _hop_known, other.host.address(family)):
                 assert time.monotonic() < deadline, "the neighbour is not found"
@@ -79,6 +92,93 @@ def test_every_byte_arrives(ends: tuple[End, End], family: int, flags: int) -> N
         assert counted["rx"] > 1000 and counted["tx"] > 1000
         assert counted["rx_bad"] == counted["tx_lost"] == 0
         assert end.do("engine_counter", "in_bad_sum") == 0
+
+
+@pytest.mark.parametrize("family", some([4, 6]))
+def test_jumbo_frames(family: int) -> None:
+    """Packets of several frames, both ways; each has one of 8,900 bytes."""
+    need_root()
+    with hosts(mtu=9000) as pair, opened(pair) as ends:
+        joined(ends, family, C["TF_SACK"] | C["TF_TS"], mss=8900)
+        data = [random.Random(n).randbytes(3_000_000) for n in range(2)]
+        for n in range(2):
+            ends[n].begin("talk", 0, data[n], len(data[1 - n]))
+        for n in range(2):
+            assert hashlib.sha256(ends[n].finish()).digest() == hashlib.sha256(data[1 - n]).digest()
+        for end in ends:
+            counted = end.do("counters")
+            assert counted["rx_bad"] == counted["tx_lost"] == 0
+            assert end.do("engine_counter", "in_bad_sum") == 0
+            assert counted["tx"] < 2500  # bytes of two directions by packets of 8,900, and acknowledgments
+
+
+def test_larger_packets_than_it_was_opened_for(ends: tuple[End, End]) -> None:
+    """The kernel would lose them: nothing is lifted, and what is goes back."""
+    joined(ends)
+    for end in ends:
+        end.host.run("ip", "link", "set", INTERFACE, "mtu", "4000")
+    assert ends[0].do("call", _look) == [ends[1].host.address(4)]
+    with pytest.raises(AssertionError, match="an MTU of 4000 is more than the 1778 that the helper was started for"):
+        ends[0].do("call", _hop_known, ends[1].host.address(4))
+
+
+@pytest.mark.parametrize("queue", [0, 1])
+def test_every_queue(queue: int) -> None:
+    """Of an interface that has two; what comes by one is answered by it."""
+    need_root()
+    with hosts(queues=2) as pair, opened(pair) as ends:
+        joined(ends)
+        for end in ends:
+            end.do("call", _send_by, queue)
+        data = [random.Random(n).randbytes(500_000) for n in range(2)]
+        ends[1].begin("talk", 0, data[1], len(data[0]))
+        ends[0].begin("talk", 0, data[0], len(data[1]))
+        assert ends[0].finish() == data[1] and ends[1].finish() == data[0]
+        for end in ends:
+            used, other = (end.do("call", _queue, q) for q in (queue, 1 - queue))
+            assert used["rx"] > 300 and used["tx"] > 300 and other["rx"] == other["tx"] == 0
+
+
+def _send_by(station: object, queue: int) -> None:
+    station.lib.shs_test_nic_send_by(station.port, queue)  # type: ignore[attr-defined]
+
+
+def _queue(station: object, number: int) -> dict[str, int]:
+    return dict(station.interface.segment.queue(number))  # type: ignore[attr-defined]
+
+
+def test_busy_polling(pair: tuple[Host, Host]) -> None:
+    """Who waits has the driver look for packets: asked for; veth, since Linux 6.14, does not say what polls a queue, and is left alone."""
+    with opened(pair, 50) as ends:
+        joined(ends)
+        for end in ends:
+            assert end.do("call", _prefers_busy_polling) == [1, 50]
+            known, busy = end.do("call", _polled)
+            assert busy == (known or not kernel_at_least((6, 14)))
+        for turn in range(2):  # then as where the driver says it: harmless
+            ends[1].begin("pingpong", 0, False, 2000)
+            ends[0].begin("pingpong", 0, True, 2000)
+            times = ends[0].finish()
+            ends[1].finish()
+            print(f"64 B there and back{', looking by system calls' * turn}: p50 {statistics.median(times) / 1000:.2f} µs")
+            assert ends[0].do("engine_counter", "rto") == 0
+            for end in ends:
+                end.do("call", _look_busily)
+
+
+def _prefers_busy_polling(station: object) -> list[int]:
+    with socket.socket(44, socket.SOCK_RAW, 0, os.dup(station.interface.fds[0])) as s:  # type: ignore[attr-defined]
+        return [s.getsockopt(socket.SOL_SOCKET, option) for option in (69, 46)]  # SO_PREFER_BUSY_POLL, SO_BUSY_POLL
+
+
+def _polled(station: object) -> tuple[bool, bool]:
+    segment = station.interface.segment  # type: ignore[attr-defined]
+    return bool(segment.queue(0)["flags"] & NIC["QUEUE_NAPI"]), bool(segment.get("flags") & NIC["NIC_BUSY_POLL"])
+
+
+def _look_busily(station: object) -> None:
+    station.interface.segment.set("flags", station.interface.segment.get("flags") | NIC["NIC_BUSY_POLL"])  # type: ignore[attr-defined]
+    station.attach()  # type: ignore[attr-defined]
 
 
 def test_lossy_cable(ends: tuple[End, End]) -> None:

@@ -33,7 +33,8 @@ class Hops:
         self._route = IPRoute()
         self._notices = IPRoute()
         self._notices.bind(groups=_groups())
-        self._wanted: dict[Address, Address] = {}
+        self._wanted: set[Address] = set()
+        self.most_mtu = 1 << 16
 
     def fileno(self) -> int:
         """Readable when the kernel has something to tell; then `look`."""
@@ -47,17 +48,21 @@ class Hops:
     def want(self, remote: Address) -> bool:
         """Keep the next hop for `remote` known; True if it is known now.
 
-        Raises HelperError where the kernel's route to it does not go by this interface, or there is none.
+        Raises HelperError where the kernel's route to it does not go by this interface, there is none, or packets may be larger than
+        `most_mtu`.
         """
-        gateway = self._gateway(remote)
-        if gateway is None:
+        if (mtu := self._segment.get("mtu")) > self.most_mtu:
+            raise HelperError(f"an MTU of {mtu} is more than the {self.most_mtu} that the helper was started for: start it again")
+        found = self._way(remote)
+        if found is None:
             raise HelperError(f"the route to {remote} does not go by this interface: see `ip route get {remote}`")
-        self._wanted[remote] = gateway
-        return self._resolve(remote, gateway)
+        self._wanted.add(remote)
+        return self._resolve(remote, *found)
 
     def forget(self, remote: Address) -> None:
         """No flow goes there any more."""
-        if self._wanted.pop(remote, None) is not None:
+        if remote in self._wanted:
+            self._wanted.remove(remote)
             self._segment.set_hop(remote, None)
 
     def look(self) -> list[Address]:
@@ -68,6 +73,7 @@ class Hops:
         with suppress(NetlinkError):
             self._notices.get()
         gone = []
+        self._segment.set_link(*self._link())
         for remote in list(self._wanted):
             try:
                 self.want(remote)
@@ -75,7 +81,6 @@ class Hops:
                 self._segment.set_hop(remote, None)
                 if self.reaches(remote):
                     gone.append(remote)
-        self._segment.set_link(*self._link())
         return gone
 
     @property
@@ -112,21 +117,23 @@ class Hops:
         """Write down what the interface is now."""
         self._segment.set_link(*self._link())
 
-    def _gateway(self, remote: Address) -> Address | None:
+    def _way(self, remote: Address) -> tuple[Address, int] | None:
+        """The neighbour by which it goes there, and the path's MTU, as the route says it or a router has told."""
         try:
             found = self._route.route("get", dst=str(remote), family=_FAMILIES[remote.version])[0]
         except NetlinkError as error:
             raise HelperError(f"no route to {remote}: {error}") from error
         if found.get_attr("RTA_OIF") != self._ifindex:
             return None
-        gateway = found.get_attr("RTA_GATEWAY")
-        return ipaddress.ip_address(gateway) if gateway else remote
+        gateway, metrics = found.get_attr("RTA_GATEWAY"), found.get_attr("RTA_METRICS")
+        mtu = int((metrics and metrics.get_attr("RTAX_MTU")) or self._segment.get("mtu"))
+        return ipaddress.ip_address(gateway) if gateway else remote, mtu
 
-    def _resolve(self, remote: Address, gateway: Address) -> bool:
+    def _resolve(self, remote: Address, gateway: Address, mtu: int) -> bool:
         for entry in self._route.get_neighbours(family=_FAMILIES[gateway.version], ifindex=self._ifindex, dst=str(gateway)):
             address = entry.get_attr("NDA_LLADDR")
             if address and entry["state"] & _BELIEVED:
-                self._segment.set_hop(remote, bytes.fromhex(str(address).replace(":", "")))
+                self._segment.set_hop(remote, bytes.fromhex(str(address).replace(":", "")), mtu)
                 return True
         try:
             self._route.neigh("replace", dst=str(gateway), ifindex=self._ifindex, family=_FAMILIES[gateway.version], flags=_USE, state=0)

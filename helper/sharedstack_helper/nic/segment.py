@@ -44,7 +44,7 @@ class Segment:
         return {name: int(struct.unpack_from("=" + _FORMATS[p.field.type], self.memory, base + p.offset)[0]) for name, p in _QUEUE.items()}
 
     def set_queue_flags(self, number: int, flags: int) -> None:
-        """XDP_OPTIONS of its socket."""
+        """QUEUE_* of its socket."""
         self._put(_QUEUE["flags"], _NIC["queue"].offset + number * BY_NAME["nic_queue"].size, flags)
 
     def set_link(self, mtu: int, mac: bytes, up: bool) -> None:
@@ -59,8 +59,8 @@ class Segment:
         at = _NIC["name"].offset
         self.memory[at : at + 16] = name.encode()[:15].ljust(16, b"\0")
 
-    def set_hop(self, remote: Address, mac: bytes | None) -> bool:
-        """Where packets for `remote` go; None: nowhere for now. False: no room.
+    def set_hop(self, remote: Address, mac: bytes | None, mtu: int = 0) -> bool:
+        """Where packets for `remote` go, and how large they may be; None: nowhere for now. False: no room.
 
         A place once used keeps its address, since readers stop at the first free one.
         """
@@ -75,6 +75,7 @@ class Segment:
                 self.memory[base : base + 16] = mapped(remote)
             at = base + _HOP["mac"].offset
             self.memory[at : at + 6] = mac
+            self._put(_HOP["mtu"], base, mtu)
             self._put(_HOP["state"], base, CONSTANTS["HOP_KNOWN"])
             return True
         return False

@@ -30,6 +30,7 @@ _PRIORITY = 0xC0DE  # of our filter there: another program's stay as they are
 _MEMBARRIER_GLOBAL, _MEMBARRIER = 1, 324
 _XDP_IF_NONE, _XDP_GENERIC, _XDP_DRIVER = 1 << 0, 1 << 1, 1 << 2  # XDP_FLAGS_* of linux/if_link.h
 _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
+MOST_GIVEN_BACK = 3000  # bytes: such a frame has to fit into a page, with what the kernel puts around it
 _PROGRAM_NAME = 64  # offset in struct bpf_prog_info of linux/bpf.h
 
 
@@ -196,7 +197,10 @@ class Steering:
         self._delete(self._sockets, struct.pack("=I", queue))
 
     def give_back(self, frame: bytes, ifindex: int) -> None:
-        """Have the kernel receive a frame as if it had come by the interface just now (BPF_PROG_RUN on live frames)."""
+        """Have the kernel receive a frame, of MOST_GIVEN_BACK bytes at most, as if it had come by the interface just now.
+
+        (BPF_PROG_RUN on live frames.)
+        """
         context = struct.pack("=6I", 0, len(frame), 0, ifindex, 0, 0)  # struct xdp_md
         options = _RunOptions(
             size=ctypes.sizeof(_RunOptions), data_in=frame, data_size_in=len(frame), context_in=context, context_size_in=len(context),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sharedstack.declare import binary
@@ -129,12 +130,15 @@ class Datagrams:
         self._end([f for f in flows if f.remote[0] in gone or f.local[0] not in own], "no_route")
 
     def look(self) -> None:
-        """Once a second: end what is idle, and what the kernel would give to another socket by now."""
+        """Once a second: end what is idle, and what the kernel would give to another socket by now; learn of paths that became narrow."""
         for flow in list(self._flows.values()):
             figures = self._engines[flow.engine].datagrams(flow.handle)
             flow.idle = flow.idle + 1 if figures == flow.seen else 0
             flow.seen = figures
         self._end([f for f in self._flows.values() if f.idle >= IDLE_LOOKS], "wire_idle")
+        for number, remote in {(f.engine, f.remote[0]) for f in self._flows.values()}:
+            with suppress(HelperError):  # the kernel's notices tell of that
+                self._engines[number].interface.hops.want(remote)
         self._looks += 1
         if self._looks % PORTS_EVERY == 0:
             for port, cookie in {(f.local[1], f.cookie) for f in self._flows.values() if not f.connected}:

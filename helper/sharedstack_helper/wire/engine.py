@@ -121,10 +121,10 @@ class Figures:
 
 
 class Engine:
-    """One engine and its interface. Raises HelperError where either cannot be had."""
+    """One engine and its interface, whose driver who waits polls for `busy_us`. Raises HelperError where either cannot be had."""
 
-    def __init__(self, stack: Stack, interface_name: str, segment: str) -> None:
-        self.interface = Interface(interface_name, segment + "-nic")
+    def __init__(self, stack: Stack, interface_name: str, segment: str, busy_us: int) -> None:
+        self.interface = Interface(interface_name, segment + "-nic", busy_us)
         self._functions = _functions()
         size = int(self._functions["bytes"](CONNECTIONS))
         for name in ("-area", "-queues"):

@@ -13,6 +13,7 @@ connection, a route that went elsewhere, holders that are gone.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -28,7 +29,7 @@ from .. import announce
 from ..environment import HelperError
 from ..gc import Participants, held_open
 from ..loop import Loop
-from ..nic.steering import Address
+from ..nic.steering import MOST_GIVEN_BACK, Address
 from ..segments import Segments
 from . import segment_of_peer
 from .datagrams import IDLE_LOOKS, Datagrams, Steered
@@ -69,7 +70,7 @@ class _Link:
 class Links:
     """All links of one stack. Everything runs in the main thread."""
 
-    def __init__(self, loop: Loop, segments: Segments, names: Sequence[str], stem: str) -> None:
+    def __init__(self, loop: Loop, segments: Segments, names: Sequence[str], stem: str, busy_us: int = 0) -> None:
         self._loop, self._segments = loop, segments
         self._links: list[_Link] = []
         self._lifted: dict[int, _Lifted] = {}
@@ -78,7 +79,7 @@ class Links:
         if names:
             self._repair = Repair()
         for number, name in enumerate(names):
-            engine = Engine(segments, name, f"{stem}-{number}")
+            engine = Engine(segments, name, f"{stem}-{number}", busy_us)
             self._links.append(_Link(engine, Tender(engine)))
             loop.watch(engine.interface.hops.fileno(), lambda number=number: self._notices(number))  # type: ignore[misc]
         self._datagrams = Datagrams(segments, [link.engine for link in self._links])
@@ -219,12 +220,14 @@ class Links:
             steering.settle()
             self._repair.end(lifted.fd, lifted.reuse, taken.unsent[sent:])
         except OSError as error:
-            announce.complain(f"cannot lower the connection to {lifted.flow[1]}: {error}; it is lost")
+            if error.errno not in (errno.ECONNRESET, errno.EPIPE):  # else its peer has ended it meanwhile
+                announce.complain(f"cannot lower the connection to {lifted.flow[1]}: {error}; it is lost")
             steering.remove_flow(socket.IPPROTO_TCP, *lifted.flow)
-            ended = 0
+            ended = []
+        for after, flags in enumerate(ended):  # before what came after that
+            end = segment_of_peer.frame(taken.image, link.engine.interface.segment.mac, flags, after)
+            steering.give_back(end, link.engine.interface.ifindex)
         self._give_back(link)
-        if ended:
-            steering.give_back(segment_of_peer.frame(taken.image, link.engine.interface.segment.mac, ended), link.engine.interface.ifindex)
 
     def lower_all(self, why: str) -> None:
         """Everything is the kernel's again."""
@@ -268,7 +271,8 @@ class Links:
         strays, at = link.engine.strays(), 0
         while at < len(strays):
             (size,) = struct.unpack_from("=I", strays, at)
-            link.engine.interface.steering.give_back(strays[at + 4 : at + 4 + size], link.engine.interface.ifindex)
+            for frame in segment_of_peer.in_pieces(strays[at + 4 : at + 4 + size], MOST_GIVEN_BACK):
+                link.engine.interface.steering.give_back(frame, link.engine.interface.ifindex)
             at += 4 + size
 
     def _notices(self, number: int) -> None:

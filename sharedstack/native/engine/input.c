@@ -90,6 +90,13 @@ static enum shs_fate reset(struct shs_engine *e, struct shs_tcp *t)
     return shs_tcp_end(e, t, error);
 }
 
+/* A reset by a peer that has not seen its FIN acknowledged has the FIN's number. The kernel takes it. */
+static bool late_reset(const struct shs_tcp *t, const struct shs_segment *s)
+{
+    bool ended = t->state == SHS_TCP_CLOSE_WAIT || t->state == SHS_TCP_LAST_ACK || t->state == SHS_TCP_CLOSING;
+    return s->flags & SHS_RST && ended && s->seq + 1 == t->rcv_nxt;
+}
+
 /* RFC 9293 section 3.10.7.4, TIME-WAIT: the peer's FIN again means that it has not seen our ACK. */
 static enum shs_fate in_time_wait(struct shs_engine *e, struct shs_tcp *t, const struct shs_segment *s)
 {
@@ -111,6 +118,8 @@ enum shs_fate shs_tcp_input(struct shs_engine *e, struct shs_tcp *t, const struc
         return SHS_LIVES;
     }
     if (!acceptable(t, s, wnd)) {
+        if (late_reset(t, s))
+            return reset(e, t);
         shs_wire_count(e, SHS_WCTR_OUT_OF_WINDOW);
         if (s->flags & SHS_RST)
             return SHS_LIVES;

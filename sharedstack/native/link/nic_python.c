@@ -5,12 +5,10 @@
 
 #define BUDGET 64
 
-SHS_PUBLIC int shs_native_xsk_open(void *memory, uint32_t n_frames, uint32_t frame_bytes, uint32_t ifindex, uint32_t queue,
-                                   uint32_t *zero_copy);
-SHS_PUBLIC int shs_native_xsk_open(void *memory, uint32_t n_frames, uint32_t frame_bytes, uint32_t ifindex, uint32_t queue,
-                                   uint32_t *zero_copy)
+SHS_PUBLIC int shs_native_xsk_open(void *memory, const struct shs_xsk_wanted *wanted, uint32_t *kind);
+SHS_PUBLIC int shs_native_xsk_open(void *memory, const struct shs_xsk_wanted *wanted, uint32_t *kind)
 {
-    return shs_xsk_open(memory, n_frames, frame_bytes, ifindex, queue, zero_copy);
+    return shs_xsk_open(memory, wanted, kind);
 }
 
 SHS_PUBLIC uint64_t shs_test_nic_bytes(void);
@@ -86,6 +84,13 @@ SHS_PUBLIC void shs_test_nic_lose(struct shs_nic_port *p, uint32_t every)
     lose_every = every;
     send_whole = p->device.send;
     p->device.send = send_most;
+}
+
+/* By that queue, until a packet comes by another one. */
+SHS_PUBLIC void shs_test_nic_send_by(struct shs_nic_port *p, uint32_t queue);
+SHS_PUBLIC void shs_test_nic_send_by(struct shs_nic_port *p, uint32_t queue)
+{
+    p->out = queue;
 }
 
 static uint32_t drive(struct shs_nic_port *p, struct shs_engine *e)

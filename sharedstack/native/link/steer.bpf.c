@@ -130,7 +130,7 @@ static __always_inline bool parse(void *data, void *end, struct packet *p, bool 
     return false;
 }
 
-SEC("xdp")
+SEC("xdp.frags") /* a packet may be larger than a page; what is looked at is in its first */
 int steer_in(struct xdp_md *ctx)
 {
     struct packet p = {};

@@ -15,6 +15,14 @@
 #ifndef SOL_XDP
 #define SOL_XDP 283
 #endif
+#ifndef XDP_USE_SG
+#define XDP_USE_SG (1 << 4)
+#endif
+#ifndef SO_PREFER_BUSY_POLL
+#define SO_PREFER_BUSY_POLL 69
+#define SO_BUSY_POLL_BUDGET 70
+#endif
+#define BUSY_BUDGET 64 /* packets that the driver looks at in one call */
 
 static void unmap(struct shs_xsk_ring *r)
 {
@@ -84,16 +92,45 @@ static int fill(int fd, uint32_t n, uint32_t frame_bytes)
         return r;
     uint64_t *slots = x.fill.slots;
     for (uint32_t i = 0; i < n; i++)
-        slots[i] = (uint64_t)(n + i) * frame_bytes;
+        slots[i] = (uint64_t)(n + SHS_NIC_PIECES + i) * frame_bytes;
     __atomic_store_n(x.fill.producer, n, __ATOMIC_RELEASE);
     shs_xsk_detach(&x);
     return 0;
 }
 
-int shs_xsk_open(void *memory, uint32_t n_frames, uint32_t frame_bytes, uint32_t ifindex, uint32_t queue, uint32_t *zero_copy)
+/* Who calls for packets has the driver look for them, whose interrupts wait meanwhile (napi_defer_hard_irqs, gro_flush_timeout of the interface). */
+static int poll_busily(int fd, uint32_t us)
 {
-    struct xdp_umem_reg umem = {.addr = (uintptr_t)memory, .len = 2ull * n_frames * frame_bytes, .chunk_size = frame_bytes};
-    struct sockaddr_xdp to = {.sxdp_family = AF_XDP, .sxdp_flags = XDP_USE_NEED_WAKEUP, .sxdp_ifindex = ifindex, .sxdp_queue_id = queue};
+    const int options[][2] = {{SO_PREFER_BUSY_POLL, 1}, {SO_BUSY_POLL, (int)us}, {SO_BUSY_POLL_BUDGET, BUSY_BUDGET}};
+    int r = 0;
+    for (size_t i = 0; i < sizeof options / sizeof *options && r == 0; i++)
+        r = (int)SHS_SYS(setsockopt(fd, SOL_SOCKET, options[i][0], &options[i][1], sizeof options[i][1]));
+    return r;
+}
+
+/* Neither XDP_COPY nor XDP_ZEROCOPY: the kernel takes the better one that the driver has. */
+static int bind_to(int fd, const struct shs_xsk_wanted *wanted)
+{
+    struct sockaddr_xdp to = {
+        .sxdp_family = AF_XDP, .sxdp_flags = XDP_USE_NEED_WAKEUP, .sxdp_ifindex = wanted->ifindex, .sxdp_queue_id = wanted->queue};
+    if (wanted->parts)
+        to.sxdp_flags |= XDP_USE_SG;
+    int r = (int)SHS_SYS(bind(fd, (struct sockaddr *)&to, sizeof to));
+    return r == -EINVAL && wanted->parts ? -EOPNOTSUPP : r;
+}
+
+/* Since Linux 6.14 it is known at once whether the driver says which of its NAPI contexts has a queue; before, with the first packet. */
+static bool can_be_polled(int fd)
+{
+    int napi = 0;
+    socklen_t len = sizeof napi;
+    return SHS_SYS(getsockopt(fd, SOL_SOCKET, SO_INCOMING_NAPI_ID, &napi, &len)) == 0 && napi != 0;
+}
+
+int shs_xsk_open(void *memory, const struct shs_xsk_wanted *wanted, uint32_t *kind)
+{
+    uint32_t n_frames = wanted->n_frames, frame_bytes = wanted->frame_bytes;
+    struct xdp_umem_reg umem = {.addr = (uintptr_t)memory, .len = shs_xsk_frames(n_frames) * frame_bytes, .chunk_size = frame_bytes};
     struct xdp_options options = {0};
     socklen_t len = sizeof options;
     int fd = (int)SHS_SYS(socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0));
@@ -105,14 +142,14 @@ int shs_xsk_open(void *memory, uint32_t n_frames, uint32_t frame_bytes, uint32_t
     r = r ? r : sized(fd, XDP_RX_RING, n_frames);
     r = r ? r : sized(fd, XDP_TX_RING, n_frames);
     r = r ? r : fill(fd, n_frames, frame_bytes);
-    /* neither XDP_COPY nor XDP_ZEROCOPY: the kernel takes the better one that the driver has */
-    r = r ? r : (int)SHS_SYS(bind(fd, (struct sockaddr *)&to, sizeof to));
+    r = r ? r : bind_to(fd, wanted);
+    r = r || !wanted->busy_us ? r : poll_busily(fd, wanted->busy_us);
     if (r == 0)
         r = (int)SHS_SYS(getsockopt(fd, SOL_XDP, XDP_OPTIONS, &options, &len));
     if (r < 0) {
         shs_sys_close(fd);
         return r;
     }
-    *zero_copy = options.flags & XDP_OPTIONS_ZEROCOPY;
+    *kind = (options.flags & XDP_OPTIONS_ZEROCOPY ? SHS_QUEUE_ZERO_COPY : 0) | (can_be_polled(fd) ? SHS_QUEUE_NAPI : 0);
     return fd;
 }

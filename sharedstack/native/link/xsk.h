@@ -20,10 +20,21 @@ struct shs_xsk {
 };
 
 /*
- * Opens a socket on a queue, whose frames are `memory`, and fills its fill ring: the upper half of the frames are for receiving. n_frames of
- * `frame_bytes` for each way, a power of two. Needs CAP_NET_RAW, and locked memory. The descriptor, or -errno. *zero_copy: how it is bound.
+ * Opens a socket on a queue, whose frames are `memory`, and fills its fill ring. There are n_frames of `frame_bytes` for each way, a power of two: first those
+ * to send from, then SHS_NIC_PIECES for packets that go beyond the last of them, then those to receive into. `parts`: packets may take several frames (Linux
+ * 6.6), which some drivers can only copy. `busy_us`: who waits has the driver look for packets, for so long (0: no; Linux 5.11). Needs CAP_NET_RAW,
+ * CAP_NET_ADMIN for `busy_us`, and locked memory. The descriptor, or -errno; -EOPNOTSUPP: the kernel has no `parts`. *kind: SHS_QUEUE_*.
  */
-int shs_xsk_open(void *memory, uint32_t n_frames, uint32_t frame_bytes, uint32_t ifindex, uint32_t queue, uint32_t *zero_copy);
+struct shs_xsk_wanted {
+    uint32_t n_frames, frame_bytes, ifindex, queue, parts, busy_us;
+};
+int shs_xsk_open(void *memory, const struct shs_xsk_wanted *wanted, uint32_t *kind);
+
+/* Frames of a queue, those for packets that go beyond the last one among them. */
+static inline uint64_t shs_xsk_frames(uint32_t n_frames)
+{
+    return 2ull * n_frames + SHS_NIC_PIECES;
+}
 
 /* Maps the rings of an open socket, each of n_frames slots: 0 or -errno. The descriptor stays the caller's. */
 int shs_xsk_attach(struct shs_xsk *x, int fd, uint32_t n_frames);

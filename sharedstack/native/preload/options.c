@@ -191,10 +191,9 @@ static bool set_on_wire(struct shs_fd *f, int fd, int level, int name, const voi
         case SO_SNDTIMEO_OLD:
         case SO_SNDTIMEO_NEW:
         case SO_LINGER:
-        case SO_REUSEADDR:
             return true;
         default:
-            break;
+            break; /* SO_REUSEADDR among them, which repair has put a value of its own in */
         }
     shs_wire_down(f, fd);
     return false;
@@ -203,7 +202,13 @@ static bool set_on_wire(struct shs_fd *f, int fd, int level, int name, const voi
 int shs_i_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
     struct shs_fd *f = shs_fd_look(fd);
-    int error = SHS_UNLIKELY(f && f->state == SHS_FD_WIRE) && level == SOL_SOCKET && name == SO_ERROR ? shs_wire_error(f) : 0;
+    int error = 0;
+    if (SHS_UNLIKELY(f && f->state == SHS_FD_WIRE) && level == SOL_SOCKET) {
+        if (name == SO_REUSEADDR)
+            shs_wire_down(f, fd);
+        else if (name == SO_ERROR)
+            error = shs_wire_error(f);
+    }
     int r = shs_n_getsockopt(fd, level, name, value, len);
     if (error && r == 0 && *len >= sizeof error)
         memcpy(value, &error, sizeof error);

@@ -30,6 +30,7 @@ struct waiting {
     const sigset_t *mask;
     uint32_t wires; /* some are on the wire path */
     bool writers; /* somebody asks for more than to read from rings */
+    bool lowered; /* one was, after the kernel was asked, which was not asked for it */
     struct shs_take *takes; /* asleep: where a taker is counted, by place */
     const struct shs_who *who;
 };
@@ -44,8 +45,9 @@ static struct shs_fd *ring_of(const struct pollfd *p)
 }
 
 /* On the wire path: what it has ready of what is asked for. The kernel is not asked for it (hide). */
-static bool lifted(const struct pollfd *p, short *ready)
+static bool lifted(struct waiting *w, nfds_t i, short *ready)
 {
+    const struct pollfd *p = &w->fds[i];
     struct shs_fd *f = p->fd >= 0 ? shs_fd_look(p->fd) : NULL;
     bool lowered;
     if (SHS_LIKELY(!f || f->state != SHS_FD_WIRE))
@@ -53,8 +55,10 @@ static bool lifted(const struct pollfd *p, short *ready)
     short events = shs_wire_polled(f, &lowered);
     if (SHS_UNLIKELY(lowered)) {
         shs_wire_settle(p->fd);
-        if (f->state != SHS_FD_WIRE)
+        if (f->state != SHS_FD_WIRE) {
+            w->lowered = true;
             return false;
+        }
     }
     *ready = (short)(events & (p->events | POLLERR | POLLHUP));
     return true;
@@ -87,13 +91,13 @@ static bool ring_ready(const struct pollfd *p)
     return f && f->state == SHS_FD_EPOLL && f->epoll && shs_set_ready(f->epoll, p->fd);
 }
 
-static bool any_ready(const struct waiting *w)
+static bool any_ready(struct waiting *w)
 {
     short ready;
     if (SHS_UNLIKELY(w->wires))
         shs_wire_look_all();
     for (nfds_t i = 0; i < w->n; i++)
-        if (ring_ready(&w->fds[i]) || (lifted(&w->fds[i], &ready) && ready))
+        if (ring_ready(&w->fds[i]) || (lifted(w, i, &ready) && ready))
             return true;
     return SHS_UNLIKELY(shs_proc.kept) && shs_kept_polled(w->fds, w->n);
 }
@@ -109,7 +113,7 @@ static int merge(struct waiting *w, bool kernel)
         if (kernel && w->fds[i].revents)
             __atomic_fetch_add(&shs_proc.reported, 1, __ATOMIC_RELAXED);
         short now = 0;
-        if (lifted(&w->fds[i], &now))
+        if (lifted(w, i, &now))
             w->fds[i].revents = now;
         if (ring_ready(&w->fds[i])) {
             struct shs_fd *f = ring_of(&w->fds[i]);
@@ -130,10 +134,14 @@ static int look(struct waiting *w, bool due)
     int r = !due && any_ready(w) ? merge(w, false) : 0;
     if (r != 0)
         return r;
-    r = ask_kernel(w, w->n, &zero, NULL);
-    if (r < 0)
-        return r;
-    return merge(w, true);
+    do {
+        w->lowered = false;
+        r = ask_kernel(w, w->n, &zero, NULL);
+        if (r < 0)
+            return r;
+        r = merge(w, true);
+    } while (SHS_UNLIKELY(w->lowered && !r));
+    return r;
 }
 
 /* The one ring of a wait that nothing but a ring of the bell can end: a nap will do for it. NULL: there is more to watch. */

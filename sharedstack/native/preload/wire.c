@@ -76,11 +76,16 @@ static bool may_lift(const struct shs_fd *f, int fd)
            !(flags & (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_RDSHUT | SHS_EPF_WRSHUT | SHS_EPF_SEALED | SHS_EPF_PINNED));
 }
 
-/* Nothing is queued, or not acknowledged: else the helper would only find out the same. */
-static bool quiet(int fd)
+/* 0: nothing is queued, or not acknowledged (else the helper would only find out the same), and nothing is at an end; or why not. */
+static uint32_t disquiet(int fd)
 {
-    int out = 0, in = 0;
-    return shs_sys_ioctl(fd, SIOCOUTQ, &out) == 0 && shs_sys_ioctl(fd, SIOCINQ, &in) == 0 && !out && !in;
+    int out = 0;
+    struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
+    if (shs_sys_ioctl(fd, SIOCOUTQ, &out) != 0 || out || shs_n_poll(&p, 1, 0) < 0)
+        return SHS_REASON_WIRE_BUSY;
+    if (p.revents & (POLLRDHUP | POLLHUP | POLLERR))
+        return SHS_REASON_SHUT_DOWN;
+    return p.revents ? SHS_REASON_WIRE_BUSY : SHS_REASON_NONE;
 }
 
 /* It is tried again after so many times as many calls as now. */
@@ -192,14 +197,15 @@ bool shs_wire_lift(struct shs_gate *g, int fd)
     if (f->wire_calls < f->wire_next || !shs_load32(&shs_proc.env.stack->n_nics))
         return false;
     bool may = may_lift(f, fd);
-    if (!may || !quiet(fd)) {
+    uint32_t why = may ? disquiet(fd) : SHS_REASON_NONE;
+    if (!may || why == SHS_REASON_WIRE_BUSY) {
         f->wire_calls = f->wire_next - 1; /* the next send may find it otherwise */
         if (may)
-            shs_set32(&f->registered->wire_why, SHS_REASON_WIRE_BUSY);
+            shs_set32(&f->registered->wire_why, why);
         return false;
     }
-    if (heavy(f, fd)) {
-        later(f, SHS_REASON_WIRE_BULK);
+    if (why || heavy(f, fd)) {
+        later(f, why ? why : SHS_REASON_WIRE_BULK);
         return false;
     }
     if (!shs_join_try()) /* its process leaves the stack, or another thread lifts */

@@ -94,7 +94,7 @@ static long wait_for(struct shs_fd *f, const struct shs_wire_end *end, short wan
     bool hit = false;
     shs_spin_begin(&spin, &shs_proc.env, &f->gap, now, NO_CPU);
     for (uint32_t looks = 0; !(hit = over(end, want)) && shs_spin_step(&spin, &now) == SHS_SPIN_ON; looks++) {
-        if (shs_wire_pending(end->port) || looks % TIMERS_EVERY == TIMERS_EVERY - 1)
+        if (shs_wire_worth_a_look(end->port) || looks % TIMERS_EVERY == TIMERS_EVERY - 1)
             shs_wire_look(end->port, end->me);
         if ((deadline && now >= deadline) || shs_interrupted(mark, !deadline))
             break;
@@ -153,7 +153,7 @@ static long come_to_end(struct shs_fd *f, const struct shs_wire_end *end)
     shs_wire_down(f, f->end.fd);
     if (f->state == SHS_FD_WIRE) /* there is no helper */
         return -error;
-    if (!error || error == ECONNRESET)
+    if (!error || error == ECONNRESET || error == EPIPE)
         return 0;
     (void)shs_sys_getsockopt(f->end.fd, SOL_SOCKET, SO_ERROR, &reset, &len);
     return -error;

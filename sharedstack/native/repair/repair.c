@@ -215,6 +215,8 @@ static int connect_again(int fd, const struct shs_tcp_image *i)
     socklen_t len = sizeof domain;
     union name name = {.any = {.sa_family = AF_UNSPEC}};
     int r = (int)shs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len);
+    /* in repair it may be bound to a port that others have: unless some process has set SO_REUSEADDR since */
+    r = r ? r : put(fd, TCP_REPAIR, TCP_REPAIR_ON);
     r = r ? r : (int)SHS_SYS(connect(fd, &name.any, sizeof name.any));
     r = r ? r : put(fd, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE);
     r = r ? r : put(fd, TCP_QUEUE_SEQ, (int)i->snd_una);

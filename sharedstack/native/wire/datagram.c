@@ -29,6 +29,9 @@ static long send_locked(const struct shs_wire_flow *flow, const struct iovec *io
     struct shs_udp *u = shs_udp_of(e, flow->handle);
     if (!u || !is_of(u, flow->ep))
         return SHS_STALE;
+    uint32_t ip = shs_ip_header(shs_is_four(u->raddr) ? 4 : 6);
+    if (len + ip + SHS_UDP_HEADER > shs_nic_path_mtu(flow->port->nic.nic, u->raddr))
+        return -EMSGSIZE;
     uint8_t *at = shs_udp_room(e, u->raddr, (uint32_t)len);
     if (!at)
         return -EAGAIN;
@@ -41,7 +44,7 @@ static long send_locked(const struct shs_wire_flow *flow, const struct iovec *io
 long shs_wire_send_datagram(const struct shs_wire_flow *flow, const struct iovec *iov, size_t count, size_t len)
 {
     struct shs_wire_port *p = flow->port;
-    if (len + SHS_IP6_HEADER + SHS_UDP_HEADER > shs_load32(&p->nic.nic->mtu))
+    if (len > UINT16_MAX)
         return -EMSGSIZE;
     if (!shs_wire_enter(p, flow->me))
         return -EAGAIN;

@@ -80,6 +80,8 @@ long shs_wire_send(const struct shs_wire_end *end, struct shs_cursor *cur)
     if (r)
         return r;
     uint64_t handle = shs_load64(&end->ep->wire_handle);
+    if (shs_wire_arrived(p)) /* an end, or a window, that came before this call counts */
+        shs_wire_drive(p);
     r = is_over(end, handle, false) ? SHS_WIRE_OVER : send_pieces(end, cur, handle);
     if (r == -EAGAIN) { /* acknowledgments may wait to be looked at */
         shs_wire_drive(p);

@@ -10,6 +10,7 @@
 #define STREAM_AFTER 64
 #define STREAM_GAP_NS 5000
 #define KICK_EVERY 8
+#define TURN_NS 100000 /* a round of somebody else's takes less, as long as he is not stopped */
 #define ASK_NS 50000000ull /* between two calls for the helper */
 
 static void woken(struct shs_engine *e, uint32_t bell)
@@ -126,9 +127,21 @@ uint32_t shs_wire_drive(struct shs_wire_port *p)
     return n;
 }
 
+/* Somebody else has packets in hand: what has come before this call is to be seen by it, so wait for him, if he is as quick as he should be. */
+static bool in_turn(struct shs_wire_port *p, uint32_t me)
+{
+    uint64_t until = shs_now() + TURN_NS;
+    do {
+        if (shs_wire_try(p, me))
+            return true;
+        shs_pause();
+    } while (shs_now() < until);
+    return false;
+}
+
 void shs_wire_look(struct shs_wire_port *p, uint32_t me)
 {
-    if ((shs_wire_pending(p) || shs_engine_next(&p->engine) <= shs_now()) && shs_wire_try(p, me)) {
+    if ((shs_wire_worth_a_look(p) || shs_engine_next(&p->engine) <= shs_now()) && in_turn(p, me)) {
         shs_wire_drive(p);
         shs_wire_leave(p);
     }

@@ -52,15 +52,23 @@ static inline void shs_wire_kick_receive(struct shs_wire_port *p)
     if (SHS_LIKELY(!shs_load32(&p->engine.w->unsent)))
         shs_nic_flush(&p->nic);
 }
-/* Do packets wait to be looked at, or to be sent? A few loads, no lock. */
-static inline bool shs_wire_pending(const struct shs_wire_port *p)
+/* Do packets wait to be looked at? A few loads, no lock. */
+static inline bool shs_wire_arrived(const struct shs_wire_port *p)
 {
-    if (SHS_UNLIKELY(shs_load32(&p->engine.w->unsent)))
-        return true;
     for (uint32_t q = 0; q < p->nic.n_queues; q++)
         if (shs_xsk_used(&p->nic.xsk[q].rx))
             return true;
     return false;
+}
+/* The same, or to be sent? */
+static inline bool shs_wire_pending(const struct shs_wire_port *p)
+{
+    return SHS_UNLIKELY(shs_load32(&p->engine.w->unsent)) || shs_wire_arrived(p);
+}
+/* The same for who looks again and again: an interface that is polled busily has packets when it is asked. */
+static inline bool shs_wire_worth_a_look(const struct shs_wire_port *p)
+{
+    return SHS_UNLIKELY(p->nic.busy) || shs_wire_pending(p);
 }
 /* Is there anything to do: packets, or timers that are due? Then do it, unless somebody else does. */
 void shs_wire_look(struct shs_wire_port *p, uint32_t me);
