@@ -115,8 +115,18 @@ class Wire(Protocol):
     def lower(self, endpoint: int, cookie: int) -> int:
         """Lower a connection, or all peers of a datagram socket: 0 or a REASON_*."""
 
+    def has(self, endpoint: int, cookie: int) -> bool:
+        """Is it, or any peer of it, an engine's?"""
+
     def steer(self, endpoint: int, cookie: int, fd: int, local: str, remote: str, port: int) -> tuple[int, int, int]:
         """Carry datagrams by an engine: 0 or a REASON_*, link, handle. The descriptor stays the caller's."""
+
+
+class Rings(Protocol):
+    """The rings of the stack."""
+
+    def lower(self, endpoint: int, cookie: int) -> int:
+        """Shut those of a record; how many were open."""
 
 
 class Control:
@@ -134,9 +144,10 @@ class Control:
         on_attach: Callable[[int], None],
         figures: Callable[[], tuple[int, int]],
         wire: Wire,
+        rings: Rings,
     ) -> None:
         self._loop, self._place, self._segments, self._listener = loop, place, segments, listener
-        self._wire = wire
+        self._wire, self._rings = wire, rings
         self._on_attach, self._figures = on_attach, figures
         self._clients: dict[int, _Client] = {}
         self._accepting = False
@@ -236,6 +247,11 @@ class Control:
                 refused=self._refused,
             )
             self._send(client, packet)
+        elif name == "unlift":
+            which = (fields["endpoint"], fields["cookie"])
+            rings, wire = self._rings.lower(*which), self._wire.has(*which)
+            why = self._wire.lower(*which) if wire else 0
+            self._send(client, protocol.encode("unlifted", rings=rings, wire=wire, why=why))
         elif name in ("borrow", "lift", "steer", "lower"):
             self._answer_wire(client, name, fields)
         else:

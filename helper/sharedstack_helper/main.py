@@ -159,7 +159,7 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
         cooler.request()
         links.attend()
 
-    control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped), links)
+    control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped), links, native)
     nudges = nudge.listen(loop, place, nudged)
     if held.adopted:
         reaper.sweep()

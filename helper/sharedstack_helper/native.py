@@ -45,6 +45,7 @@ class Native:
         self._reap = _function(library, "reap", ctypes.c_int, address, address, u32)
         self._settle = _function(library, "settle", None, address)
         self._lower_all = _function(library, "lower_all", ctypes.c_int, address, address)
+        self._lower = _function(library, "lower", ctypes.c_int, address, address, u32, u64)
         self._cool = _function(library, "cool", ctypes.c_int, address, address, u32)
         self._endpoint_gone = _function(library, "endpoint_gone", ctypes.c_int, address, address, u32, u64)
 
@@ -83,6 +84,10 @@ class Native:
     def lower_all(self) -> int:
         """Shut every ring; returns how many were open."""
         return _checked(self._lower_all(self._stack, self._arena), "lower all")
+
+    def lower(self, endpoint: int, cookie: int) -> int:
+        """Shut the rings of a record's pair; returns how many were open, 0 also where the record is another socket's by now."""
+        return max(0, int(self._lower(self._stack, self._arena, endpoint, cookie)))
 
     @staticmethod
     def _tried(result: int, what: str) -> int | None:

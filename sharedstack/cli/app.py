@@ -9,12 +9,14 @@ import typer
 from .. import __version__
 from .doctor import doctor
 from .inspect import inspect
+from .lower import lower
 from .options import options
 
 app = typer.Typer(name="sharedstack", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(inspect)
 app.command()(doctor)
 app.command()(options)
+app.command()(lower)
 
 _REST = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

@@ -71,6 +71,17 @@ MESSAGES: tuple[Message, ...] = (
         {"endpoint": "u64", "cookie": "u64"},
         reply="done",
     ),
+    Message(
+        "unlift",
+        "make this end of a connection, or this datagram socket, the kernel's for now: shut its rings, take it back from its engine",
+        {"endpoint": "u64", "cookie": "u64"},
+        reply="unlifted",
+    ),
+    Message(
+        "unlifted",
+        "how many open rings were shut, whether it was an engine's, and if it is that still, why: a REASON_*",
+        {"rings": "u64", "wire": "bool", "why": "u64"},
+    ),
     Message("done", "what was asked for is done, or why it is not: a REASON_*, 0 if it is", {"why": "u64"}),
     Message("error", "what failed and what to do", {"code": "str", "text": "str"}),
 )

@@ -261,6 +261,9 @@ def test_nothing_is_lifted_that_is_not_there(shared: Daemon, endpoint: int) -> N
             reply = client.reply()
             assert reply["t"] == "done"
             assert (reply["why"] == 0) == (kind == "lower")
+        client.socket.send(packet(v=V, t="unlift", endpoint=endpoint, cookie=7))
+        reply = client.reply()
+        assert (reply["t"], reply["rings"], reply["wire"], reply["why"]) == ("unlifted", 0, False, 0)
         assert descriptors(shared, client) == before
 
 

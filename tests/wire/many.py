@@ -20,8 +20,8 @@ from wire.fix_world import Side, wait_for, world
 from wire.table import PORT, listening
 
 CONFIGURATION = """
-worker_processes 1; worker_rlimit_nofile 40000; daemon off; pid {folder}/pid; error_log {folder}/error.log;
-events {{ worker_connections 30000; }}
+worker_processes 1; worker_rlimit_nofile 18000; daemon off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 16000; }}
 http {{ access_log off; server {{ listen {address}:{port} backlog=16384; root {folder}; }} }}
 """
 
@@ -54,7 +54,7 @@ def one_round(server: Side, client: Side, ours: bool, at_once: int, seconds: flo
             f"http://{server.address}:{PORT}/",
         ]
         out = client.start(
-            "sh", "-c", f'ulimit -n 40000; exec {" ".join(command[:-2])} "{command[-2]}" {command[-1]}', ours=ours, cpu=1
+            "sh", "-c", f'ulimit -n $(ulimit -Hn); exec {" ".join(command[:-2])} "{command[-2]}" {command[-1]}', ours=ours, cpu=1
         ).communicate(timeout=120)[0]
         end.terminate()
         end.wait(30)

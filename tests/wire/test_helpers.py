@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from wire.fix_veth import INTERFACE
-from wire.fix_world import WHOLE, Side, some, wait_for
+from wire.fix_world import BIN, WHOLE, Side, some, wait_for
 
 TALK = str(Path(__file__).with_name("talk.py"))
 PYTHON = sys.base_prefix + "/bin/python3"
@@ -73,6 +73,21 @@ s.settimeout(5)
 s.sendto(bytes(int(sys.argv[2])), (sys.argv[1], 7300))
 print(len(s.recv(9000)))
 """
+
+
+def test_lowered_by_command(fresh_sides: tuple[Side, Side]) -> None:
+    server, client = fresh_sides
+    serve(server, "epoll", PORT + 90)
+    plain = Plain(client, server.address, PORT + 90)
+    for _ in range(200):
+        plain.exchange(b"x" * 50)
+    assert lifted(server)
+    command = (str(BIN / "sharedstack"), "lower", "--stack", server.stack)
+    assert "taken back from the wire path\n1 of 1 lowered\n" in server.run(*command, ours=False)
+    assert not lifted(server)
+    for _ in range(20):
+        plain.exchange(b"y" * 50)
+    plain.socket.close()
 
 
 def datagrams(server: Side, client: Side, size: int) -> None:

@@ -116,6 +116,10 @@ class Datagrams:
         engine.interface.steering.settle()
         return Steered("none", flow.engine, handle)
 
+    def has(self, endpoint: int, cookie: int) -> bool:
+        """Is any peer of that socket an engine's?"""
+        return any(f.endpoint == endpoint and f.cookie == cookie for f in self._flows.values())
+
     def lower(self, endpoint: int, cookie: int, why: str = "none") -> None:
         """All peers of a socket are the kernel's again; nothing, where none is an engine's."""
         self._end([f for f in self._flows.values() if f.endpoint == endpoint and f.cookie == cookie], why)

@@ -210,6 +210,11 @@ class Links:
         os.close(lifted.fd)
         return _REASON["none"]
 
+    def has(self, endpoint: int, cookie: int) -> bool:
+        """Is that connection, or any peer of that datagram socket, an engine's?"""
+        lifted = self._lifted.get(endpoint)
+        return (lifted is not None and lifted.cookie == cookie) or self._datagrams.has(endpoint, cookie)
+
     def _to_kernel(self, link: _Link, lifted: _Lifted, taken: Taken) -> None:
         """The descriptor is the connection again, and gets what came for it meanwhile, its end among it."""
         steering = link.engine.interface.steering

@@ -187,6 +187,18 @@ int shs_native_lower_all(void *stack_at, void *arena_at)
     return shut;
 }
 
+int shs_native_lower(void *stack, void *arena, uint32_t index, uint64_t cookie)
+{
+    struct shs_endpoint *ep = shs_endpoint_at(stack, index + 1);
+    if (!ep || shs_load32(&ep->state) != SHS_EP_LIVE || shs_load64(&ep->cookie) != cookie)
+        return -ENOENT;
+    struct shs_pair *pair = shs_pair_at(arena, shs_load32(&ep->pair));
+    int shut = 0;
+    for (int d = 0; pair && d < 2 && shs_load32(&pair->state) == SHS_PAIR_LIVE; d++)
+        shut += shs_ring_close(&pair->dir[d]);
+    return shut;
+}
+
 int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie)
 {
     struct shs_env env = admin_env(stack, arena);

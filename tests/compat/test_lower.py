@@ -1,0 +1,106 @@
+"""`sharedstack lower`: what is lifted is the kernel's for now, every byte in order, and the programs notice nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from compat.fix_lab import Lab, program
+
+pytest_plugins = ["compat.fix_paths"]
+
+# Both ends at once: 32-bit counters, each end checks what comes.
+BUSY = """
+import array, socket, sys, threading
+listener = socket.create_server(('127.0.0.1', 0))
+def end(s, n):
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for i in range(n):
+        s.sendall(array.array('I', range(16 * i, 16 * i + 16)).tobytes())
+        assert s.recv(64, socket.MSG_WAITALL) == array.array('I', range(16 * i, 16 * i + 16)).tobytes(), i
+n = int(sys.argv[1])
+import os
+if os.fork() == 0:
+    end(socket.create_connection(listener.getsockname()), n)
+    os._exit(0)
+end(listener.accept()[0], n)
+assert os.wait()[1] == 0
+print('whole')
+"""
+
+
+def lower(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*lab.namespace.prefix, program("sharedstack"), "lower", "--stack", lab.stack, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+def lowered(lab: Lab, *arguments: str) -> list[dict[str, Any]]:
+    done = lower(lab, "--format", "json", *arguments)
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout)["lowered"])
+
+
+def open_rings(lab: Lab) -> int:
+    return sum(e.tx.path == "local" for e in lab.state().endpoints)
+
+
+def test_unread_bytes_stay_in_order(own_lab: Lab) -> None:
+    server, client = own_lab.connected("eager")
+    client.do("s.sendall(b'before'); s.sendall(b' and ')")
+    assert open_rings(own_lab) > 0
+    (first, *_) = found = lowered(own_lab)
+    assert sum(one["rings"] for one in found) > 0 and not any(one["wire"] or one["why"] for one in found)
+    assert first["processes"]
+    assert open_rings(own_lab) == 0
+    before = own_lab.sent()
+    client.do("s.sendall(b'after')")
+    assert (own_lab.sent() - before).kernel == 5 and (own_lab.sent() - before).local == 0
+    assert server.do("c.recv(16, socket.MSG_WAITALL)") == b"before and after"
+
+
+def test_one_end_or_one_process(own_lab: Lab) -> None:
+    server, client = own_lab.connected("eager")
+    others = own_lab.connected("eager")
+    rings = open_rings(own_lab)
+    assert rings >= 4
+    pid = client.do("os.getpid()")
+    (one,) = lowered(own_lab, "--pid", str(pid))
+    assert one["rings"] == 2 and open_rings(own_lab) == rings - 2
+    text = lower(own_lab).stdout
+    assert "2 rings shut" in text and text.splitlines()[-1].endswith("lowered")
+    assert lower(own_lab).stdout.splitlines() == [f"0 of {len(own_lab.state().endpoints)} lowered"]
+    some = own_lab.state().endpoints[0].index
+    assert lower(own_lab, str(some)).stdout == "0 of 1 lowered\n"
+    assert lower(own_lab, "--pid", "1").stdout == "nothing is registered there\n"
+    for a, b in ((server, client), others):
+        b.do("s.sendall(b'x')")
+        assert a.do("c.recv(1)") == b"x"
+
+
+def test_while_both_ends_send(own_lab: Lab) -> None:
+    """Again and again, under way: every counter comes, in order."""
+    busy = own_lab.start([sys.executable, "-c", BUSY, "250000"], "eager")
+    shut = 0
+    while busy.poll() is None:
+        shut += sum(one["rings"] for one in lowered(own_lab))
+    assert busy.communicate()[0] == "whole\n"
+    assert shut > 4
+    assert own_lab.sent().local > 1 << 20
+
+
+def test_without_a_helper(own_lab: Lab) -> None:
+    done = lower(own_lab, "--uid", "12345")
+    assert done.returncode == 1 and "12345" in done.stderr
+    done = lower(own_lab, "99999")
+    assert (done.returncode, done.stderr) == (1, "sharedstack: there is no endpoint 99999: see `sharedstack inspect`\n")
+    own_lab.connected("eager")
+    assert own_lab.daemon.process
+    own_lab.daemon.process.kill()
+    own_lab.daemon.process.wait()
+    try:
+        done = lower(own_lab)
+        assert done.returncode == 1 and "has no helper" in done.stderr
+    finally:
+        own_lab.start_helper()
