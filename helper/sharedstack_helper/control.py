@@ -27,6 +27,7 @@ from .environment import HelperError, Place
 from .loop import Loop, Timer
 from .protocol import Fields, Refused
 from .segments import Segments
+from .store.kept import FOREVER, Store
 
 MAX_CLIENTS = 64
 SILENCE_SECONDS = 2.0
@@ -145,9 +146,10 @@ class Control:
         figures: Callable[[], tuple[int, int]],
         wire: Wire,
         rings: Rings,
+        store: Store,
     ) -> None:
         self._loop, self._place, self._segments, self._listener = loop, place, segments, listener
-        self._wire, self._rings = wire, rings
+        self._wire, self._rings, self._store = wire, rings, store
         self._on_attach, self._figures = on_attach, figures
         self._clients: dict[int, _Client] = {}
         self._accepting = False
@@ -252,6 +254,8 @@ class Control:
             rings, wire = self._rings.lower(*which), self._wire.has(*which)
             why = self._wire.lower(*which) if wire else 0
             self._send(client, protocol.encode("unlifted", rings=rings, wire=wire, why=why))
+        elif name in ("store", "retrieve", "discard", "kept"):
+            self._answer_store(client, name, fields)
         elif name in ("borrow", "lift", "steer", "lower"):
             self._answer_wire(client, name, fields)
         else:
@@ -279,6 +283,30 @@ class Control:
         else:
             why = self._wire.lower(fields["endpoint"], fields["cookie"])
         self._send(client, protocol.encode("done", why=why))
+
+    def _answer_store(self, client: _Client, name: str, fields: Fields) -> None:
+        if name == "store":
+            if client.sent is None:
+                raise Refused("field", "message store comes without a descriptor")
+            count = self._store.put(fields["name"], client.sent, client.pid, fields["seconds"])
+            self._send(client, protocol.encode("stored", count=count))
+        elif name == "retrieve":
+            kept = self._store.find(fields["name"], fields["index"])
+            left = len(self._store.named(kept.name)) - (not fields["keep"])
+            if self._send(client, protocol.encode("handed", count=left), [kept.fd]) and not fields["keep"]:
+                self._store.drop(kept)  # not before it is on its way
+        elif name == "discard":
+            self._send(client, protocol.encode("stored", count=self._store.remove(fields["name"])))
+        else:
+            self._send(client, self._listed(fields["index"]))
+
+    def _listed(self, index: int) -> bytes:
+        total, kept, now = len(self._store), self._store.at(index), time.monotonic()
+        if kept is None:
+            return protocol.encode("keeps", total=total, name="", what="", pid=0, age=0, left=0)
+        left = 0 if kept.until == FOREVER else max(1, round(kept.until - now))
+        age = max(0, round(now - kept.since))
+        return protocol.encode("keeps", total=total, name=kept.name, what=kept.what, pid=kept.pid, age=age, left=left)
 
     def _check(self, fields: Fields) -> None:
         if fields["hash"] != layout.HASH:

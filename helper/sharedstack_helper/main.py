@@ -32,6 +32,9 @@ from .native import Native
 from .reaper import Reaper
 from .segments import Segments
 from .settings import Settings
+from .store import notices
+from .store.backup import KeeperOf
+from .store.kept import Store
 from .wire.links import Links
 
 
@@ -159,8 +162,12 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
         cooler.request()
         links.attend()
 
-    control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped), links, native)
+    keeper = KeeperOf(loop, place)
+    store = Store(loop, keeper, keeper.adopt())
+    keeper.holds(lambda: store.all)
+    control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped), links, native, store)
     nudges = nudge.listen(loop, place, nudged)
+    notified = notices.listen(loop, place, store)
     if held.adopted:
         reaper.sweep()
         collector.request()
@@ -172,8 +179,10 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
         announce.notify("STOPPING=1")
         links.close()
         _leave(held, native, control, slot)
-        if nudges is not None:
-            nudges.close()
+        for one in (nudges, notified):
+            if one is not None:
+                one.close()
+        keeper.close()
         listener.close()
     return 0
 

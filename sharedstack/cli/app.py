@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from .. import __version__
+from . import fdstore
 from .doctor import doctor
 from .inspect import inspect
 from .lower import lower
@@ -17,6 +18,7 @@ app.command()(inspect)
 app.command()(doctor)
 app.command()(options)
 app.command()(lower)
+app.add_typer(fdstore.app, name="fdstore")
 
 _REST = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

@@ -49,10 +49,10 @@ class RefusedError(Exception):
 
 
 def lower(
-    endpoint: int = typer.Argument(None, metavar="[ENDPOINT]", help="Its number, as inspect shows it; all by default."),
+    endpoint: int | None = typer.Argument(None, metavar="[ENDPOINT]", help="Its number, as inspect shows it; all by default."),
     stack: str = typer.Option(DEFAULT_STACK, envvar="SHAREDSTACK_STACK", help="Name of the stack."),
     uid: int = typer.Option(-1, help="User whose stack it is.", show_default="you"),
-    pid: int = typer.Option(None, help="Only what this process holds."),
+    pid: int | None = typer.Option(None, help="Only what this process holds."),
     form: Form = typer.Option(Form.TABLE, "--format", help="How to print."),
 ) -> None:
     """Make what is lifted the kernel's again, every holder at once, and say what was done. It is lifted anew when that pays."""

@@ -82,6 +82,28 @@ MESSAGES: tuple[Message, ...] = (
         "how many open rings were shut, whether it was an engine's, and if it is that still, why: a REASON_*",
         {"rings": "u64", "wire": "bool", "why": "u64"},
     ),
+    Message(
+        "store",
+        "keep this descriptor, which comes along, under a name, for so many seconds; 0: until it is taken",
+        {"name": "str", "seconds": "u64"},
+        fds=("socket",),
+        reply="stored",
+    ),
+    Message("stored", "how many are kept under that name, or were removed", {"count": "u64"}),
+    Message(
+        "retrieve",
+        "give me the index-th descriptor that is kept under that name, the oldest being the first, and keep it on or not",
+        {"name": "str", "index": "u64", "keep": "bool"},
+        reply="handed",
+    ),
+    Message("handed", "it comes along; how many of that name are kept now", {"count": "u64"}, fds=("socket",)),
+    Message("discard", "close what is kept under that name", {"name": "str"}, reply="stored"),
+    Message("kept", "what is the index-th of all that is kept?", {"index": "u64"}, reply="keeps"),
+    Message(
+        "keeps",
+        "its name (empty: there are not so many), what it is, who stored it how many seconds ago, and seconds that are left (0: no end)",
+        {"total": "u64", "name": "str", "what": "str", "pid": "u64", "age": "u64", "left": "u64"},
+    ),
     Message("done", "what was asked for is done, or why it is not: a REASON_*, 0 if it is", {"why": "u64"}),
     Message("error", "what failed and what to do", {"code": "str", "text": "str"}),
 )
@@ -96,4 +118,6 @@ ERROR_CODES: dict[str, str] = {
     "uid": "the stack belongs to another user",
     "netns": "the stack belongs to another network namespace",
     "draining": "the helper is leaving",
+    "name": "nothing is stored under that name, or it is none",
+    "limit": "as much is stored as may be",
 }

@@ -18,6 +18,16 @@ def control_socket(uid: int, stack: str) -> bytes:
     return f"\0{SHM_PREFIX}/{uid}/{stack}".encode()
 
 
+def keeper_socket(uid: int, stack: str) -> bytes:
+    """Abstract address of the keeper, which holds stored descriptors beyond the helper's life."""
+    return control_socket(uid, stack) + b"/keeper"
+
+
+def notify_socket(uid: int, stack: str) -> bytes:
+    """Abstract address of the helper's socket for sd_notify(3), by which programs store descriptors."""
+    return control_socket(uid, stack) + b"/notify"
+
+
 def nudge_socket(uid: int, stack: str) -> bytes:
     """Abstract address of the helper's datagram socket: `slot N` tells it that a slot was taken without asking."""
     return control_socket(uid, stack) + b"/nudge"

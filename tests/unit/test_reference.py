@@ -32,7 +32,8 @@ def test_no_other_page_is_there() -> None:
 
 
 def test_each_command_has_a_page_that_the_index_links() -> None:
-    commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback} | {"sharedstack-helper"}
+    commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
+    commands |= {str(group.name) for group in app.registered_groups} | {"sharedstack-helper"}
     assert {p.stem for p in (ROOT / "docs" / "commands").iterdir()} == commands
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     for command in commands:

@@ -1,0 +1,148 @@
+"""The helper's side of the keeper: started when something is stored, found again by the next helper."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from sharedstack.declare import names
+
+from .. import announce
+from ..environment import Place
+from ..loop import Loop
+from .keeper import receive, send
+from .kept import Kept
+
+_PATIENCE = 5.0
+_DROPPED_WITHIN = 0.2
+_QUICK, _MOST_QUICK = 1.0, 4  # seconds that a keeper lives at least, and how many in a row may not
+
+
+class KeeperOf:
+    """The keeper of a stack. Without one, which is complained of, what is stored lives as long as the helper."""
+
+    def __init__(self, loop: Loop, place: Place) -> None:
+        self._loop, self._address = loop, names.keeper_socket(place.uid, place.stack)
+        self._uid = place.uid
+        self._link: socket.socket | None = None
+        self._held: Callable[[], list[Kept]] = list
+        self._started, self._quick_ends = 0.0, 0
+
+    def holds(self, held: Callable[[], list[Kept]]) -> None:
+        """Where to learn what another keeper has to hold, should this one die."""
+        self._held = held
+
+    def adopt(self) -> list[Kept]:
+        """What the keeper of the last helper holds; nothing, where there is none."""
+        link = self._connect()
+        if link is None:
+            return []
+        found = []
+        try:
+            link.settimeout(_PATIENCE)
+            send(link, ["all"])
+            while True:
+                packet, fd = receive(link)
+                if not packet:
+                    break
+                if fd is not None:
+                    _, number, name, pid, since, until = packet
+                    found.append(Kept(number, name, fd, pid, since, until))
+        except (EOFError, OSError, ValueError) as error:
+            announce.complain(f"the keeper of stored sockets does not answer: {error}")
+        self._use(link)
+        return found
+
+    def keep(self, kept: Kept) -> None:
+        """The keeper holds it too."""
+        if self._link is None:
+            self._start()
+        else:
+            self._send(["keep", kept.number, kept.name, kept.pid, kept.since, kept.until], kept.fd)
+
+    def drop(self, number: int) -> None:
+        """Not any more: the keeper has closed it when this returns, if it is not stopped."""
+        if self._link and self._send(["drop", number]):
+            select.select([self._link], [], [], _DROPPED_WITHIN)
+            self._listen()
+
+    def close(self) -> None:
+        """The keeper goes on with what it holds."""
+        if self._link:
+            self._loop.forget(self._link.fileno())
+            self._link.close()
+            self._link = None
+
+    def _connect(self) -> socket.socket | None:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            link.connect(self._address)
+            _, uid, _ = struct.unpack("=iII", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except OSError:
+            link.close()
+            return None
+        if uid != self._uid:
+            announce.complain(f"the name of the keeper of stored sockets is held by uid {uid}: they are not kept beyond this helper")
+            link.close()
+            return None
+        return link
+
+    def _use(self, link: socket.socket) -> None:
+        link.setblocking(False)
+        self._link, self._started = link, time.monotonic()
+        self._loop.watch(link.fileno(), self._listen)
+
+    def _listen(self) -> None:
+        """It says that it has closed something, or it has ended."""
+        try:
+            if self._link:
+                receive(self._link)
+        except BlockingIOError:
+            pass
+        except (EOFError, OSError):
+            self._ended()
+
+    def _ended(self) -> None:
+        """The keeper was killed, or holds nothing any more."""
+        self.close()
+        self._quick_ends = self._quick_ends + 1 if time.monotonic() - self._started < _QUICK else 0
+        if self._held() and self._quick_ends < _MOST_QUICK:
+            self._start()
+        elif self._held():
+            announce.complain("the keeper of stored sockets ends as soon as it is started: they do not outlive this helper")
+
+    def _start(self) -> None:
+        """A keeper of our own, which is nobody's child; it gets all that is stored."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as listener:
+            try:
+                listener.bind(self._address)
+                listener.listen(4)
+                command = [sys.executable, "-P", "-m", "sharedstack_helper.store.keeper", str(listener.fileno())]
+                # a shell in between, so that it is init's child
+                shell = ["sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *command]
+                subprocess.run(shell, check=True, pass_fds=[listener.fileno()], start_new_session=True, cwd="/", timeout=_PATIENCE)
+            except (OSError, subprocess.SubprocessError) as error:
+                announce.complain(f"no keeper of stored sockets can be started: {error}; they do not outlive this helper")
+                return
+            link = self._connect()
+        if link is None:
+            return
+        self._use(link)
+        for kept in self._held():
+            self.keep(kept)
+
+    def _send(self, packet: list[object], fd: int | None = None) -> bool:
+        try:
+            if self._link:
+                send(self._link, packet, fd)
+                return True
+        except BlockingIOError:
+            announce.complain("the keeper of stored sockets is stopped: what is stored now does not outlive this helper")
+        except OSError:
+            pass  # it has ended, which _ended is told
+        return False

@@ -1,0 +1,119 @@
+"""The keeper: a process that holds copies of stored descriptors, so that they outlive the helper.
+
+`python -m sharedstack_helper.store.keeper FD`: FD is its listening socket. A helper connects and tells it what to hold; it answers to
+`drop`, when that is done, and to `all`, with one packet for each and an empty one. It ends when it holds nothing. One helper at a time
+is served; another one that connects takes its place.
+
+Packets are msgpack arrays: ["keep", number, name, pid, since, until] with the descriptor, ["drop", number], ["all"]; answers are as `keep`,
+and ["dropped", number].
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import msgpack
+
+PACKET = 4096
+
+
+def send(to: socket.socket, packet: list[Any], fd: int | None = None) -> None:
+    """One packet, and a descriptor with it."""
+    socket.send_fds(to, [msgpack.packb(packet)], [] if fd is None else [fd])
+
+
+def receive(come_from: socket.socket) -> tuple[list[Any], int | None]:
+    """One packet, and the descriptor that came with it. EOFError at the end of the connection."""
+    data, fds, _, _ = socket.recv_fds(come_from, PACKET, 1)
+    fd = fds[0] if fds else None
+    if fd is not None:
+        os.set_inheritable(fd, False)
+    if not data:
+        raise EOFError
+    return msgpack.unpackb(data), fd
+
+
+class Keeper:
+    """What is held; `run` serves until that is nothing."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._helper: socket.socket | None = None
+        self._held: dict[int, tuple[list[Any], int]] = {}
+        self._began = False
+
+    def run(self) -> None:
+        """Serve until nothing is held any more."""
+        while self._held or not self._began:
+            ready, _, _ = select.select([self._listener, *([self._helper] if self._helper else [])], [], [], self._patience())
+            self._expire()
+            if self._helper in ready:
+                self._serve()
+            if self._listener in ready:
+                self._accept()
+
+    def _accept(self) -> None:
+        helper, _ = self._listener.accept()
+        uid = int.from_bytes(helper.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
+        if uid not in (os.getuid(), 0):
+            helper.close()
+            return
+        if self._helper:
+            self._helper.close()
+        self._helper = helper
+
+    def _serve(self) -> None:
+        assert self._helper
+        try:
+            packet, fd = receive(self._helper)
+        except (EOFError, OSError):
+            self._helper.close()
+            self._helper = None
+            self._began = True  # if it held nothing by now, it never will
+            return
+        if packet[0] == "keep" and fd is not None:
+            self._held[packet[1]] = (packet, fd)
+            self._began = True
+        elif packet[0] == "drop":
+            self._drop(packet[1])
+            with contextlib.suppress(OSError):
+                send(self._helper, ["dropped", packet[1]])
+        elif packet[0] == "all":
+            with contextlib.suppress(OSError):
+                for one, held in self._held.values():
+                    send(self._helper, one, held)
+                send(self._helper, [])
+
+    def _drop(self, number: int) -> None:
+        if number in self._held:
+            os.close(self._held.pop(number)[1])
+
+    def _patience(self) -> float | None:
+        ends = [packet[5] for packet, _ in self._held.values() if packet[5]]
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for number, (packet, _) in list(self._held.items()):
+            if packet[5] and packet[5] <= now:
+                self._drop(number)
+
+
+def main() -> None:
+    """Serve on the descriptor that the command line names. Signals that end a helper are not for this."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:
+        comm.write("sharedstack-kee")
+    Keeper(socket.socket(fileno=int(sys.argv[1]))).run()
+
+
+if __name__ == "__main__":
+    main()
