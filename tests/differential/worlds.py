@@ -63,10 +63,10 @@ class Sent:
 class World:
     """One of them; `tell` begins a command of the process in that slot, `hear` is its answer."""
 
-    def __init__(self, mode: str, build: Builder) -> None:
-        self.mode, self.build = mode, build
+    def __init__(self, mode: str, build: Builder, suite: str = "differential", **environment: str) -> None:
+        self.mode, self.build, self.environment = mode, build, environment
         self.namespace = Namespace()
-        self.lab = Lab(self.namespace, "differential")
+        self.lab = Lab(self.namespace, suite)
         self.lab.look_every = 0.2
         self.pids: dict[int, int] = {}
         self.commands: list[int] = []
@@ -82,7 +82,7 @@ class World:
             self.commands.append(command)
             self.answers.append(answer)
         argv = [self.build("executor"), *map(str, theirs)]
-        self.process = self.lab.start(argv, self.mode, pass_fds=theirs, stdout=None, stderr=None)
+        self.process = self.lab.start(argv, self.mode, pass_fds=theirs, stdout=None, stderr=None, env=self.environment)
         for fd in theirs:
             os.close(fd)
         self.hear(FIRST)
@@ -114,9 +114,9 @@ class World:
         result, errno, pipes, *more = line.split()
         return Answer(int(result), int(errno), int(pipes), tuple(more))
 
-    def fork(self, parent: int, slot: int) -> Answer:
-        """Another process in that slot."""
-        self.tell(parent, f"fork {slot}")
+    def fork(self, parent: int, slot: int, way: str = "fork {}") -> Answer:
+        """Another process in that slot; `way`: by which command."""
+        self.tell(parent, way.format(slot))
         answer = self.hear(parent)
         self.pids[slot] = answer.result
         self.hear(slot)

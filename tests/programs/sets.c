@@ -440,9 +440,28 @@ static void exclusive(void)
     close(e[1]);
 }
 
+/* A member is reported with the data that it was given last, by the kernel too, which may not know of them yet. */
+static void changed_data(void)
+{
+    int e[2];
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 7};
+    warm_pair(e);
+    set = epoll_create1(0);
+    show("ADD", epoll_ctl(set, EPOLL_CTL_ADD, e[0], &event));
+    show("nothing", epoll_wait(set, &event, 1, 0));
+    event = (struct epoll_event){.events = EPOLLIN | EPOLLRDHUP, .data.u64 = 8};
+    show("MOD", epoll_ctl(set, EPOLL_CTL_MOD, e[0], &event));
+    show("shutdown", shutdown(e[1], SHUT_WR));
+    show("the end", epoll_wait(set, &event, 1, 1000));
+    say("data: %d", (int)event.data.u64);
+    close(set);
+    drop(e);
+}
+
 int main(int argc, char **argv)
 {
     static const struct scene scenes[] = {
+        {"changed_data", changed_data},
         {"added_with_bytes", added_with_bytes},
         {"added_beside_another", added_beside_another},
         {"rearmed_with_bytes", rearmed_with_bytes},

@@ -50,8 +50,8 @@ class _Ends:
 class TwoHosts(World):
     """A world of two hosts; `ours` says on which of them programs are accelerated."""
 
-    def __init__(self, mode: str, sides: Sequence[Side], ours: Sequence[bool], executor: str) -> None:
-        self.mode, self.sides, self.ours = mode, sides, ours
+    def __init__(self, mode: str, sides: Sequence[Side], ours: Sequence[bool], executor: str, **environment: str) -> None:
+        self.mode, self.sides, self.ours, self.environment = mode, sides, ours, environment
         self.pids: dict[int, int] = {}
         self._ends = [self._start(number, executor) for number in range(len(sides))]
         for number in range(len(sides)):
@@ -67,7 +67,7 @@ class TwoHosts(World):
             ends.answers.append(answer)
         there = self.sides[1 - number].host
         addresses = {f"EXECUTOR_THERE{family}": there.address(family) for family in (4, 6)}
-        self.sides[number].start(executor, *map(str, theirs), ours=self.ours[number], fds=theirs, **_EAGER, **addresses)
+        self.sides[number].start(executor, *map(str, theirs), ours=self.ours[number], fds=theirs, **self.environment, **addresses)
         for fd in theirs:
             os.close(fd)
         return ends
@@ -76,25 +76,29 @@ class TwoHosts(World):
         """What follows is about the processes of that host."""
         self.commands, self.answers = self._ends[number].commands, self._ends[number].answers
 
+    def host_of(self, slot: int) -> int:
+        """On which host the process of that slot is."""
+        return slot
+
     def tell(self, slot: int, command: str) -> None:
-        if slot < len(self._ends):
-            self._use(slot)
+        if slot != FIRST:
+            self._use(self.host_of(slot))
         super().tell(slot, command)
 
     def hear(self, slot: int, patience: float = 12.0) -> Answer:
-        if slot < len(self._ends):
-            self._use(slot)
+        if slot != FIRST:
+            self._use(self.host_of(slot))
         return super().hear(slot, patience)
 
-    def fork(self, parent: int, slot: int) -> Answer:
-        self._use(slot)
-        return super().fork(parent, slot)
+    def fork(self, parent: int, slot: int, way: str = "fork {}") -> Answer:
+        self._use(self.host_of(slot))
+        return super().fork(parent, slot, way)
 
     def reap(self, hung: bool) -> tuple[str, ...]:
         living, statuses = dict(self.pids), ()
         for number in range(len(self._ends)):
             self._use(number)
-            self.pids = {slot: pid for slot, pid in living.items() if slot == number}
+            self.pids = {slot: pid for slot, pid in living.items() if self.host_of(slot) == number}
             statuses += super().reap(hung)
         return statuses
 
@@ -209,7 +213,7 @@ def talking(sides: tuple[Side, Side], folder: Path) -> Iterator[Conversations]:
         side.host.run("sysctl", "-qw", "net.ipv4.tcp_max_tw_buckets=262144")
     ends = {"kernel": (False, False), "wire": (True, True), "wire to kernel": (True, False), "kernel to wire": (False, True)}
     try:
-        worlds = [TwoHosts(name, sides, ours, executor) for name, ours in ends.items()]
+        worlds = [TwoHosts(name, sides, ours, executor, **_EAGER) for name, ours in ends.items()]
         yield Conversations(worlds, folder, WireMachine, examples=PLAYS, sides=sides)
     finally:
         for side in sides:

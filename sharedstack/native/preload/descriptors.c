@@ -212,7 +212,7 @@ int shs_fd_copied(int from, int to)
     if (a->state == SHS_FD_EPOLL || a->state == SHS_FD_NEW || a->state == SHS_FD_TCP) {
         /* two numbers for one socket that is not under count: a call on the one is not seen from the other */
         if (a->state == SHS_FD_EPOLL) {
-            shs_set_shared(a->epoll, from);
+            shs_set_pass(a->epoll, from);
             return to;
         }
         a->why = a->why ? a->why : a->state == SHS_FD_TCP ? SHS_REASON_FORKED : 0;
@@ -280,6 +280,7 @@ int shs_i_dup3(int fd, int to, int flags)
 /* stdio reads and writes inside libc, unseen: the connection must be, and stay, on the kernel path. */
 intptr_t shs_i_fdopen(int fd, const char *mode)
 {
+    shs_meet_inherited(); /* a ring may hold bytes for it */
     struct shs_fd *f = shs_fd_look(fd);
     long r = f ? shs_hand_over(f, SHS_REASON_STDIO, true) : 0;
     if (r < 0 && r != -EPIPE)
@@ -287,8 +288,8 @@ intptr_t shs_i_fdopen(int fd, const char *mode)
     if (f && f->state == SHS_FD_TCP && f->why)
         shs_tell(f, fd); /* stdio's own calls are not seen */
     intptr_t file = shs_n_fdopen(fd, mode);
-    if (r == -EPIPE && file > 0)
-        shs_push_back(f, (FILE *)file);
+    if (file > 0 && f && (r == -EPIPE || f->udp || shs_kept_waiting(f)) && (*mode == 'r' || strchr(mode, '+')))
+        shs_push_back(f, fd, (FILE *)file);
     return file;
 }
 
@@ -342,6 +343,8 @@ static long passed(int fd)
     shs_wire_leave_for(fd);
     if (f)
         shs_fd_shared(f);
+    if (f && f->state == SHS_FD_EPOLL && f->epoll)
+        shs_set_pass(f->epoll, fd);
     return f && f->state == SHS_FD_PAIRED;
 }
 

@@ -112,13 +112,15 @@ static int collect(struct shs_set *set, int epfd, struct epoll_event *events, in
     return SHS_UNLIKELY(shs_proc.kept) ? shs_kept_events(epfd, events, n, max) : n;
 }
 
-/* The kernel's report on a member of which it does not know the latest: what of it does the program want? */
-static uint32_t wanted(struct shs_set *set, int epfd, const struct epoll_event *event)
+/* The kernel's report on a member of which it does not know the latest: what of it does the program want, and with which data? */
+static uint32_t wanted(struct shs_set *set, int epfd, struct epoll_event *event)
 {
     for (uint32_t i = 0; i < set->n_dirty; i++) {
         struct shs_fd *f = shs_fd_look(set->dirty[i]);
-        if (f && f->dirty && f->known == (uint32_t)epfd + 1 && f->known_data == event->data.u64)
-            return f->set == (uint32_t)epfd + 1 ? event->events & (f->events | EPOLLERR | EPOLLHUP) : 0;
+        if (!f || !f->dirty || f->known != (uint32_t)epfd + 1 || f->known_data != event->data.u64)
+            continue;
+        event->data.u64 = f->data;
+        return f->set == (uint32_t)epfd + 1 ? event->events & (f->events | EPOLLERR | EPOLLHUP) : 0;
     }
     return event->events;
 }
@@ -374,6 +376,8 @@ static int epoll_any(int epfd, struct epoll_event *events, int max, int64_t time
         return wait_native(epfd, events, max, timeout_ns < 0 ? NULL : &ts, mask);
     if (SHS_UNLIKELY(shs_load32(&shs_proc.attach) == SHS_LEAVING))
         shs_left();
+    if (SHS_UNLIKELY(set->inherited) && shs_proc.attach == SHS_ATTACHED && shs_who())
+        shs_set_adopt(set, epfd);
     if (SHS_UNLIKELY(shs_proc.kept)) {
         int n = shs_kept_events(epfd, events, 0, max);
         if (n)

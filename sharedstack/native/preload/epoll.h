@@ -20,6 +20,7 @@ struct shs_set {
     uint32_t sleepers;
     int caller;         /* eventfd in the kernel's set that calls sleepers back; -1: none yet */
     bool shared;        /* another process or another descriptor may wait on it: members' rings stay shut */
+    bool inherited;     /* a parent's, and not waited on here yet */
     bool oneshot;       /* has, or had, one-shot members: the kernel disarms them when it reports them */
     uint32_t claims;    /* reports of one-shot members by their rings */
     bool urgent;        /* the next look at the kernel's set must not wait, and must find it up to date */
@@ -43,14 +44,18 @@ void shs_set_lock(struct shs_set *set);
 void shs_set_unlock(struct shs_set *set);
 /* From now on somebody may wait on the set whom we do not see: rings of members stay shut, the kernel knows everything. */
 void shs_set_shared(struct shs_set *set, int epfd);
+/* Another number, or another process, is about to have the set: what is unread in members' rings is handed over first, since only the kernel can
+ * report it there. */
+void shs_set_pass(struct shs_set *set, int epfd);
 /* It becomes a member of another set. What is in its rings still, of datagrams, the kernel is made to report once. */
 void shs_set_nested(struct shs_set *set, int epfd);
 /* Another process is about to have the sets of this one (all, or those that are not close-on-exec): the kernel knows everything. */
 void shs_sets_told(bool inherited_only);
 /* The process leaves its stack: no member has a ring any more, and the kernel knows everything. */
 void shs_set_leave(struct shs_set *set, int epfd);
-/* In a forked child: the parent's set. */
+/* In a forked child: the parent's set. Before the first wait on it here: what is unread in members' rings is to be reported. */
 void shs_set_inherited(struct shs_set *set);
+void shs_set_adopt(struct shs_set *set, int epfd);
 /* The epoll descriptor is closed. */
 void shs_set_drop(struct shs_set *set, int epfd);
 /* The member is closed: leave the lists, and the kernel's set if it should have left that. */

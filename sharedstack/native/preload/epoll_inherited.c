@@ -1,10 +1,14 @@
 /*
- * Epoll sets that came over exec: the kernel says who their members are (proc_pid_fdinfo(5)). They are shared (who else has them is unknown),
+ * Epoll sets that more than one process or number has. What was unread in members' rings then must be reported to all: whoever passes a set on, or
+ * copies its number, hands it over to the kernel; a forked child, and a program that was executed, find it here by themselves, and open no ring.
+ * Of sets that came over exec the kernel says who their members are (proc_pid_fdinfo(5)). They are shared (who else has them is unknown),
  * so that no ring is opened in them; but what was unread in a member's ring when the program was executed has to be reported.
  */
 #include "preload/epoll.h"
 
 #include "preload/gate.h"
+#include "preload/outside.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 struct reader {
@@ -95,4 +99,58 @@ void shs_set_meet(int epfd)
     }
     if (r.fd >= 0)
         shs_sys_close(r.fd);
+}
+
+/* Members of a set that have pairs. */
+static void each_pair(int epfd, void (*visit)(struct shs_fd *f, int fd))
+{
+    for (int c = 0; c < SHS_FD_CHUNKS; c++)
+        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            if (f->set == (uint32_t)epfd + 1 && f->state == SHS_FD_PAIRED && !f->udp)
+                visit(f, c * SHS_FD_CHUNK + i);
+        }
+}
+
+static void hand_over_unread(struct shs_fd *f, int fd)
+{
+    (void)fd;
+    if (shs_end_waiting(&f->end))
+        shs_hand_over(f, SHS_REASON_MANY_SETS, false);
+}
+
+void shs_set_pass(struct shs_set *set, int epfd)
+{
+    shs_set_shared(set, epfd);
+    each_pair(epfd, hand_over_unread);
+}
+
+static void adopt(struct shs_fd *f, int fd)
+{
+    struct shs_set *set = shs_set_at(f->set);
+    f->listed = 0; /* in the parent's list */
+    f->edge_index = ~0ull;
+    shs_set_mark(f, true);
+    shs_set_list(set, f, (int)f->set - 1, fd);
+}
+
+void shs_set_adopt(struct shs_set *set, int epfd)
+{
+    for (int c = 0; c < SHS_FD_CHUNKS && shs_proc.wired; c++) /* an engine's: the parent's alone to report */
+        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
+            if (shs_fd_chunk[c][i].set == (uint32_t)epfd + 1)
+                shs_wire_leave_for(c * SHS_FD_CHUNK + i);
+    shs_set_lock(set);
+    if (set->inherited)
+        each_pair(epfd, adopt);
+    set->inherited = false;
+    shs_set_unlock(set);
+}
+
+void shs_set_inherited(struct shs_set *set)
+{
+    memset(&set->lock, 0, sizeof set->lock);
+    shs_set_drop_caller(set);
+    set->sleepers = set->n_opened = set->n_dirty = 0;
+    set->shared = set->inherited = true;
 }

@@ -198,14 +198,6 @@ void shs_set_drop(struct shs_set *set, int epfd)
     shs_set_unlock(set);
 }
 
-void shs_set_inherited(struct shs_set *set)
-{
-    memset(&set->lock, 0, sizeof set->lock);
-    shs_set_drop_caller(set);
-    set->sleepers = set->n_opened = set->n_dirty = 0;
-    set->shared = true;
-}
-
 void shs_set_unlist(struct shs_set *set, struct shs_fd *f, int fd)
 {
     for (uint32_t i = 0; f->listed && i < set->n_opened; i++)

@@ -7,7 +7,9 @@
 #include "endpoint/fds.h"
 #include "endpoint/lift.h"
 #include "endpoint/residue.h"
+#include "intercepts.gen.h"
 #include "preload/epoll.h"
+#include "preload/kept.h"
 #include "preload/member.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
@@ -47,18 +49,38 @@ long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely)
     return f->state == SHS_FD_PAIRED && !f->udp ? recall(&f->end, surely) : 0;
 }
 
-void shs_push_back(struct shs_fd *f, FILE *file)
+void shs_hand_over_unread(void)
 {
-    const struct shs_who *who = shs_who();
+    for (int c = 0; c < SHS_FD_CHUNKS && shs_proc.attach == SHS_ATTACHED; c++)
+        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
+            struct shs_fd *f = &shs_fd_chunk[c][i];
+            if (f->state == SHS_FD_PAIRED && !f->udp && shs_end_waiting(&f->end))
+                (void)shs_hand_over(f, SHS_REASON_OUTSIDE_HOLDER, false); /* -errno: it is kept */
+        }
+}
+
+/* What is not in the kernel: of the ring, or kept from one. 0: no more. */
+static long take_unread(struct shs_fd *f, int fd, void *to, size_t room)
+{
+    struct iovec iov = {to, room};
+    struct shs_cursor cur;
     uint64_t looked = 0;
+    struct shs_rx how = {.looked_ns = &looked};
+    shs_cursor_init(&cur, &iov, 1);
+    if (shs_kept_waiting(f))
+        return shs_kept_recv(f, fd, &cur, MSG_DONTWAIT);
+    const struct shs_who *who = f->state == SHS_FD_PAIRED ? shs_who() : NULL;
+    if (!who || !shs_end_waiting(&f->end))
+        return 0;
+    return f->udp ? shs_i_recv(fd, to, room, MSG_DONTWAIT) : shs_end_recv(&shs_proc.env, who, &f->end, &cur, 0, &how);
+}
+
+void shs_push_back(struct shs_fd *f, int fd, FILE *file)
+{
     size_t n = 0, room = 65536;
     uint8_t *bytes = malloc(room);
-    while (bytes && who && shs_end_waiting(&f->end)) {
-        struct iovec iov = {bytes + n, room - n};
-        struct shs_cursor cur;
-        struct shs_rx how = {.looked_ns = &looked};
-        shs_cursor_init(&cur, &iov, 1);
-        long r = shs_end_recv(&shs_proc.env, who, &f->end, &cur, 0, &how);
+    while (bytes) {
+        long r = take_unread(f, fd, bytes + n, room - n);
         if (r <= 0)
             break;
         n += (size_t)r;
@@ -205,27 +227,55 @@ long shs_before_shell(void)
     return shs_outside_program("/bin/sh", -1, environ) ? hand_over_below(INT32_MAX) : 0;
 }
 
-bool shs_plain_receiver(int over)
+/* Does the file of another process, read to its end, hold each of these words? A bit for each that it does; -errno. */
+static int words_in(int pid, const char *file, const struct iovec *words, int n)
 {
-    static const char library[] = "libsharedstack";
-    struct ucred peer = {0};
-    socklen_t len = sizeof peer;
     char path[32], buf[4096];
-    if (shs_sys_getsockopt(over, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0 || peer.pid <= 0 || peer.pid == getpid())
-        return false;
-    snprintf(path, sizeof path, "/proc/%d/maps", (int)peer.pid);
-    int maps = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));
-    if (maps < 0)
-        return maps == -EACCES; /* another user's */
-    size_t have = 0;
-    bool found = false;
-    for (long n; !found && (n = SHS_SYS(read(maps, buf + have, sizeof buf - have))) > 0;) {
-        have += (size_t)n;
-        found = memmem(buf, have, library, sizeof library - 1);
-        size_t keep = have < sizeof library ? have : sizeof library; /* it may be cut in two */
+    size_t have = 0, longest = 0;
+    int found = 0;
+    for (int i = 0; i < n; i++)
+        longest = words[i].iov_len > longest ? words[i].iov_len : longest;
+    snprintf(path, sizeof path, "/proc/%d/%s", pid, file);
+    int fd = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));
+    if (fd < 0)
+        return fd;
+    for (long r; (r = SHS_SYS(read(fd, buf + have, sizeof buf - have))) > 0;) {
+        have += (size_t)r;
+        for (int i = 0; i < n; i++)
+            found |= memmem(buf, have, words[i].iov_base, words[i].iov_len) ? 1 << i : 0;
+        size_t keep = have < longest ? have : longest; /* one may be cut in two */
         memmove(buf, buf + have - keep, keep);
         have = keep;
     }
-    shs_sys_close(maps);
-    return !found;
+    shs_sys_close(fd);
+    return found;
+}
+
+/* Is the process, which has the library and may not have used it yet, one of another stack? */
+static bool of_another_stack(int pid, bool some, bool ours)
+{
+    char variable[sizeof "SHAREDSTACK_STACK=" + SHS_MAX_STACK_NAME + 1];
+    if (some)
+        return !ours;
+    size_t len = (size_t)snprintf(variable, sizeof variable, "SHAREDSTACK_STACK=%s", shs_proc.stack_name);
+    const struct iovec words[] = {{variable, sizeof "SHAREDSTACK_STACK=" - 1}, {variable, len + 1}};
+    int said = words_in(pid, "environ", words, 2);
+    return said >= 0 && !(said & 2) && ((said & 1) || strcmp(shs_proc.stack_name, SHS_DEFAULT_STACK) != 0);
+}
+
+bool shs_plain_receiver(int over)
+{
+    char stack[SHS_MAX_STACK_NAME + 16];
+    char library[] = "libsharedstack", segments[] = "/dev/shm/sharedstack.";
+    enum { LIBRARY = 1, SOME_STACK = 2, OUR_STACK = 4 };
+    struct ucred peer = {0};
+    socklen_t len = sizeof peer;
+    if (shs_sys_getsockopt(over, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0 || peer.pid <= 0 || peer.pid == getpid())
+        return false;
+    size_t n = (size_t)snprintf(stack, sizeof stack, ".%s.stack", shs_proc.stack_name);
+    const struct iovec words[] = {{library, sizeof library - 1}, {segments, sizeof segments - 1}, {stack, n}};
+    int found = words_in((int)peer.pid, "maps", words, 3);
+    if (found < 0)
+        return found == -EACCES; /* another user's */
+    return !(found & LIBRARY) || of_another_stack((int)peer.pid, found & SOME_STACK, found & OUR_STACK);
 }

@@ -15,8 +15,10 @@
 /* The socket of an entry goes, or may go, to an outside holder: 0; -EAGAIN or -ENOMEM: it must not, now; -EPIPE: what is in the ring cannot be
  * sent again, only received here (`surely`: nor by somebody else later). */
 long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely);
+/* All connections with something unread in their rings, as far as that can be. */
+void shs_hand_over_unread(void);
 /* What is in the ring of an end whose writer is gone goes back into a stream of stdio's, to be read first. */
-void shs_push_back(struct shs_fd *f, FILE *file);
+void shs_push_back(struct shs_fd *f, int fd, FILE *file);
 /* Another program is to be executed in this process, or in a child of it: hand over what it will use natively. Its file is `path`, or that of the
  * open descriptor `fd` where path is NULL, or (`search`) looked for in PATH. 0 or -errno. */
 long shs_before_exec(const char *path, int fd, bool search, char *const *envp);
@@ -26,7 +28,8 @@ long shs_before_shell(void);
 bool shs_outside_program(const char *path, int fd, char *const *envp);
 /* Where execvp(3) finds a program: false, and it finds none. */
 bool shs_find_program(const char *name, char *found, size_t room);
-/* Is the process at the other end of a Unix socket known to be without the library? (Of a socketpair it is not known who has it.) */
+/* Is the process at the other end of a Unix socket known to be without the library, or of another stack? (Of a socketpair it is not known who has
+ * it.) */
 bool shs_plain_receiver(int over);
 /* execl, execlp (`search`) and execle (`env`): -1 and errno, as they. */
 int shs_exec_list(const char *path, const char *arg, va_list args, bool search, bool env);
