@@ -78,7 +78,7 @@ class Theatre:
             self.namespace.close()
             raise PermissionError("a network namespace of one's own needs root")
         self._stack.callback(self.namespace.close)
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="processes-", ignore_cleanup_errors=True)))
+        self.folder = Path(self._stack.enter_context((tempfile.TemporaryDirectory(prefix="processes-", ignore_cleanup_errors=True) if not os.environ.get("KEEP") else contextlib.nullcontext(tempfile.mkdtemp(prefix="kept-")))))
         self.folder.chmod(0o755)
         return self
 
@@ -118,7 +118,7 @@ class Theatre:
         played.kernel = self._payload() - payload
         played.why = {name.removeprefix("tx_kernel_"): more for name in REASONS if (more := after[name] - counters[name])}
         played.seconds = time.monotonic() - began
-        if not played.wrong:
+        if not played.wrong and not os.environ.get("KEEP"):
             shutil.rmtree(folder)
         return played
 

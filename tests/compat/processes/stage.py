@@ -193,7 +193,8 @@ class Stage:
             return
         done = self.lab.inspect("--why", "--format", "json")
         assert done.returncode == 0, done.stderr
-        sockets: list[dict[str, Any]] = json.loads(done.stdout)["sockets"]
+        members = self.members()
+        sockets: list[dict[str, Any]] = [s for s in json.loads(done.stdout)["sockets"] if s["pid"] in members]
         self.seen.update(reason for s in sockets for reason in {s["tx"], s["rx"]} - {"not_established"})
 
     def members(self) -> dict[int, str]:
