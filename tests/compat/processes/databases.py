@@ -12,6 +12,7 @@ from collections.abc import Callable
 from compat.processes.stage import PATIENCE, Case, Said, Stage, until
 
 CLIENTS = 8
+ENDLESS = 3600  # seconds: until its server is killed
 
 
 def _cluster(stage: Stage) -> str:
@@ -37,7 +38,7 @@ select (select sum(abalance) from pgbench_accounts) = (select sum(bbalance) from
 
 
 def postgresql_kill(stage: Stage) -> Said:
-    """Half of the load until a backend is killed, by which PostgreSQL ends all of them and recovers; the other half afterwards."""
+    """Half of the load until a backend is killed, by which PostgreSQL ends all of them and pgbench too; the other half when it has recovered."""
     port = stage.port()
     options = ("-k", str(stage.folder), "-c", "fsync=off", "-c", "max_connections=20", "-c", "shared_buffers=32MB")
     server = stage.start("postgres", "-D", _cluster(stage), "-p", str(port), "-h", "127.0.0.1", *options, stop=signal.SIGINT)
@@ -51,7 +52,7 @@ def postgresql_kill(stage: Stage) -> Said:
     until(lambda: "ready to accept connections" in server.said(), "PostgreSQL is ready")
     stage.run("pgbench", *at, "-iq", "postgres")
     half = max(1, round(1.5 * stage.seconds))
-    first = stage.start(*bench, "-T", str(2 * half))
+    first = stage.start(*bench, "-T", str(ENDLESS))
     time.sleep(half)
     stage.look()
     victim = int(asked("select pid from pg_stat_activity where application_name = 'pgbench' order by pid limit 1"))

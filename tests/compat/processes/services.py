@@ -10,7 +10,6 @@ from compat.fix_lab import Builder
 from compat.processes.load import echo
 from compat.processes.stage import PYTHON, SCRIPTS, Case, Said, Stage
 
-SERVICE = str(SCRIPTS / "service.py")
 STREAMS = "the service's connection is its standard input and output"
 
 
@@ -33,43 +32,57 @@ def socat(name: str, address: str, exempt: str = "") -> Case:
     return Case(f"socat-{name}", ("socat", "cc"), play, exempt)
 
 
-def tcpserver(name: str, *how: str, exempt: str = "") -> Case:
-    """A service for each connection, run by tcpserver; `how`: what stands before it."""
+def _echoed(stage: Stage, port: int, accelerated: bool) -> Said:
+    """What an echo of the service said, which has to be preloaded or not, as is meant."""
+    stage.listens(port)
+    said = echo(stage, port)
+    wanted, found = "preloaded" if accelerated and stage.mode != "kernel" else "plain", (stage.folder / "service").read_text()
+    assert found == wanted, f"the service is {found}, and should be {wanted}"
+    return said
+
+
+def _service(stage: Stage) -> tuple[str, ...]:
+    return PYTHON, str(SCRIPTS / "service.py"), str(stage.folder / "service")
+
+
+def _kind(accelerated: bool) -> str:
+    return "accelerated" if accelerated else "plain"
+
+
+def tcpserver(accelerated: bool) -> Case:
+    """A service for each connection, run by tcpserver."""
 
     def play(stage: Stage) -> Said:
-        port = stage.port()
-        stage.start("tcpserver", "-HRl0", "127.0.0.1", str(port), *how, PYTHON, SERVICE)
-        stage.listens(port)
-        return echo(stage, port)
+        port, plain = stage.port(), () if accelerated else ("env", "-u", "LD_PRELOAD")
+        stage.start("tcpserver", "-HRl0", "127.0.0.1", str(port), *plain, *_service(stage))
+        return _echoed(stage, port, accelerated)
 
-    return Case(f"tcpserver-{name}", ("tcpserver",), play, exempt)
+    return Case(f"tcpserver-{_kind(accelerated)}", ("tcpserver",), play, STREAMS)
 
 
-def inetd(name: str, *options: str, exempt: str = "") -> Case:
-    """The same by inetd, which by default takes LD_PRELOAD from the environment, and so the library."""
+def inetd(accelerated: bool) -> Case:
+    """The same by inetd, whose services have the environment, and so the library, only with -E."""
 
     def play(stage: Stage) -> Said:
-        port, file = stage.port(), stage.folder / "inetd.conf"
-        file.write_text(f"127.0.0.1:{port} stream tcp nowait root {PYTHON} {PYTHON} {SERVICE}\n")
-        stage.start("inetd", "-i", *options, str(file), own_run=True)
-        stage.listens(port)
-        return echo(stage, port)
+        port, file, python = stage.port(), stage.folder / "inetd.conf", _service(stage)
+        file.write_text(f"127.0.0.1:{port} stream tcp nowait root {python[0]} {' '.join(python)}\n")
+        stage.start("inetd", "-i", *(["-E"] if accelerated else []), str(file), own_run=True)
+        return _echoed(stage, port, accelerated)
 
-    return Case(f"inetd-{name}", ("inetd",), play, exempt)
+    return Case(f"inetd-{_kind(accelerated)}", ("inetd",), play, STREAMS)
 
 
 PASSED = ("LD_PRELOAD", "SHAREDSTACK_STACK", "SHAREDSTACK_EAGER")
 
 
 def activate(name: str, *options: str, accelerated: bool, exempt: str = "") -> Case:
-    """By systemd-socket-activate, whose service gets a listener (or, with --accept, a connection) and only what of the environment it names."""
+    """By systemd-socket-activate: the service gets a listener (or, with --accept, a connection), and of the environment what is named."""
 
     def play(stage: Stage) -> Said:
         port = stage.port()
         environment = [f"--setenv={word}" for word in PASSED] if accelerated and stage.mode != "kernel" else []
-        stage.start("systemd-socket-activate", f"--listen=127.0.0.1:{port}", *options, *environment, PYTHON, SERVICE)
-        stage.listens(port)
-        return echo(stage, port)
+        stage.start("systemd-socket-activate", f"--listen=127.0.0.1:{port}", *options, *environment, *_service(stage))
+        return _echoed(stage, port, accelerated)
 
     return Case(f"activate-{name}", ("systemd-socket-activate",), play, exempt)
 
@@ -130,10 +143,10 @@ CASES = [
     socat("nofork", "EXEC:cat,nofork", STREAMS),
     socat("static", "EXEC:{static}"),
     socat("static-nofork", "EXEC:{static},nofork", STREAMS),
-    tcpserver("accelerated", exempt=STREAMS),
-    tcpserver("plain", "env", "-u", "LD_PRELOAD", exempt=STREAMS),
-    inetd("accelerated", "-E", exempt=STREAMS),
-    inetd("plain", exempt=STREAMS),
+    tcpserver(accelerated=True),
+    tcpserver(accelerated=False),
+    inetd(accelerated=True),
+    inetd(accelerated=False),
     activate("accelerated", accelerated=True),
     activate("plain", accelerated=False, exempt="the service is not preloaded"),
     activate("accept", "--accept", accelerated=True),

@@ -11,7 +11,7 @@ from compat.processes.load import http
 from compat.processes.stage import SCRIPTS, Case, Said, Stage, until
 
 NGINX = """
-daemon on; user root; worker_processes 2; pid {folder}/pid; error_log {folder}/error.log;
+daemon on; user root; env LD_PRELOAD; env SHAREDSTACK_STACK; env SHAREDSTACK_EAGER; worker_processes 2; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 256; }}
 http {{ access_log off; {temporary}
   server {{ listen 127.0.0.1:{port}; location / {{ return 200 "{answer}"; }} }} }}
@@ -19,7 +19,9 @@ http {{ access_log off; {temporary}
 
 
 class Nginx:
-    """A daemon, as nginx replaces its binary only where it is one; its process is known by the pid file."""
+    """A daemon, as nginx replaces its binary only where it is one; its process is known by the pid file. Of the environment it gives a new
+    binary no more than the configuration names.
+    """
 
     def __init__(self, stage: Stage, answer: str = "one") -> None:
         self.port, self.folder = stage.port(), stage.folder / f"nginx-{answer}"
@@ -74,6 +76,7 @@ def nginx_upgrade(stage: Stage) -> Said:
 
 HAPROXY = """
 global
+  nbthread {threads}
   stats socket {folder}/control mode 600 level admin expose-fd listeners
 defaults
   mode http
@@ -92,12 +95,12 @@ def haproxy_reload(stage: Stage) -> Said:
     """Master and worker; the new configuration names another server behind."""
     with Nginx(stage, "one") as one, Nginx(stage, "two") as two:
         port, file = stage.port(), stage.folder / "haproxy.cfg"
-        file.write_text(HAPROXY.format(folder=stage.folder, port=port, behind=one.port))
+        file.write_text(HAPROXY.format(folder=stage.folder, port=port, behind=one.port, threads=2))
         master = stage.start("haproxy", "-W", "-db", "-f", str(file))
         stage.listens(port)
 
         def event() -> None:
-            file.write_text(HAPROXY.format(folder=stage.folder, port=port, behind=two.port))
+            file.write_text(HAPROXY.format(folder=stage.folder, port=port, behind=two.port, threads=2))
             master.send(signal.SIGUSR2)
 
         return http(stage, port, event)
@@ -108,7 +111,7 @@ def haproxy_takeover(stage: Stage) -> Said:
     with Nginx(stage, "one") as one, Nginx(stage, "two") as two:
         port, files = stage.port(), [stage.folder / f"haproxy-{name}.cfg" for name in ("one", "two")]
         for file, server in zip(files, (one, two), strict=True):
-            file.write_text(HAPROXY.format(folder=stage.folder, port=port, behind=server.port))
+            file.write_text(HAPROXY.format(folder=stage.folder, port=port, behind=server.port, threads=1))
         first = stage.start("haproxy", "-db", "-f", str(files[0]))
         stage.listens(port)
 
@@ -164,19 +167,23 @@ def app(environ, start_response):
 """
 
 
-def gunicorn_hup(stage: Stage) -> Said:
+def gunicorn(kind: str, *options: str, kept: bool, exempt: str = "") -> Case:
     """Four workers, which are replaced by such that have the new application."""
-    port, file = stage.port(), stage.folder / "application.py"
-    file.write_text(GUNICORN.format(answer=b"one"))
-    options = ("--workers", "4", "--bind", f"127.0.0.1:{port}", "--worker-tmp-dir", str(stage.folder))
-    server = stage.start("gunicorn", *options, "application:app")
-    stage.listens(port)
 
-    def event() -> None:
-        file.write_text(GUNICORN.format(answer=b"two"))
-        server.send(signal.SIGHUP)
+    def play(stage: Stage) -> Said:
+        port, file = stage.port(), stage.folder / "application.py"
+        file.write_text(GUNICORN.format(answer=b"one"))
+        where = ("--bind", f"127.0.0.1:{port}", "--worker-tmp-dir", str(stage.folder))
+        server = stage.start("gunicorn", "--workers", "4", "--worker-class", kind, *options, *where, "application:app")
+        stage.listens(port)
 
-    return http(stage, port, event, kept=False)
+        def event() -> None:
+            file.write_text(GUNICORN.format(answer=b"two"))
+            server.send(signal.SIGHUP)
+
+        return http(stage, port, event, kept=kept)
+
+    return Case(f"gunicorn-{kind}", ("gunicorn", "wrk"), play, exempt)
 
 
 def node_cluster(policy: str) -> Case:
@@ -194,10 +201,11 @@ def node_cluster(policy: str) -> Case:
 CASES = [
     Case("nginx-reload", ("nginx", "wrk"), nginx_reload),
     Case("nginx-upgrade", ("nginx", "wrk"), nginx_upgrade),
-    Case("haproxy-reload", ("haproxy", "nginx", "wrk"), haproxy_reload),
+    Case("haproxy-reload", ("haproxy", "nginx", "wrk"), haproxy_reload, "its threads take connections from each other's epoll sets"),
     Case("haproxy-takeover", ("haproxy", "nginx", "wrk"), haproxy_takeover),
     Case("apache-prefork", ("apache2", "wrk"), apache_prefork, other_user=True),
-    Case("gunicorn-hup", ("gunicorn", "wrk"), gunicorn_hup),
+    gunicorn("sync", kept=False, exempt="each connection carries one request, and is too short-lived"),
+    gunicorn("gthread", "--threads", "4", "--keep-alive", "5", kept=True),
     node_cluster("rr"),
     node_cluster("none"),
 ]
