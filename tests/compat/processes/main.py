@@ -67,8 +67,8 @@ def reasons(played: Played) -> str:
     seen = ", ".join(f"{n} {name}" for name, n in played.seen.most_common(4))
     if seen:
         parts.append(f"sockets: {seen}")
-    if played.mode == "eager" and played.case.exempt:
-        parts.append(f"exempt: {played.case.exempt}")
+    if played.mode == "eager":
+        parts += [f"{kind}: {text}" for kind, text in (("exempt", played.case.exempt), ("known", played.case.known)) if text]
     return "; ".join(parts)
 
 

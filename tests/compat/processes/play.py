@@ -59,8 +59,12 @@ class Played:
                 found.append(f"{name}: {here!r}, on the kernel {there!r}")
         if self.said.failed:
             found.append(f"{self.said.failed} of {self.said.done} requests failed")
-        if self.mode == "eager" and not self.wrong and not self.case.exempt and self.share < EAGER_SHARE:
-            found.append(f"{self.share:.1%} of the bytes went by ring, asked are {EAGER_SHARE:.0%}")
+        if self.mode == "eager" and not self.wrong and not self.case.exempt:
+            share = f"{self.share:.1%} of the bytes went by ring"
+            if self.share >= EAGER_SHARE and self.case.known:
+                found.append(f"{share}: it is not known any more that {self.case.known}")
+            elif self.share < EAGER_SHARE and not self.case.known:
+                found.append(f"{share}, asked are {EAGER_SHARE:.0%}")
         return found
 
 
@@ -78,7 +82,15 @@ class Theatre:
             self.namespace.close()
             raise PermissionError("a network namespace of one's own needs root")
         self._stack.callback(self.namespace.close)
-        self.folder = Path(self._stack.enter_context((tempfile.TemporaryDirectory(prefix="processes-", ignore_cleanup_errors=True) if not os.environ.get("KEEP") else contextlib.nullcontext(tempfile.mkdtemp(prefix="kept-")))))
+        self.folder = Path(
+            self._stack.enter_context(
+                (
+                    tempfile.TemporaryDirectory(prefix="processes-", ignore_cleanup_errors=True)
+                    if not os.environ.get("KEEP")
+                    else contextlib.nullcontext(tempfile.mkdtemp(prefix="kept-"))
+                )
+            )
+        )
         self.folder.chmod(0o755)
         return self
 

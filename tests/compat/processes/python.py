@@ -9,6 +9,7 @@ from compat.processes.stage import PYTHON, Case, Said, Stage, until
 from compat.test_handoff import CLIENT, SERVER
 
 CONNECTIONS = 6
+STORED = "a connection that was lifted and then stored is not lifted again"
 
 
 def multiprocessing(method: str) -> Case:
@@ -42,4 +43,4 @@ def handoff(stage: Stage) -> Said:
     return Said(output, done=len(clients) * messages, note=f"{restarts} restarts")
 
 
-CASES = [*(multiprocessing(method) for method in ("fork", "spawn", "forkserver")), Case("python-handoff", (), handoff)]
+CASES = [*(multiprocessing(method) for method in ("fork", "spawn", "forkserver")), Case("python-handoff", (), handoff, known=STORED)]
