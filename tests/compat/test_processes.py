@@ -19,10 +19,10 @@ MODES = ("default", "eager")
 
 
 @pytest.fixture(scope="module")
-def theatre() -> Iterator[Theatre]:
+def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
     if os.getuid():
         pytest.skip("allowed: without root there is no network namespace of our own, and no other user")
-    with Theatre(SECONDS) as made:
+    with Theatre(SECONDS, tmp_path_factory.getbasetemp()) as made:
         yield made
 
 
@@ -32,5 +32,6 @@ def test_same_as_on_the_kernel(theatre: Theatre, request: pytest.FixtureRequest,
     if lacking := missing([case]):
         pytest.skip(f"not installed: {', '.join(lacking)}; `scripts/system-packages processes!` as root installs them")
     seed = (request.config.getoption("--seed", []) or [first_seed()])[0]
-    played = theatre.play(case, MODES[(number + seed) % len(MODES)])
-    assert played.judge(theatre.play(case, "kernel")) == [], f"{played.mode}, seed {seed}"
+    kernel, here = theatre.play(case, "kernel"), theatre.play(case, MODES[(number + seed) % len(MODES)])
+    assert theatre.judge(here, kernel) == [], f"{here.mode}, seed {seed}, logs in {theatre.folder}"
+    theatre.judge(kernel, kernel)

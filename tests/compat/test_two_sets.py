@@ -1,4 +1,4 @@
-"""A connection that moves from one epoll set to another, as servers with a set for each thread do: what comes is reported by the new one."""
+"""A connection moves from one epoll set to another, as in servers with a set for each thread: what comes is reported by the new one."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ select (select sum(abalance) from pgbench_accounts) = (select sum(bbalance) from
 
 
 def postgresql_kill(stage: Stage) -> Said:
-    """Half of the load until a backend is killed, by which PostgreSQL ends all of them and pgbench too; the other half when it has recovered."""
+    """Half of the load until a backend is killed, by which PostgreSQL ends all of them, and so pgbench; the other half afterwards."""
     port = stage.port()
-    options = ("-k", str(stage.folder), "-c", "fsync=off", "-c", "max_connections=20", "-c", "shared_buffers=32MB")
+    options = ("-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=20", "-c", "shared_buffers=32MB")
     server = stage.start("postgres", "-D", _cluster(stage), "-p", str(port), "-h", "127.0.0.1", *options, stop=signal.SIGINT)
     stage.listens(port)
     at = ("-h", "127.0.0.1", "-p", str(port), "-U", "test")

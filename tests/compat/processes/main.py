@@ -47,11 +47,13 @@ def main() -> int:
             kernel = theatre.play(case, "kernel")
             for mode in modes:
                 played = kernel if mode == "kernel" else theatre.play(case, mode)
-                rows.append((played, played.judge(kernel)))
+                rows.append((played, theatre.judge(played, kernel)))
                 print(told(*rows[-1]), flush=True)
     Console(width=170).print(table(rows))
     different = sum(bool(found) for _, found in rows)
     print(f"{len(cases)} cases, {len(rows)} runs, {different} with differences")
+    if different:
+        print(f"logs of those: {theatre.folder}")
     return 1 if different else 0
 
 
@@ -88,7 +90,9 @@ def table(rows: Sequence[tuple[Played, list[str]]]) -> Table:
         share = f"{p.share:.1%}" if p.mode != "kernel" else ""
         why = "; ".join(part for part in (reasons(p), p.said.note) if part)
         cells = (p.case.name, p.mode, f"{p.said.done:,}", str(p.said.failed), _size(p.local), _size(p.kernel), share, why)
-        made.add_row(*cells, "DIFFERENT" if found else "same", end_section=p.mode == MODES[-1])
+        made.add_row(
+            *cells, "DIFFERENT" if found else "known" if p.mode == "eager" and p.case.known else "same", end_section=p.mode == MODES[-1]
+        )
     return made
 
 

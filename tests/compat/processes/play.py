@@ -46,6 +46,11 @@ class Played:
     seconds: float = 0
 
     @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.case.name}-{self.mode}"
+
+    @property
     def share(self) -> float:
         """Of all bytes, those that went by ring."""
         return self.local / ((self.local + self.kernel) or 1)
@@ -69,10 +74,15 @@ class Played:
 
 
 class Theatre:
-    """A namespace, and for each mode and user a helper that is started when first needed."""
+    """A namespace, and for each mode and user a helper that is started when first needed.
 
-    def __init__(self, seconds: float) -> None:
+    `folder` has one for each case and mode. Those of what differed are left, for their logs.
+    """
+
+    def __init__(self, seconds: float, parent: Path | None = None) -> None:
         self.seconds = seconds
+        self.folder = Path(tempfile.mkdtemp(prefix="processes-", dir=parent))
+        self.folder.chmod(0o755)  # another user's programs get there
         self.namespace = Namespace()
         self._stack = contextlib.ExitStack()
         self._labs: dict[tuple[str, bool], Lab] = {}
@@ -84,11 +94,9 @@ class Theatre:
         self._stack.callback(self.namespace.close)
         self.folder = Path(
             self._stack.enter_context(
-                (
-                    tempfile.TemporaryDirectory(prefix="processes-", ignore_cleanup_errors=True)
-                    if not os.environ.get("KEEP")
-                    else contextlib.nullcontext(tempfile.mkdtemp(prefix="kept-"))
-                )
+                tempfile.TemporaryDirectory(prefix="processes-", ignore_cleanup_errors=True)
+                if not os.environ.get("KEEP")
+                else contextlib.nullcontext(tempfile.mkdtemp(prefix="kept-"))
             )
         )
         self.folder.chmod(0o755)
@@ -96,6 +104,18 @@ class Theatre:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
+
+    def _clear(self) -> None:
+        shutil.rmtree(self.folder / "shared", ignore_errors=True)
+        with contextlib.suppress(OSError):  # there are folders of what differed
+            self.folder.rmdir()
+
+    def judge(self, played: Played, kernel: Played) -> list[str]:
+        """What is wrong with it; if nothing, its folder goes."""
+        found = played.judge(kernel)
+        if not found:
+            shutil.rmtree(self.folder / played.name)
+        return found
 
     def _lab(self, mode: str, other_user: bool) -> Lab:
         if (mode, other_user) not in self._labs:
@@ -106,7 +126,7 @@ class Theatre:
     def play(self, case: Case, mode: str) -> Played:
         """Play it; whatever goes wrong is in what is returned."""
         played, lab, began = Played(case, mode), self._lab(mode, case.other_user), time.monotonic()
-        folder, shared = self.folder / f"{case.name}-{mode}", self.folder / "shared"
+        folder, shared = self.folder / played.name, self.folder / "shared"
         for made in (folder, shared):
             made.mkdir(exist_ok=True)
             os.chown(made, *[NOBODY if case.other_user else 0] * 2)
@@ -130,8 +150,6 @@ class Theatre:
         played.kernel = self._payload() - payload
         played.why = {name.removeprefix("tx_kernel_"): more for name in REASONS if (more := after[name] - counters[name])}
         played.seconds = time.monotonic() - began
-        if not played.wrong and not os.environ.get("KEEP"):
-            shutil.rmtree(folder)
         return played
 
     def _payload(self) -> int:

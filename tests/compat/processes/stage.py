@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,9 +143,7 @@ class Stage:
         self._ports += 1
         return self._ports
 
-    def start(
-        self, *argv: str, plain: bool = False, own_run: bool = False, stop: signal.Signals = signal.SIGTERM, cwd: Path | None = None
-    ) -> Program:
+    def start(self, *argv: str, plain: bool = False, own_run: bool = False, stop: signal.Signals = signal.SIGTERM) -> Program:
         """A program in the background; `plain`: without the library; `own_run`: /run is empty for it, and its own."""
         found = where(argv[0])
         assert found, f"{argv[0]} is not installed"
@@ -161,7 +159,7 @@ class Stage:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                cwd=cwd or self.folder,
+                cwd=self.folder,
             )
         self.programs.append(Program(process, log, stop))
         return self.programs[-1]

@@ -11,7 +11,8 @@ from compat.processes.load import http
 from compat.processes.stage import SCRIPTS, Case, Said, Stage, until
 
 NGINX = """
-daemon on; user root; env LD_PRELOAD; env SHAREDSTACK_STACK; env SHAREDSTACK_EAGER; worker_processes 2; pid {folder}/pid; error_log {folder}/error.log;
+daemon on; user root; worker_processes 2; env LD_PRELOAD; env SHAREDSTACK_STACK; env SHAREDSTACK_EAGER;
+pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 256; }}
 http {{ access_log off; {temporary}
   server {{ listen 127.0.0.1:{port}; location / {{ return 200 "{answer}"; }} }} }}
