@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from compat.fix_lab import Lab
+from compat.fix_lab import Actor, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
+MODES = ("kernel", "default", "eager")
 SETS = """
 a, b = select.epoll(), select.epoll()
-a.register({end}, select.EPOLLIN)
+a.register(c, select.EPOLLIN)
 def turn(sets):
-    assert sets.poll(5) == [({end}.fileno(), select.EPOLLIN)]
-    assert {end}.recv(10) == b'ask'
-    {end}.sendall(b'reply')
+    assert sets.poll(5) == [(c.fileno(), select.EPOLLIN)]
+    assert c.recv(10) == b'ask'
+    c.sendall(b'reply')
 """
-ASK = "s.sendall(b'ask'); s.recv(10)"
 
 
-@pytest.mark.parametrize("mode", ["kernel", "default", "eager"])
-def test_moved_to_another_set(lab: Lab, mode: str) -> None:
+def turns(server: Actor, client: Actor, sets: str, before: str = "", count: int = 2) -> None:
+    """Requests that the server receives when that set reports them."""
+    server.tell(f"{before}\nfor _ in range({count}): turn({sets})")
+    for _ in range(count):
+        assert client.do("s.sendall(b'ask'); s.recv(10)") == b"reply"
+    server.hear()
+
+
+def busy(lab: Lab, mode: str) -> tuple[Actor, Actor]:
+    """Server, with two sets of which `a` has the connection, and client; its rings are open, but on the kernel."""
     server, client = lab.connected(mode)
-    server.do(SETS.format(end="c"))
-    for _ in range(20):
-        server.tell("turn(a)")
-        assert client.do(ASK) == b"reply"
-        server.hear()
+    server.do(SETS)
+    turns(server, client, "a", count=20)
+    return server, client
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_taken_out_of_one_and_put_into_another(lab: Lab, mode: str) -> None:
+    server, client = busy(lab, mode)
     for here, there in [("a", "b"), ("b", "a")] * 5:
-        server.tell(f"{here}.unregister(c); {there}.register(c, select.EPOLLIN); turn({there}); turn({there})")
-        for _ in range(2):
-            assert client.do(ASK) == b"reply"
-        server.hear()
+        turns(server, client, there, f"{here}.unregister(c); {there}.register(c, select.EPOLLIN)")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_in_both_for_a_while(lab: Lab, mode: str) -> None:
+    server, client = busy(lab, mode)
+    for here, there in [("a", "b"), ("b", "a")] * 5:
+        turns(server, client, there, f"{there}.register(c, select.EPOLLIN); {here}.unregister(c)")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_old_set_is_waited_in_afterwards(lab: Lab, mode: str) -> None:
+    """What the new one's kernel set is not told yet is not lost by that: the reader is woken by the kernel, as it sleeps for long."""
+    server, client = busy(lab, mode)
+    turns(server, client, "b", "a.unregister(c); b.register(c, select.EPOLLIN)", count=20)
+    server.tell("b.modify(c, 0); b.poll(0); b.modify(c, select.EPOLLIN); a.poll(0); turn(b)")
+    time.sleep(0.3)
+    assert client.do("s.sendall(b'ask'); s.recv(10)") == b"reply"
+    server.hear()
