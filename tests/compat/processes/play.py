@@ -92,14 +92,7 @@ class Theatre:
             self.namespace.close()
             raise PermissionError("a network namespace of one's own needs root")
         self._stack.callback(self.namespace.close)
-        self.folder = Path(
-            self._stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="processes-", ignore_cleanup_errors=True)
-                if not os.environ.get("KEEP")
-                else contextlib.nullcontext(tempfile.mkdtemp(prefix="kept-"))
-            )
-        )
-        self.folder.chmod(0o755)
+        self._stack.callback(self._clear)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -139,6 +132,10 @@ class Theatre:
         finally:
             played.wrong += stage.end()
         played.seen = stage.seen
+        if lab.daemon.process and (status := lab.daemon.process.poll()) is not None:
+            played.wrong.append(f"the helper has ended, exit status {status}: {lab.daemon.end()[1]}")
+            del self._labs[mode, case.other_user]  # the next case has another one
+            return played
         if mode != "kernel":
             lab.settle()
             try:
