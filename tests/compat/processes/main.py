@@ -59,7 +59,7 @@ def main() -> int:
 
 def told(played: Played, found: Sequence[str]) -> str:
     """One line while it runs, and one for each difference."""
-    head = f"{played.case.name} {played.mode}: {played.said.done} requests, {played.said.failed} failed, {played.seconds:.1f} s"
+    head = f"{played.name}: {played.said.done} requests, {played.said.failed} failed, {played.share:.1%} by ring, {played.seconds:.1f} s"
     return "\n".join([head, *(f"  DIFFERENT {line}" for line in found)])
 
 

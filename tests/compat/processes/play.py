@@ -132,8 +132,9 @@ class Theatre:
         finally:
             played.wrong += stage.end()
         played.seen = stage.seen
-        if lab.daemon.process and (status := lab.daemon.process.poll()) is not None:
-            played.wrong.append(f"the helper has ended, exit status {status}: {lab.daemon.end()[1]}")
+        if not lab.daemon.path("stack").exists():
+            status, errors = lab.daemon.end()
+            played.wrong.append(f"the stack's memory is gone; the helper's exit status is {status}: {errors}")
             del self._labs[mode, case.other_user]  # the next case has another one
             return played
         if mode != "kernel":
