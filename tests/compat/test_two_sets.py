@@ -55,7 +55,9 @@ def test_the_old_set_is_waited_in_afterwards(lab: Lab, mode: str) -> None:
     """What the new one's kernel set is not told yet is not lost by that: the reader is woken by the kernel, as it sleeps for long."""
     server, client = busy(lab, mode)
     turns(server, client, "b", "a.unregister(c); b.register(c, select.EPOLLIN)", count=20)
-    server.tell("b.modify(c, 0); b.poll(0); b.modify(c, select.EPOLLIN); a.poll(0); turn(b)")
+    server.tell("b.modify(c, 0); b.poll(0.02); b.modify(c, select.EPOLLIN); a.poll(0); turn(b)")
     time.sleep(0.3)
+    began = time.monotonic()
     assert client.do("s.sendall(b'ask'); s.recv(10)") == b"reply"
+    assert time.monotonic() - began < 3, "found when the wait was over"
     server.hear()
