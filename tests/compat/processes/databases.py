@@ -75,10 +75,10 @@ KEYS = 1000
 
 
 def _redis(stage: Stage, port: int) -> Callable[..., str]:
-    """redis-server on the case's folder, and redis-cli for it."""
+    """redis-server on the case's folder, with what is saved there; and redis-cli for it."""
     options = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(stage.folder), "--enable-debug-command", "yes")
-    stage.start("redis-server", "--port", str(port), *options)
-    stage.listens(port)
+    server = stage.start("redis-server", "--port", str(port), *options)
+    until(lambda: "Ready to accept connections" in server.said(), "redis has loaded its keys")  # it answers before
     return lambda *words: stage.run("redis-cli", "-p", str(port), *words).strip()
 
 
