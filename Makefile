@@ -17,7 +17,7 @@ SOURCES := $(shell find sharedstack helper tests/native scripts/sources.py -type
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
-.PHONY: help build demo test lint format sanitize fuzz m32 abi bench wire conformance soak suites models clean system-build system-demo system-test system-suites system-wire system-fuzz FORCE
+.PHONY: help build demo test lint format sanitize fuzz m32 abi bench wire conformance soak suites processes models clean system-build system-demo system-test system-suites system-processes system-wire system-fuzz FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -79,6 +79,9 @@ conformance: system-test $(VENV)/.test $(VENV)/.built ## what sockets do, on the
 suites: system-test system-suites $(VENV)/.test $(VENV)/.built ## the tests of CPython and libuv, on the kernel and through sharedstack, compared
 	@PYTHONPATH=tests $(BIN)/python -m suites.main --again 3 --folder build-suites $(SUITES)
 
+processes: system-processes $(VENV)/.test $(VENV)/.built ## real software in several processes under load, on the kernel and through sharedstack, compared (root)
+	@cd tests && ../$(BIN)/python -m compat.processes.main $(PROCESSES)
+
 models: system-test $(VENV)/.built ## the Promela models of the protocol, and mutants of them that must fail
 	@$(BIN)/python tests/models/run.py
 
@@ -92,12 +95,14 @@ system-wire:
 	@scripts/system-packages wire!
 system-suites:
 	@scripts/system-packages suites!
+system-processes:
+	@scripts/system-packages build! processes!
 system-build:
 	@scripts/system-packages build!
 system-demo:
 	@scripts/system-packages build! demo
 system-test:
-	@scripts/system-packages build! demo test
+	@scripts/system-packages build! demo test processes
 
 # The environment, and what a build without isolation needs.
 $(VENV)/.tools: pyproject.toml scripts/find-python | system-build

@@ -9,6 +9,7 @@ Each suite's sums are kept in a `Tally` and printed at the end of the session, b
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import select
@@ -99,6 +100,7 @@ class Namespace:
         self.holder: subprocess.Popen[str] | None = None
         self.prefix: list[str] = []
         self.netns = 0
+        self.uid = os.getuid()
         self.own = own and os.getuid() == 0 and self._hold()
         if not self.own:
             from sharedstack_helper.environment import netns_cookie
@@ -118,20 +120,33 @@ class Namespace:
         self.prefix = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--"]
         return True
 
+    def of_user(self, uid: int) -> Namespace:
+        """The same namespace for another user's programs, which may read (only) all that we may: this checkout may be in root's home."""
+        other = copy.copy(self)
+        other.uid = uid
+        may = [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]
+        other.prefix = [*self.prefix, "setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *may, "--"]
+        return other
+
+    @property
+    def pid(self) -> int:
+        """A process that is in it."""
+        return self.holder.pid if self.own and self.holder else os.getpid()
+
     @property
     def path(self) -> Path:
         """The namespace's file, for setns(2)."""
-        return Path(f"/proc/{self.holder.pid if self.holder else 'self'}/ns/net")
+        return Path(f"/proc/{self.pid}/ns/net")
 
     def segments(self) -> int:
         """TCP segments that this namespace has received (InSegs)."""
-        table = Path(f"/proc/{self.holder.pid if self.own and self.holder else 'self'}/net/snmp").read_text()
+        table = Path(f"/proc/{self.pid}/net/snmp").read_text()
         names, values = (line.split() for line in table.splitlines() if line.startswith("Tcp:"))
         return int(values[names.index("InSegs")])
 
     def datagrams(self) -> int:
         """UDP datagrams that this namespace has sent (OutDatagrams), those over IPv6 too."""
-        folder = Path(f"/proc/{self.holder.pid if self.own and self.holder else 'self'}/net")
+        folder = Path(f"/proc/{self.pid}/net")
         names, values = (line.split() for line in (folder / "snmp").read_text().splitlines() if line.startswith("Udp:"))
         six = dict(line.split() for line in (folder / "snmp6").read_text().splitlines())
         return int(values[names.index("OutDatagrams")]) + int(six.get("Udp6OutDatagrams", 0))
@@ -223,7 +238,7 @@ class Lab:
     def __init__(self, namespace: Namespace, suite: str) -> None:
         self.namespace, self.suite = namespace, suite
         self.daemon = Daemon()
-        self.daemon.netns = namespace.netns
+        self.daemon.netns, self.daemon.uid = namespace.netns, namespace.uid
         self.actors: list[Actor] = []
         self._stop = threading.Event()
         self._seen: dict[int, int] = {}

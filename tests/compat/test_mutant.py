@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from compat.fix_lab import LIBRARY_SEAM, Builder
+from compat.processes.main import CASES
+from compat.test_processes import MODES
 
 pytest_plugins = ["compat.fix_paths"]
 
@@ -79,6 +81,17 @@ def test_the_suites_notice(nothing: str) -> None:
         "test_same_as_the_kernel[eager-test_httplib]": "PASSED",
         "test_eager_goes_by_ring[test_httplib]": "FAILED",
     }
+
+
+@pytest.mark.timeout(110)
+@pytest.mark.skipif(os.getuid() != 0, reason="allowed: without root there is no network namespace of our own")
+@pytest.mark.parametrize(("mode", "outcome"), [("default", "PASSED"), ("eager", "FAILED")])
+def test_the_processes_notice(nothing: str, mode: str, outcome: str) -> None:
+    """By default no share is asked for, and all is the kernel's."""
+    case = "socat-exec"
+    seed = [c.name for c in CASES].index(case) + MODES.index(mode)
+    outcomes = play(nothing, str(HERE / "test_processes.py"), "-k", case, "--seed", str(seed))
+    assert outcomes == {f"test_same_as_on_the_kernel[{case}]": outcome}
 
 
 @pytest.mark.timeout(110)

@@ -72,6 +72,7 @@ class Daemon:
     def __init__(self) -> None:
         self.stack = f"t{os.getpid()}-{next(_numbers)}"
         self.netns = environment.netns_cookie()
+        self.uid = os.getuid()
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -109,7 +110,7 @@ class Daemon:
             return client.reply_and_fds()
 
     def path(self, part: str) -> Path:
-        return Path(f"/dev/shm{names.segment(os.getuid(), self.netns, self.stack, part)}")
+        return Path(f"/dev/shm{names.segment(self.uid, self.netns, self.stack, part)}")
 
     def map(self, part: str) -> memoryview:
         """A segment, by name."""

@@ -77,7 +77,7 @@ static int accepted(int listener, int fd, uint32_t forks)
     now_is(fd, tcp ? SHS_FD_TCP : SHS_FD_KERNEL);
     forked_meanwhile(fd, forks);
     if (SHS_UNLIKELY(shs_proc.env.opt.eager == 1))
-        shs_eager_meet(fd);
+        shs_eager_accepted(fd);
     return fd;
 }
 

@@ -27,6 +27,13 @@ static bool nap(void)
     return SHS_SYS(syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &ts, NULL)) != 0;
 }
 
+static void pass(int fd, int receive)
+{
+    struct shs_gate g = {0};
+    shs_gate_pass(&g, fd, receive);
+    shs_gate_leave(&g);
+}
+
 void shs_eager_meet(int fd)
 {
     struct shs_fd *f = shs_proc.env.opt.eager == 1 ? shs_fd_look(fd) : NULL;
@@ -36,10 +43,21 @@ void shs_eager_meet(int fd)
         return; /* or not connected yet */
     uint64_t until = shs_now() + COMES_NS;
     do { /* another thread may be attaching the process, or the tables be locked: the other end became connected at the same moment */
-        struct shs_gate g = {0};
-        shs_gate_pass(&g, fd, SHS_RECEIVE);
-        shs_gate_leave(&g);
+        pass(fd, SHS_RECEIVE);
     } while (f->state == SHS_FD_TCP && f->ops && !f->why && shs_now() < until && !nap());
+}
+
+void shs_eager_accepted(int fd)
+{
+    uint64_t until = shs_now() + COMES_NONBLOCKING_NS;
+    shs_eager_meet(fd);
+    const struct shs_fd *f = shs_fd_look(fd);
+    while (f && f->state == SHS_FD_REG && !f->why && !shs_proc.quiet && shs_now() < until && !nap())
+        pass(fd, SHS_RECEIVE);
+    if (f && f->state == SHS_FD_PAIRED) {
+        pass(fd, SHS_RECEIVE);
+        pass(fd, SHS_SEND);
+    }
 }
 
 void shs_eager_polled(const struct pollfd *fds, nfds_t n)

@@ -9,8 +9,11 @@
 
 #include "preload/gate.h"
 
-/* fd was just accepted, or is perhaps connected: do what its first data call would. */
+/* fd is perhaps connected: do what its first data call would. */
 void shs_eager_meet(int fd);
+/* fd was just accepted. Its peer is waited for a little, and both directions brought under count: when another process has it, as with servers that
+ * fork or pass connections on, they could not be any more. */
+void shs_eager_accepted(int fd);
 /* The same for descriptors that are about to be waited on for reading. */
 void shs_eager_polled(const struct pollfd *fds, nfds_t n);
 

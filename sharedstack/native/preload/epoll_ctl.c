@@ -45,12 +45,6 @@ static int change_now(struct shs_set *set, struct shs_fd *f, int epfd, int op, i
 {
     if (set && f->dirty)
         shs_set_flush(set, epfd);
-    if (f->known && f->known != (uint32_t)epfd + 1 && !f->set) { /* it left another set, which the kernel was not told yet */
-        struct epoll_event none = {0};
-        shs_n_epoll_ctl((int)f->known - 1, EPOLL_CTL_DEL, fd, &none);
-        f->known = 0;
-        f->dirty = false;
-    }
     if (set && op != EPOLL_CTL_DEL && event && (event->events & EPOLLONESHOT))
         set->oneshot = true; /* before it is reported for the first time */
     bool lifted = f->state == SHS_FD_WIRE && event && shs_readable(event, sizeof *event);
@@ -95,6 +89,13 @@ static int note_other(struct shs_fd *f, int epfd, int op, int fd, struct epoll_e
     return r;
 }
 
+/* A member that left a set with its ring open is in its list still, and the kernel was not told yet. */
+static bool in_lists_of_another(const struct shs_fd *f, int epfd)
+{
+    uint32_t epfd1 = (uint32_t)epfd + 1;
+    return (f->known && f->known != epfd1) || (f->listed && f->listed != epfd1);
+}
+
 /* A set that we did not see being made: who else waits on it is unknown. */
 static int change_unknown(struct shs_fd *f, int epfd, int op, int fd, struct epoll_event *event)
 {
@@ -126,12 +127,14 @@ int shs_i_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
         return shs_n_epoll_ctl(epfd, op, fd, event);
     if (op == EPOLL_CTL_ADD && f->set && f->set != (uint32_t)epfd + 1) {
         f->copied = true; /* a member of two sets: whoever sleeps in the one would miss what the other opened */
+        shs_ring_quit(f); /* first: what came between a look and that would be reported by neither */
         if (f->state == SHS_FD_PAIRED && shs_end_waiting(&f->end))
             shs_hand_over(f, SHS_REASON_MANY_SETS, false); /* what is unread: only the kernel can report it in both */
-        shs_ring_quit(f);
         if (shs_set_at(f->set) && f->dirty)
             shs_set_shared(shs_set_at(f->set), (int)f->set - 1);
     }
+    if (op == EPOLL_CTL_ADD && !f->set && in_lists_of_another(f, epfd))
+        shs_set_forget(f, fd); /* else it would be looked for in that set's list alone, and reported by neither */
     bool known = e && e->state == SHS_FD_EPOLL && e->epoll;
     if (SHS_UNLIKELY(f->state == SHS_FD_WIRE || shs_fd_wired(f)) && op != EPOLL_CTL_DEL &&
         (!known || e->epoll->shared || f->copied || (!f->listed && e->epoll->n_opened == e->epoll->room)))

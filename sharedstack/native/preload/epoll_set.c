@@ -87,8 +87,10 @@ void shs_set_flush(struct shs_set *set, int epfd)
         struct shs_fd *f = shs_fd_look(fd);
         if (!f || !f->dirty)
             continue;
-        f->dirty = false;
         bool wanted = f->set == (uint32_t)epfd + 1, known = f->known == (uint32_t)epfd + 1;
+        if (!wanted && !known && (f->set || f->known)) /* another set's by now, which has it in its own list */
+            continue;
+        f->dirty = false;
         struct epoll_event ev = {.events = f->state == SHS_FD_WIRE ? 0 : f->events, .data.u64 = f->data};
         if (wanted && !known)
             shs_n_epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &ev);
