@@ -17,7 +17,7 @@ SOURCES := $(shell find sharedstack helper tests/native scripts/sources.py -type
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
-.PHONY: help build demo test lint format sanitize fuzz m32 abi bench wire conformance soak suites processes models clean system-build system-demo system-test system-suites system-processes system-wire system-fuzz FORCE
+.PHONY: help build demo test lint format sanitize fuzz m32 abi bench wire conformance soak suites processes matrix models clean system-build system-demo system-test system-suites system-processes system-wire system-fuzz FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -64,6 +64,7 @@ abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing expor
 
 soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps on the kernel and through sharedstack, compared; all wire tests
 	@cd tests && ../$(BIN)/python -m differential.soak --steps 200000
+	@cd tests && ../$(BIN)/python -m matrix.main --all --cases 3000
 	@WIRE_ALL=1 LIFTS=1000 CONVERSATION_SECONDS=300 $(BIN)/pytest -q -s tests/wire
 
 wire: system-test system-wire $(VENV)/.test $(VENV)/.built ## the wire path beside the kernel, on two hosts joined by a cable (root)
@@ -81,6 +82,9 @@ suites: system-test system-suites $(VENV)/.test $(VENV)/.built ## the tests of C
 
 processes: system-processes $(VENV)/.test $(VENV)/.built ## real software in several processes under load, on the kernel and through sharedstack, compared (root)
 	@cd tests && ../$(BIN)/python -m compat.processes.main $(PROCESSES)
+
+matrix: system-test $(VENV)/.test $(VENV)/.built ## every way in which a socket comes to another process, times its state, the next step and the path (root)
+	@cd tests && ../$(BIN)/python -m matrix.main $(MATRIX)
 
 models: system-test $(VENV)/.built ## the Promela models of the protocol, and mutants of them that must fail
 	@$(BIN)/python tests/models/run.py

@@ -100,3 +100,9 @@ def test_semantics_notice(nothing: str) -> None:
     outcomes = play(nothing, str(HERE / "test_semantics.py"), "-k", f"test_same_as_the_kernel and ({chosen})")
     assert len(outcomes) >= 21
     assert set(outcomes.values()) == {"FAILED"}, outcomes
+
+
+@pytest.mark.timeout(110)
+@pytest.mark.skipif(os.getuid() != 0, reason="allowed: without root there is no second host, and nobody to become")
+def test_the_matrix_notices(nothing: str) -> None:
+    assert play(nothing, str(HERE.parent / "matrix")) == {"test_every_pair": "FAILED"}

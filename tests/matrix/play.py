@@ -28,6 +28,11 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "way": _LOWERING,
         "path": ("local",),
     },
+    "an epoll set that is taken by pidfd_getfd": {
+        "way": ("pidfd_getfd",),
+        "socket": ("epoll set",),
+        "path": ("local",),
+    },
     "taken by pidfd_getfd while it is an engine's": {
         "way": ("pidfd_getfd",),
         "path": ("wire",),

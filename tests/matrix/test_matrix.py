@@ -1,4 +1,4 @@
-"""A sample of the matrix: cases that cover every pair of two factors, chosen by the commit; `make matrix` and `make soak` play more of them."""
+"""A sample of the matrix: cases that cover every pair of two factors, chosen by the commit. `make matrix` and `make soak` play more."""
 
 from __future__ import annotations
 

@@ -219,9 +219,10 @@ def confine(case: Case) -> None:
 
 @dataclass(frozen=True)
 class Way:
-    """`lowers`: by then a connection is the kernel's again, whatever path it was on. An engine's is one process's alone: what shares it, or
-    puts another program in that process's place, lowers it sooner or later; `wired`: this does not. `copies`: others have the number of an epoll set too,
-    to whom the kernel has to report what is unread in a member's ring.
+    """`lowers`: by then a connection is the kernel's again, whatever path it was on.
+
+    An engine's is one process's alone: what shares it, or puts another program in that process's place, lowers it sooner or later; `wired`:
+    this does not. `copies`: others have the number of an epoll set too, to whom the kernel has to report what is unread in a member's ring.
     """
 
     go: Callable[[Case], None]
