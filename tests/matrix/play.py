@@ -28,6 +28,15 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "way": _LOWERING,
         "path": ("local",),
     },
+    "bytes that are kept in memory, when another program is executed": {
+        "way": ("exec after setuid",),
+        "path": ("local",),
+    },
+    "two events for what is kept and what the kernel has": {
+        "way": ("seccomp",),
+        "step": ("poll and epoll",),
+        "path": ("local",),
+    },
     "an epoll set that is taken by pidfd_getfd": {
         "way": ("pidfd_getfd",),
         "socket": ("epoll set",),

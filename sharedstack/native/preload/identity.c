@@ -12,17 +12,13 @@
 #include "intercepts.gen.h"
 #include "preload/boundary.h"
 #include "preload/member.h"
-#include "preload/outside.h"
 #include "preload/raw.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
 
-/* Leave until shs_join_unlock, if `change`. What is unread in rings goes to the kernel as far as it can: what is kept instead, in memory, is lost to a
- * program that is executed then. */
+/* Leave until shs_join_unlock, if `change`. */
 static void leave(bool change)
 {
-    if (change)
-        shs_hand_over_unread();
     shs_join_lock();
     if (change)
         shs_leave();

@@ -49,16 +49,6 @@ long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely)
     return f->state == SHS_FD_PAIRED && !f->udp ? recall(&f->end, surely) : 0;
 }
 
-void shs_hand_over_unread(void)
-{
-    for (int c = 0; c < SHS_FD_CHUNKS && shs_proc.attach == SHS_ATTACHED; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->state == SHS_FD_PAIRED && !f->udp && shs_end_waiting(&f->end))
-                (void)shs_hand_over(f, SHS_REASON_OUTSIDE_HOLDER, false); /* -errno: it is kept */
-        }
-}
-
 /* What is not in the kernel: of the ring, or kept from one. 0: no more. */
 static long take_unread(struct shs_fd *f, int fd, void *to, size_t room)
 {
