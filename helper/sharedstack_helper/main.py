@@ -148,7 +148,7 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
 
     reaper = Reaper(loop, native, held, slot, gone)
     collector.look_at(reaper.participants)
-    links.look_at(reaper.participants)
+    links.look_at(reaper.participants, collector.request)
 
     def attached(pid: int) -> None:
         reaper.watch(pid)

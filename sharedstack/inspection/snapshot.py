@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def take(name: str, *, bulk: bool = False) -> Snapshot:
         n_endpoints = min(tops["endpoints_top"] + 1, C["N_ENDPOINTS"])
         n_pairs = min(binary.arena(memoryview(read_arena(0, layout.ARENA.size)))["pairs_top"] + 1, C["N_PAIRS"])
         n_slots = min(tops["slots_top"] + 1, C["N_SLOTS"])
-        low = read(0, layout.STACK_SLOTS + n_slots * layout.SLOT.size)
+        low = _counted_once(lambda: read(0, layout.STACK_SLOTS + n_slots * layout.SLOT.size), n_slots)
         high = read(layout.STACK_FLOWS, layout.STACK_ENDPOINTS - layout.STACK_FLOWS + n_endpoints * layout.ENDPOINT.size)
         links = read(layout.STACK_LINKS, min(tops["links_top"], C["N_LINKS"]) * layout.LINK.size)
         arena = read_arena(0, layout.ARENA_PAIRS + n_pairs * layout.PAIR.size)
@@ -148,6 +149,25 @@ def take(name: str, *, bulk: bool = False) -> Snapshot:
     if bulk:
         shot.bulk = _headers(shot)
     return shot
+
+
+_LOOKS = 10  # at a stack whose participants come and go all the time
+
+
+def _counted_once(look: Callable[[], bytes], n_slots: int) -> bytes:
+    """The header and the slots as `look` reads them, but not while what a participant that has gone had counted is added to the totals.
+
+    Then it would be missing, or be there twice: so two looks have to agree on the totals and on who has a slot.
+    """
+    before: object = None
+    for _ in range(_LOOKS):
+        low = look()
+        view = memoryview(low)
+        now = (binary.stack(view)["totals"], [binary.slot(view, i)["state"] for i in range(n_slots)])
+        if now == before:
+            break
+        before = now
+    return low
 
 
 def require_layout(header: bytes, what: str) -> None:

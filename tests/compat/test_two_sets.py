@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from compat.fix_lab import Actor, Lab
+from compat.fix_lab import MODES, Actor, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-MODES = ("kernel", "default", "eager")
 SETS = """
 a, b = select.epoll(), select.epoll()
 a.register(c, select.EPOLLIN)

@@ -5,23 +5,23 @@ The processes: HOLDER makes the socket and has it first, PEER has the other end,
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from differential.play import Core, Difference
 from differential.worlds import FIRST, Answer
-from matrix.worlds import PEER, AnyWorld, OneHost
+from matrix.worlds import PEER, AnyWorld
+from unit.fix_helper_daemon import wait_until
+from wire.conversations import LATENCY, THERE
+
+from sharedstack.inspection import processes
 
 HOLDER, TARGET, OTHER = 0, 2, 3
-LATENCY = 0.004  # what one host did has reached the other one that much later
 ROUNDS, SIZE = 8, 100  # of a conversation that shows that a connection lives
-DONTWAIT, NOSIGNAL = 0x40, 0x4000
 SOL_SOCKET, SO_COOKIE = 1, 57
 
 
@@ -64,19 +64,19 @@ class Subject:
     lost: bool = False  # closed on the way
     ports: list[int] = field(default_factory=list)
     waiting: list[int] = field(default_factory=list)  # the peer's connections that nobody has accepted yet
-    watched: list[int] = field(default_factory=list)
 
 
 class Case(Core):
     """One of them; `play` is in matrix.play."""
 
+    worlds: list[AnyWorld]
     subject: Subject
 
     def __init__(self, worlds: Sequence[AnyWorld], path: str) -> None:
         super().__init__(worlds)
         self.path, self.places, self.asked = path, list[Place](), -1
         self.cookies: list[int] = []
-        self.both_read = self.shut = False
+        self.both_read = self.shut = self.helpless = False
 
     # processes
 
@@ -92,35 +92,27 @@ class Case(Core):
         self.asked = -1
 
     def exit(self, slot: int) -> None:
-        for world in self.worlds:
-            world.exit(slot)
-        self.places = [p for p in self.places if p.slot != slot]
-        self.await_end(slot, ())
+        self._leave(slot, lambda world: world.exit(slot))
 
     def kill(self, slot: int) -> None:
         """By SIGKILL."""
-        pids = [world.pids.pop(slot) for world in self.worlds]
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        self.places = [p for p in self.places if p.slot != slot]
-        self.await_end(slot, pids)
+        self._leave(slot, lambda world: os.kill(world.pids.pop(slot), signal.SIGKILL))
 
-    def await_end(self, slot: int, pids: Sequence[int]) -> None:
-        """Until the kernel has closed what they had."""
-        for pid in pids:
-            deadline = time.monotonic() + 5
-            while time.monotonic() < deadline:
-                with contextlib.suppress(OSError):
-                    if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX":
-                        time.sleep(0.0002)
-                        continue
-                break
-        if not pids:
-            time.sleep(0.002)
+    def _leave(self, slot: int, end: Callable[[AnyWorld], None]) -> None:
+        """End a process, until the kernel has closed what it had."""
+        pids = [world.pids[slot] for world in self.worlds]
+        for world in self.worlds:
+            end(world)
+        self.places = [p for p in self.places if p.slot != slot]
+        wait_until(lambda: not any(processes.alive(pid) for pid in pids))
 
     def end(self) -> None:
-        """No process is left in any world, and they ended alike."""
-        self.same([world.reap(self.hung) for world in self.worlds], "exit statuses")
+        """No process is left in any world, and they ended alike; the next case has helpers."""
+        try:
+            self.same([world.reap(self.hung) for world in self.worlds], "exit statuses")
+        finally:
+            if self.helpless:
+                self.helpers(True)
 
     # asking
 
@@ -149,7 +141,7 @@ class Case(Core):
 
     def code(self) -> int:
         """Address of executor.c's by which one process reaches the other."""
-        return 3 if self.path == "wire" else 1
+        return THERE if self.path == "wire" else 1
 
     def ports_of(self, slot: int, fd: int) -> list[int]:
         return [int(a.more[-1]) for a in self.ask(slot, f"name {fd} 0")]
@@ -196,7 +188,6 @@ class Case(Core):
     def paths(self, mode: str) -> tuple[str, str] | None:
         """Which way the subject's bytes would go now in that world: sent, and received; None: it is not, or no more, registered."""
         for world, cookie in zip(self.worlds, self.cookies, strict=False):
-            assert isinstance(world, AnyWorld)
             if world.mode == mode and (found := world.endpoint(cookie)):
                 return found.tx.path, found.rx.path
         return None
@@ -204,15 +195,9 @@ class Case(Core):
     def helpers(self, there: bool) -> None:
         """End them, or start others."""
         for world in self.worlds:
-            assert isinstance(world, AnyWorld)
-            if isinstance(world, OneHost) and world.mode == "kernel":
-                continue
-            if there:
-                world.start_helper()
-            else:
-                world.stop_helper()
-            if not isinstance(world, OneHost):
-                break  # both modes have the same
+            if world.has_helper:
+                (world.start_helper if there else world.stop_helper)()
+        self.helpless = not there
 
 
 class WrongPathError(Difference):

@@ -57,16 +57,17 @@ class Stages:
         return [f"{world.mode}: {wrong}" for world in (*self._host, *self._hosts) if world.mode != "kernel" and (wrong := world.unclean())]
 
 
-def table(played: Played, seconds: float, seed: int) -> Table:
-    """Cases and failures by way and by path."""
-    made = Table(
-        title=f"seed {seed}: {played.cases} cases run, skipped 0, {len(played.pairs)} of {len(all_pairs(FACTORS))} pairs, {seconds:.0f} s"
-    )
+def summary(played: Played, seed: int) -> str:
+    """In a line."""
+    return f"seed {seed}: {played.cases.total()} cases run, skipped 0, {len(played.pairs)} of {len(all_pairs(FACTORS))} pairs"
+
+
+def table(played: Played) -> Table:
+    """Cases by way and path, and failures."""
+    made = Table("way", *FACTORS["path"], "failures")
     failed = Counter(row["way"] for row, _ in played.failures)
-    for name in ("way", "failures"):
-        made.add_column(name)
     for way in FACTORS["way"]:
-        made.add_row(way, str(failed[way]))
+        made.add_row(way, *(str(played.cases[way, path]) for path in FACTORS["path"]), str(failed[way]))
     return made
 
 
@@ -95,7 +96,8 @@ def main() -> int:
                 if wrong := play(stages[row["path"]], row, played):
                     print(" | ".join(row.values()), "\n   ", wrong, flush=True)
         left = stages.unclean()
-    Console().print(table(played, time.monotonic() - began, asked.seed))
+    Console().print(table(played))
+    print(f"{summary(played, asked.seed)}, {time.monotonic() - began:.0f} s")
     for line in told(played):
         print(line)
     print(*left, sep="\n")

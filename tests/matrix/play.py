@@ -15,35 +15,49 @@ from matrix.steps import STEPS, afterwards
 from matrix.ways import WAYS
 from matrix.worlds import AnyWorld
 
+_STREAMS = tuple(name for name in SOCKETS if name.startswith(("established", "half-closed", "peer gone", "epoll")))
+_UDP = tuple(name for name in SOCKETS if name.startswith("UDP"))
+_ELSEWHERE = tuple(
+    name for name in WAYS if name.startswith(("exec", "vfork", "posix_spawn", "SCM_RIGHTS", "pidfd_getfd", "setns", "seccomp"))
+)
+_OUTSIDE = tuple(name for name in _ELSEWHERE if WAYS[name].lowers and not name.startswith(("setns", "seccomp")))
 # What stays different, as docs/differences.md says: a case with values of each of these lists is played, and may differ.
-_LOWERING = tuple(name for name, way in WAYS.items() if way.lowers)
-_UDP = ("UDP bound", "UDP connected")
 KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
-    "datagrams that are unread in a ring": {
+    "datagrams that are unread in a ring when their socket goes elsewhere": {
+        "way": _ELSEWHERE,
         "socket": _UDP,
         "path": ("local", "wire"),
     },
+    "datagrams in a ring, all of which stdio takes": {
+        "socket": _UDP,
+        "step": ("stdio",),
+        "path": ("local", "wire"),
+    },
     "bytes that are unread in a ring when their writer ends": {
+        "way": _OUTSIDE,
         "socket": ("half-closed by the peer", "peer gone"),
-        "way": _LOWERING,
         "path": ("local",),
     },
     "bytes that are kept in memory, when another program is executed": {
         "way": ("exec after setuid",),
+        "socket": ("established, unread both ways", "epoll set"),
         "path": ("local",),
     },
     "two events for what is kept and what the kernel has": {
         "way": ("seccomp",),
+        "socket": _STREAMS,
         "step": ("poll and epoll",),
         "path": ("local",),
     },
     "an epoll set that is taken by pidfd_getfd": {
         "way": ("pidfd_getfd",),
         "socket": ("epoll set",),
+        "step": ("read", "poll and epoll"),
         "path": ("local",),
     },
     "taken by pidfd_getfd while it is an engine's": {
         "way": ("pidfd_getfd",),
+        "socket": _STREAMS,
         "path": ("wire",),
     },
 }
@@ -54,9 +68,12 @@ FACTORS = {"way": tuple(WAYS), "socket": tuple(SOCKETS), "step": tuple(STEPS), "
 
 @dataclass
 class Played:
-    """What came of the cases so far; `paths`: which way the subject's bytes would go when the step was taken, by the path of the case."""
+    """What came of the cases so far.
 
-    cases: int = 0
+    `cases`: how many, by way and path. `paths`: which way the subject's bytes would go when the step was taken, by the path of the case.
+    """
+
+    cases: Counter[tuple[str, str]] = field(default_factory=Counter)
     pairs: set[Pair] = field(default_factory=set)
     failures: list[tuple[Row, str]] = field(default_factory=list)
     known: Counter[str] = field(default_factory=Counter)
@@ -67,30 +84,24 @@ def play(worlds: Sequence[AnyWorld], row: Row, played: Played) -> str:
     """One case; what was wrong, or nothing."""
     case = Case(worlds, row["path"])
     wrong = ""
-    alone = row["way"] == "exec without a helper"
     try:
         case.begin()
         _steps(case, row, played)
-    except (Difference, OracleError) as error:
+    except (Difference, OracleError, NoAnswerError) as error:
         wrong = f"{type(error).__name__}: {error}"
-        case.hung = True
-    except NoAnswerError as error:
-        wrong = f"no answer: {error}"
         case.hung = True
     try:
         case.end()
     except Difference as error:
         wrong = wrong or str(error)
-    if alone:
-        case.helpers(True)
-    played.cases += 1
+    known = known_difference(row) if wrong else ""
+    played.cases[row["way"], row["path"]] += 1
     played.pairs |= pairs_of(row)
-    if wrong and (known := known_difference(row)):
+    if known:
         played.known[known] += 1
-        return ""
-    if wrong:
+    elif wrong:
         played.failures.append((row, wrong))
-    return wrong
+    return "" if known else wrong
 
 
 def known_difference(row: Row) -> str:

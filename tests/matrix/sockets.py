@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from differential.waits import IN, RDHUP
 from matrix.case import HOLDER, Case, Place, Subject
 from matrix.worlds import PEER
 
 WARM = 80  # rounds before the journey: enough for the library to lift it in any mode
-IN, OUT, RDHUP = 1, 4, 0x2000  # of poll and epoll
 
 
-def connected(case: Case, warm: int = WARM) -> tuple[int, int]:
+def connected(case: Case) -> tuple[int, int]:
     """A connection between HOLDER and PEER that has carried something: their descriptors."""
     listener, ports = case.listener(PEER)
     fd = case.connect(HOLDER, ports)
@@ -19,8 +19,7 @@ def connected(case: Case, warm: int = WARM) -> tuple[int, int]:
     case.both(PEER, f"close {listener}")
     for slot, number in ((HOLDER, fd), (PEER, peer)):
         case.both(slot, f"set {number} 6 1 1")
-    if warm:
-        case.converse(HOLDER, fd, PEER, peer, warm)
+    case.converse(HOLDER, fd, PEER, peer, WARM)
     case.learn(fd)
     return fd, peer
 
@@ -49,7 +48,7 @@ def connecting(case: Case) -> None:
     """The peer's backlog is full: the SYN is sent again a second later."""
     fd, ports = case.listener(PEER, 0)
     case.subject = Subject("connecting", fd, ports=ports)
-    case.subject.waiting = [case.connect(HOLDER, ports)]
+    case.connect(HOLDER, ports)
     case.places = [Place(HOLDER, [case.connect(HOLDER, ports, 1 | 0o4000)])]
 
 
@@ -123,7 +122,7 @@ def watching(case: Case) -> None:
     set_ = case.both(HOLDER, "epoll").result
     for number in (fd, listening):
         case.both(HOLDER, f"ctl {set_} 1 {number} {IN} {number}")
-    case.subject.group, case.subject.stream, case.subject.watched = "set", 1, [fd, listening]
+    case.subject.group, case.subject.stream = "set", 1
     case.places = [Place(HOLDER, [set_, fd, listening])]
     case.send(PEER, case.subject.peer, case.subject.into, 700)
 

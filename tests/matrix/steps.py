@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from matrix.case import DONTWAIT, NOSIGNAL, SIZE, Case, Flow, Place
-from matrix.sockets import IN, OUT, RDHUP
+from differential.streams import DONTWAIT, NOSIGNAL
+from differential.waits import IN, OUT, RDHUP
+from matrix.case import SIZE, Case, Place
 from matrix.worlds import PEER
 
 PIECE = 700
@@ -27,6 +28,12 @@ def _stream(case: Case, place: Place) -> int:
     return place.fds[case.subject.stream] if case.subject.group in ("stream", "set") and not case.subject.lost else -1
 
 
+def _used(case: Case, place: Place) -> int:
+    """The number of which a step is: the connection's, or the only one."""
+    fd = _stream(case, place)
+    return place.fd if fd < 0 else fd
+
+
 def _alive(case: Case) -> bool:
     """Can the peer answer?"""
     s = case.subject
@@ -42,9 +49,8 @@ def read(case: Case) -> None:
         _recv(case, place, place.fd)
         return
     if case.both_read and s.into.left:
-        half = Flow(s.into.key, s.into.sent // 2)
-        s.into.taken = half.sent
-        case.both(place.slot, f"recv {fd} 0 {half.sent} 0 1 {half.sent} 0")
+        s.into.taken = half = s.into.sent // 2
+        case.both(place.slot, f"recv {fd} 0 {half} 0 1 {half} 0")
         place = case.places[0]
     case.drain(place.slot, fd, s.into)
 
@@ -53,7 +59,7 @@ def write(case: Case) -> None:
     place, s = case.actor, case.subject
     fd = _stream(case, place)
     if fd < 0 or s.out.fin or s.gone:
-        _send(case, place, place.fd if fd < 0 else fd)
+        _send(case, place, _used(case, place))
         return
     case.send(place.slot, fd, s.out, PIECE)
     case.drain(PEER, s.peer, s.out)
@@ -64,9 +70,8 @@ def both(case: Case) -> None:
     place, s = case.actor, case.subject
     fd = _stream(case, place)
     if not _alive(case) or s.out.fin or s.into.fin:
-        number = place.fd if fd < 0 else fd
-        _send(case, place, number)
-        _recv(case, place, number)
+        _send(case, place, _used(case, place))
+        _recv(case, place, _used(case, place))
         return
     reads = [s.out.left + MUCH, s.into.left + MUCH]
     case.tell(PEER, f"both {s.peer} {s.into.key + s.into.sent} {MUCH} {reads[0]}")
@@ -79,8 +84,7 @@ def both(case: Case) -> None:
 
 def poll(case: Case) -> None:
     place, s = case.actor, case.subject
-    fd = _stream(case, place)
-    number = place.fd if fd < 0 else fd
+    number = _used(case, place)
     case.both(place.slot, f"poll 0 {number} {IN | OUT | RDHUP}")
     case.both(place.slot, f"select 0 {number} {IN | OUT}")
     epoll = case.both(place.slot, "epoll").result
@@ -180,9 +184,7 @@ def afterwards(case: Case) -> None:
     """All who have it use it once more; then the last one closes it, and the peer sees that."""
     s = case.subject
     if not s.lost:
-        {"stream": _after_stream, "set": _after_stream, "listening": _after_listening, "datagrams": _after_datagrams}.get(
-            s.group, lambda _case: None
-        )(case)
+        _AFTER[s.group](case)
     for place in case.places:
         for fd in place.fds:
             case.both(place.slot, f"close {fd}")
@@ -203,10 +205,10 @@ def _after_stream(case: Case) -> None:
 
 
 def _last_sight(case: Case) -> None:
-    """Bytes that nobody took make the end a reset; but of a ring nobody knows that (docs/differences.md): any end will do then."""
+    """Bytes that nobody took make the end a reset; but of a ring nobody knows that (docs/differences.md): either end will do then."""
     s = case.subject
     s.out.fin = True
-    if s.into.left:
+    if s.into.left and case.path == "local":
         answers = case.ask(PEER, f"drain {s.peer} {s.out.left} 1")
         case.same([a.more[1] in ("0", "-1") and a.more[2] in ("0", "104") for a in answers], "the peer's end", answers)
     else:
@@ -229,10 +231,18 @@ def _after_datagrams(case: Case) -> None:
     s = case.subject
     for place in case.places:
         while s.waiting:
-            s.waiting.pop()
-            case.unnamed(place.slot, f"recv {place.fd} 4 2000 {DONTWAIT} 1 0 0")
+            _recv(case, place, place.fd)
         case.both(PEER, f"send {s.peer} 0 11 120 {NOSIGNAL} 1 0 0 0")
-        case.unnamed(place.slot, f"recv {place.fd} 4 2000 {DONTWAIT} 1 0 0")
+        _recv(case, place, place.fd)
         if s.ports:
             case.both(place.slot, f"send {place.fd} 0 12 130 {NOSIGNAL} 1 0 0 0")
             case.unnamed(PEER, f"recv {s.peer} 4 2000 {DONTWAIT} 1 0 0")
+
+
+_AFTER: dict[str, Callable[[Case], None]] = {
+    "stream": _after_stream,
+    "set": _after_stream,
+    "listening": _after_listening,
+    "datagrams": _after_datagrams,
+    "connecting": lambda _case: None,
+}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from differential.test_differential import first_seed
 from matrix.cover import all_pairs
-from matrix.main import Stages, rows_of
+from matrix.main import Stages, rows_of, summary, told
 from matrix.play import FACTORS, Played, play
 
 pytest_plugins = ["compat.fix_paths"]
@@ -26,7 +26,7 @@ def test_every_pair(stages: Stages) -> None:
     seed, played = first_seed(), Played()
     for row in rows_of(seed, False, {}):
         play(stages[row["path"]], row, played)
-    print(f"seed {seed}: {played.cases} cases run, skipped 0, {len(played.pairs)} pairs; {dict(played.known)}")
+    print(summary(played, seed), *told(played), sep="\n")
     assert played.pairs == all_pairs(FACTORS)
     assert not played.failures, "\n".join(f"{' | '.join(row.values())}\n    {wrong}" for row, wrong in played.failures)
     assert stages.unclean() == []

@@ -56,8 +56,14 @@ def clone(case: Case) -> None:
     _child(case, way="clone {}")
 
 
-def execute(case: Case) -> None:
-    case.both(HOLDER, "exec 0")
+def _does(*commands: str) -> Callable[[Case], None]:
+    """HOLDER does that, and has the socket still."""
+
+    def go(case: Case) -> None:
+        for command in commands:
+            case.both(HOLDER, command)
+
+    return go
 
 
 def execute_closing(case: Case) -> None:
@@ -70,19 +76,6 @@ def execute_closing(case: Case) -> None:
 
 def execute_alone(case: Case) -> None:
     case.helpers(False)
-    case.both(HOLDER, "exec 0")
-
-
-def execute_static(case: Case) -> None:
-    case.both(HOLDER, "exec 1")
-
-
-def execute_setuid(case: Case) -> None:
-    case.both(HOLDER, "exec 2")
-
-
-def execute_as_nobody(case: Case) -> None:
-    case.both(HOLDER, f"setuid {NOBODY}")
     case.both(HOLDER, "exec 0")
 
 
@@ -132,9 +125,10 @@ def _hand(case: Case, to: int, sender: Place, files: int = 0, more: tuple[int, .
     case.both(sender.slot, f"hand {to} {files} {' '.join(map(str, numbers))}")
 
 
-def _fetch(case: Case, slot: int) -> list[int]:
+def _fetch(case: Case, slot: int, count: int) -> list[int]:
+    """The first so many are the subject's."""
     got = case.fds(case.both(slot, "fetch"))
-    case.places.append(Place(slot, got[: len(_fds(case))]))
+    case.places.append(Place(slot, got[:count]))
     return got
 
 
@@ -143,34 +137,37 @@ def _receiver(case: Case, slot: int, way: str = "fork {}") -> None:
     case.both(slot, "door")
 
 
-def pass_once(case: Case) -> None:
-    _receiver(case, TARGET)
-    _hand(case, TARGET, case.places[0])
-    _fetch(case, TARGET)
+def _passed(receiver: str = "fork {}") -> Callable[[Case], None]:
+    """To a process that comes to be so."""
+
+    def go(case: Case) -> None:
+        _receiver(case, TARGET, receiver)
+        _hand(case, TARGET, case.places[0])
+        _fetch(case, TARGET, len(_fds(case)))
+
+    return go
 
 
 def pass_twice(case: Case) -> None:
-    pass_once(case)
+    _passed()(case)
     _receiver(case, OTHER)
     _hand(case, OTHER, case.places[1])
-    _fetch(case, OTHER)
+    _fetch(case, OTHER, len(_fds(case)))
 
 
 def pass_to_oneself(case: Case) -> None:
     case.both(HOLDER, "door")
     _hand(case, HOLDER, case.places[0])
-    _fetch(case, HOLDER)
+    _fetch(case, HOLDER, len(_fds(case)))
 
 
 def pass_and_exit(case: Case) -> None:
     """In flight while its sender exits."""
+    count = len(_fds(case))
     _receiver(case, TARGET)
     _hand(case, TARGET, case.places[0])
-    numbers = list(_fds(case))
     case.exit(HOLDER)
-    case.places = [Place(HOLDER, numbers)]
-    _fetch(case, TARGET)
-    case.places.pop(0)
+    _fetch(case, TARGET, count)
 
 
 def pass_several(case: Case) -> None:
@@ -178,20 +175,8 @@ def pass_several(case: Case) -> None:
     fd, peer = _another(case)
     _receiver(case, TARGET)
     _hand(case, TARGET, case.places[0], 1, (fd,))
-    got = _fetch(case, TARGET)
+    got = _fetch(case, TARGET, len(_fds(case)))
     case.converse(TARGET, got[-1], PEER, peer)
-
-
-def pass_to_another_stack(case: Case) -> None:
-    _receiver(case, TARGET, "spawn {} 3 0")
-    _hand(case, TARGET, case.places[0])
-    _fetch(case, TARGET)
-
-
-def pass_to_plain(case: Case) -> None:
-    _receiver(case, TARGET, "spawn {} 1 0")
-    _hand(case, TARGET, case.places[0])
-    _fetch(case, TARGET)
 
 
 def take(case: Case) -> None:
@@ -203,18 +188,6 @@ def take(case: Case) -> None:
         case.same(answers, "pidfd_getfd")
         got.append(answers[0].result)
     case.places.append(Place(TARGET, got))
-
-
-def thread(case: Case) -> None:
-    case.both(HOLDER, "thread")
-
-
-def setns(case: Case) -> None:
-    case.both(HOLDER, "setns")
-
-
-def confine(case: Case) -> None:
-    case.both(HOLDER, "confine")
 
 
 @dataclass(frozen=True)
@@ -240,26 +213,26 @@ WAYS: dict[str, Way] = {
     "vfork and exec": Way(vfork),
     "posix_spawn": Way(spawn),
     "clone": Way(clone),
-    "exec": Way(execute),
+    "exec": Way(_does("exec 0")),
     "exec, close-on-exec": Way(execute_closing),
     "exec without a helper": Way(execute_alone),
-    "exec of a static program": Way(execute_static, lowers=True),
-    "exec of a setuid program": Way(execute_setuid, lowers=True),
-    "exec after setuid": Way(execute_as_nobody, lowers=True),
+    "exec of a static program": Way(_does("exec 1"), lowers=True),
+    "exec of a setuid program": Way(_does("exec 2"), lowers=True),
+    "exec after setuid": Way(_does(f"setuid {NOBODY}", "exec 0"), lowers=True),
     "dup": Way(dup, copies=True),
     "dup2 over another": Way(dup_over, copies=True),
     "dup3": Way(dup3, copies=True),
     "F_DUPFD_CLOEXEC": Way(dup_fcntl, copies=True),
     "close_range": Way(close_range, copies=True),
-    "SCM_RIGHTS": Way(pass_once, copies=True),
+    "SCM_RIGHTS": Way(_passed(), copies=True),
     "SCM_RIGHTS twice": Way(pass_twice, copies=True),
     "SCM_RIGHTS to oneself": Way(pass_to_oneself, copies=True),
     "SCM_RIGHTS, sender exits": Way(pass_and_exit, copies=True),
     "SCM_RIGHTS of several": Way(pass_several, copies=True),
-    "SCM_RIGHTS to another stack": Way(pass_to_another_stack, lowers=True),
-    "SCM_RIGHTS to a plain program": Way(pass_to_plain, lowers=True),
+    "SCM_RIGHTS to another stack": Way(_passed("spawn {} 3 0"), lowers=True),
+    "SCM_RIGHTS to a plain program": Way(_passed("spawn {} 1 0"), lowers=True),
     "pidfd_getfd": Way(take),
-    "threads": Way(thread, wired=True),
-    "setns": Way(setns, lowers=True),
-    "seccomp": Way(confine, lowers=True),
+    "threads": Way(_does("thread"), wired=True),
+    "setns": Way(_does("setns"), lowers=True),
+    "seccomp": Way(_does("confine"), lowers=True),
 }

@@ -14,16 +14,14 @@ from typing import Any
 from compat.fix_lab import MODES, Builder, Namespace
 from differential.worlds import World
 from unit.fix_helper_daemon import Daemon
-from wire.conversations import TwoHosts
-from wire.fix_world import Side, world
+from wire.conversations import EAGER, TwoHosts
+from wire.fix_world import Side, wait_for, world
 
-from sharedstack.declare import names
 from sharedstack.inspection import snapshot
 from sharedstack.inspection.state import Endpoint, decode
 
 NOBODY = 65534
 PEER = 1  # the slot of whoever has the other end
-_EAGER = {"SHAREDSTACK_LIFT_AFTER": "1", "SHAREDSTACK_WIRE_AFTER": "2", "SHAREDSTACK_WIRE_MOST": "4"}
 
 
 class Programs:
@@ -44,11 +42,12 @@ class OneHost(World):
 
     def __init__(self, mode: str, programs: Programs, elsewhere: Namespace) -> None:
         self.other = Daemon()
+        self.has_helper = mode != "kernel"
         environment = programs.environment | {"EXECUTOR_NETNS": str(elsewhere.path), "EXECUTOR_STACK": self.other.stack}
         super().__init__(mode, programs.build, "matrix", **environment)
 
     def __enter__(self) -> OneHost:
-        if self.mode != "kernel":
+        if self.has_helper:
             self.other.netns = self.namespace.netns
             self.other.start(prefix=tuple(self.namespace.prefix), stdin=subprocess.DEVNULL, cwd="/")
         super().__enter__()
@@ -85,9 +84,10 @@ class Spread(TwoHosts):
 
     def __init__(self, mode: str, sides: Sequence[Side], programs: Programs, elsewhere: Namespace) -> None:
         ours = mode != "kernel"
-        environment = programs.environment | (_EAGER if mode == "eager" else {}) | {"EXECUTOR_NETNS": str(elsewhere.path)}
+        environment = programs.environment | (EAGER if mode == "eager" else {}) | {"EXECUTOR_NETNS": str(elsewhere.path)}
         environment["EXECUTOR_STACK"] = "nowhere"
-        self.segments = _segments(sides[0])
+        self.segments = sides[0].segments
+        self.has_helper = mode == "kernel"  # all modes have the same: one of them keeps it
         super().__init__(mode, sides, (ours, ours), programs.executor, **environment)
 
     def host_of(self, slot: int) -> int:
@@ -104,17 +104,21 @@ class Spread(TwoHosts):
         self.sides[0].start_helper()
 
     def unclean(self) -> str:
+        """What is left of cases that are over, on either host."""
+        left: list[dict[str, int]] = []
+
+        def nothing() -> bool:
+            left[:] = [side.left() for side in self.sides]
+            return not any(n for side in left for n in side.values())
+
+        try:
+            wait_for(nothing, 10)
+        except AssertionError:
+            return str(left)
         return ""
 
 
 AnyWorld = OneHost | Spread
-
-
-def _segments(side: Side) -> str:
-    netns = int(
-        side.host.run("python3", "-c", "import socket as s; u = s.socket(); print(int.from_bytes(u.getsockopt(1, 71, 8), 'little'))")
-    )
-    return names.segment(os.getuid(), netns, side.stack, "stack").removeprefix("/").removesuffix(".stack")
 
 
 def _with_cookie(segments: str, cookie: int) -> Endpoint | None:
@@ -126,22 +130,22 @@ def _with_cookie(segments: str, cookie: int) -> Endpoint | None:
 
 
 @contextmanager
-def one_host(programs: Programs, modes: Sequence[str] = MODES) -> Iterator[list[OneHost]]:
+def one_host(programs: Programs) -> Iterator[list[OneHost]]:
     """Worlds for the paths local and kernel."""
     elsewhere = Namespace()
     with ExitStack() as stack:
         stack.callback(elsewhere.close)
-        yield [stack.enter_context(OneHost(mode, programs, elsewhere)) for mode in modes]
+        yield [stack.enter_context(OneHost(mode, programs, elsewhere)) for mode in MODES]
 
 
 @contextmanager
-def two_hosts(programs: Programs, modes: Sequence[str] = MODES) -> Iterator[list[Spread]]:
+def two_hosts(programs: Programs) -> Iterator[list[Spread]]:
     """Worlds for the wire: the same two hosts, and one helper on each, for all modes."""
     elsewhere = Namespace()
     with world() as sides:
         worlds: list[Spread] = []
         try:
-            worlds += [Spread(mode, sides, programs, elsewhere) for mode in modes]
+            worlds += [Spread(mode, sides, programs, elsewhere) for mode in MODES]
             yield worlds
         finally:
             for pid in [pid for made in worlds for pid in made.pids.values()]:

@@ -19,32 +19,18 @@ extern char **environ;
 #define PIPES 500 /* descriptors of the machine itself: out of the way of those that are compared */
 #define MESH 540  /* for each slot two sockets, by which descriptors are passed */
 #define DOORS 560 /* for each slot a listening Unix socket, once it has opened its door */
-#define PASSED 8  /* descriptors in one message */
 
 /* to slot, fd */
 static long do_pass(void)
 {
-    char byte = 'x', control[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec iov = {&byte, 1};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
     int fd = (int)arg[1];
-    *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
-    memcpy(CMSG_DATA(c), &fd, sizeof fd);
-    return sendmsg(MESH + 2 * (int)arg[0], &m, 0);
+    return send_rights(MESH + 2 * (int)arg[0], &fd, 1);
 }
 
 static long do_take(void)
 {
-    char byte, control[CMSG_SPACE(sizeof(int))];
-    struct iovec iov = {&byte, 1};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    int fd = -1;
-    if (recvmsg(MESH + 2 * slot + 1, &m, MSG_DONTWAIT) < 0)
-        return -1;
-    if (CMSG_FIRSTHDR(&m))
-        memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fd);
-    return fd;
+    int fds[RIGHTS_MOST] = {-1};
+    return receive_rights(MESH + 2 * slot + 1, MSG_DONTWAIT, fds) < 0 ? -1 : fds[0];
 }
 
 static void answer(long r, int error)
@@ -161,23 +147,15 @@ static long do_hand(void)
 {
     socklen_t len;
     struct sockaddr_un at = door(arg[0], &len);
-    char byte = 'x';
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(PASSED * sizeof(int))] = {0};
-    struct iovec iov = {&byte, 1};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control};
-    int fds[PASSED], n = 0, over = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
-                     file = arg[1] ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
+    int fds[RIGHTS_MOST], n = 0, over = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int file = arg[1] ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
     if (arg[1])
         fds[n++] = file;
-    for (int i = 2; i < args && n < PASSED - 1; i++)
+    for (int i = 2; i < args && n < RIGHTS_MOST - 1; i++)
         fds[n++] = (int)arg[i];
     if (arg[1])
         fds[n++] = file;
-    m.msg_controllen = CMSG_SPACE((size_t)n * sizeof *fds);
-    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-    *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN((size_t)n * sizeof *fds)};
-    memcpy(CMSG_DATA(c), fds, (size_t)n * sizeof *fds);
-    long r = connect(over, (struct sockaddr *)&at, len) == 0 ? sendmsg(over, &m, 0) : -1;
+    long r = connect(over, (struct sockaddr *)&at, len) == 0 ? send_rights(over, fds, n) : -1;
     close(over);
     if (arg[1])
         close(file);
@@ -187,19 +165,12 @@ static long do_hand(void)
 /* What came to this slot's door, without the ordinary files: how many, and which. */
 static long do_fetch(void)
 {
-    char byte;
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(PASSED * sizeof(int))];
-    struct iovec iov = {&byte, 1};
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    int fds[PASSED], over = accept4(DOORS + slot, NULL, NULL, SOCK_CLOEXEC), count = 0;
-    if (over < 0 || recvmsg(over, &m, 0) < 0)
+    int fds[RIGHTS_MOST], over = accept4(DOORS + slot, NULL, NULL, SOCK_CLOEXEC), count = 0;
+    int n = over < 0 ? -1 : receive_rights(over, 0, fds);
+    if (n < 0)
         return -1;
-    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-    size_t n = c ? (c->cmsg_len - CMSG_LEN(0)) / sizeof *fds : 0;
-    if (c)
-        memcpy(fds, CMSG_DATA(c), n * sizeof *fds);
     close(over);
-    for (size_t i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++) {
         struct stat st;
         if (fstat(fds[i], &st) == 0 && S_ISCHR(st.st_mode)) {
             close(fds[i]);

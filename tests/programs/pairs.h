@@ -54,6 +54,38 @@ static inline void fail(const char *what)
     exit(3);
 }
 
+#define RIGHTS_MOST 8 /* descriptors in one message */
+
+/* By SCM_RIGHTS, with a byte: what sendmsg returned. */
+static inline ssize_t send_rights(int over, const int *fds, int n)
+{
+    char byte = 'x';
+    struct iovec iov = {&byte, 1};
+    size_t len = (size_t)n * sizeof *fds;
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(RIGHTS_MOST * sizeof *fds)] = {0};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_SPACE(len)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    *c = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(len)};
+    memcpy(CMSG_DATA(c), fds, len);
+    return sendmsg(over, &msg, 0);
+}
+
+/* How many descriptors came, RIGHTS_MOST at most; -1: no message. */
+static inline int receive_rights(int over, int flags, int *fds)
+{
+    char byte;
+    struct iovec iov = {&byte, 1};
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(RIGHTS_MOST * sizeof *fds)];
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    if (recvmsg(over, &msg, flags) < 0)
+        return -1;
+    const struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    size_t len = c ? c->cmsg_len - CMSG_LEN(0) : 0;
+    if (c)
+        memcpy(fds, CMSG_DATA(c), len);
+    return (int)(len / sizeof *fds);
+}
+
 /* "what: 5" or "what: ECONNRESET" */
 static inline void show(const char *what, long r)
 {

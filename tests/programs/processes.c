@@ -137,30 +137,16 @@ static void fork_and_close(void)
 
 static void send_right(int over, int fd)
 {
-    char byte = 'f';
-    struct iovec iov = {&byte, 1};
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof fd)];
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(c), &fd, sizeof fd);
-    if (sendmsg(over, &msg, 0) != 1)
+    if (send_rights(over, &fd, 1) != 1)
         fail("sendmsg");
 }
 
 static int receive_right(int over)
 {
-    char byte;
-    int fd = -1;
-    struct iovec iov = {&byte, 1};
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof fd)];
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
-    if (recvmsg(over, &msg, 0) != 1)
+    int fds[RIGHTS_MOST];
+    if (receive_rights(over, 0, fds) != 1)
         fail("recvmsg");
-    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof fd);
-    return fd;
+    return fds[0];
 }
 
 static pid_t again(const char *scene, int fd, bool keep)

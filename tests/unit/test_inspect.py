@@ -51,6 +51,20 @@ def test_taking_copies_the_used_parts_and_the_record_headers(segments: str) -> N
     assert (bytes(shot.stack), bytes(shot.arena), shot.bulk) == (bytes(built.stack), bytes(built.arena), built.bulk)
 
 
+def test_counters_of_a_participant_that_leaves_are_there_once(stack: Snapshot) -> None:
+    """A look while the helper frees its slot may find neither that nor, in the totals, what it had counted."""
+    n = stack.slots_top
+    gone = next(i for i in range(n) if any(binary.slot(stack.stack, i)["counters"]))
+    between, after = bytearray(stack.stack), bytearray(stack.stack)
+    counted = binary.slot(memoryview(after), gone)["counters"]
+    for raw in (between, after):
+        binary.slot(memoryview(raw), gone)["state"] = C["SLOT_FREE"]
+    head = binary.stack(memoryview(after))
+    head["totals"] = tuple(a + b for a, b in zip(head["totals"], counted, strict=True))
+    looks = iter([between, after, after])
+    assert snapshot._counted_once(lambda: bytes(next(looks)), n) == after
+
+
 def test_no_stack_says_where_it_was_looked_for(segments: str) -> None:
     with pytest.raises(NoStackError, match=f"no stack `none`.*there are: {segments}"):
         snapshot.find(os.getuid(), "none")

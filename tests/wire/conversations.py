@@ -35,8 +35,8 @@ from wire.fix_world import Side, world
 AT_ONCE = 8000  # bytes that a connection's first window surely takes, so that they arrive without the receiver's doing anything
 LATENCY = 0.004
 PLAYS = 10  # of one seed
-_THERE = 3  # code of executor.c: the other host's address
-_EAGER = {"SHAREDSTACK_LIFT_AFTER": "1", "SHAREDSTACK_WIRE_AFTER": "2", "SHAREDSTACK_WIRE_MOST": "4"}
+THERE = 3  # code of executor.c: the other host's address
+EAGER = {"SHAREDSTACK_LIFT_AFTER": "1", "SHAREDSTACK_WIRE_AFTER": "2", "SHAREDSTACK_WIRE_MOST": "4"}
 
 
 @dataclass
@@ -140,7 +140,7 @@ class WirePlay(Play):
 
     def code_towards(self, s: Socket, to: Socket) -> int:
         require(s.family == to.family and self._host(s) != self._host(to))
-        return _THERE
+        return THERE
 
     def _host(self, s: Socket) -> int:
         return next(p for p, _ in self.model.holders(s))
@@ -213,7 +213,7 @@ def talking(sides: tuple[Side, Side], folder: Path) -> Iterator[Conversations]:
         side.host.run("sysctl", "-qw", "net.ipv4.tcp_max_tw_buckets=262144")
     ends = {"kernel": (False, False), "wire": (True, True), "wire to kernel": (True, False), "kernel to wire": (False, True)}
     try:
-        worlds = [TwoHosts(name, sides, ours, executor, **_EAGER) for name, ours in ends.items()]
+        worlds = [TwoHosts(name, sides, ours, executor, **EAGER) for name, ours in ends.items()]
         yield Conversations(worlds, folder, WireMachine, examples=PLAYS, sides=sides)
     finally:
         for side in sides:

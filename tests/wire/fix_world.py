@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from wire.fix_veth import INTERFACE, Host, hosts
 
+from sharedstack.declare import names
+
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
 
@@ -74,6 +76,12 @@ class Side:
         assert program.returncode == 0, f"{command}: status {program.returncode}\n{out}"
         return out
 
+    @property
+    def segments(self) -> str:
+        """Name of its stack's segments, without `.stack`."""
+        netns = int(self.run(sys.executable, "-c", "from sharedstack_helper.environment import *; print(netns_cookie())", ours=False))
+        return names.segment(os.getuid(), netns, self.stack, "stack").removeprefix("/").removesuffix(".stack")
+
     def links(self) -> list[dict[str, Any]]:
         """What the stack says of its interfaces and their engines."""
         return list(self.inspect("--links")["links"])
@@ -88,6 +96,10 @@ class Side:
         )
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
+
+    def left(self) -> dict[str, int]:
+        """What its stack and its engines have: nothing, once all have exited."""
+        return {"endpoints": len(self.inspect()["endpoints"]), "of engines": sum(int(link["connections"]) for link in self.links())}
 
     def bytes_by_path(self) -> dict[str, int]:
         """What participants sent and received since the stack was made, by path."""

@@ -72,13 +72,8 @@ def descriptors(side: Side) -> int:
     return max(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
 
 
-def engine_left(side: Side) -> int:
-    """Connections that its engine has."""
-    return sum(int(link["connections"]) for link in side.links())
-
-
 def left(side: Side) -> dict[str, int]:
-    return {"endpoints": len(side.inspect()["endpoints"]), "of engines": engine_left(side), "descriptors of the helper": descriptors(side)}
+    return side.left() | {"descriptors of the helper": descriptors(side)}
 
 
 def main() -> int:

@@ -163,6 +163,19 @@ def test_killed_with_connections_that_go_on(fresh_sides: tuple[Side, Side]) -> N
     client.helper = None
 
 
+@pytest.mark.parametrize("killed", ["server", "client"])
+def test_a_program_that_is_killed_leaves_no_record(fresh_sides: tuple[Side, Side], killed: str) -> None:
+    """Its connection is the kernel's to close first, which comes some time after the death is noticed."""
+    server, client = fresh_sides
+    programs = {"server": serve(server, "blocking")}
+    programs["client"] = client.start(PYTHON, TALK, "keep", server.address, str(PORT), "blocking", "1", "30000", "200")
+    wait_for(lambda: lifted(server) and lifted(client))
+    programs[killed].kill()
+    for program in programs.values():
+        program.communicate(timeout=60)
+    wait_for(lambda: not any(n for side in fresh_sides for n in side.left().values()), 10)
+
+
 def test_others_on_the_interface_do_not_notice(fresh_sides: tuple[Side, Side]) -> None:
     server, client = fresh_sides
     serve(server, "epoll")

@@ -18,7 +18,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sharedstack.declare import binary
@@ -76,6 +76,7 @@ class Links:
         self._lifted: dict[int, _Lifted] = {}
         self._due = self._looking = False
         self._participants: Participants = list
+        self._closed: Callable[[], None] = lambda: None
         if names:
             self._repair = Repair()
         for number, name in enumerate(names):
@@ -88,9 +89,9 @@ class Links:
     def __len__(self) -> int:
         return len(self._links)
 
-    def look_at(self, participants: Participants) -> None:
-        """Where to learn the slots and pids of the living."""
-        self._participants = participants
+    def look_at(self, participants: Participants, closed: Callable[[], None]) -> None:
+        """Where to learn the slots and pids of the living; and who frees the records of what is closed for the dead."""
+        self._participants, self._closed = participants, closed
 
     def describe(self) -> str:
         """The links and how their programs are attached, for people."""
@@ -270,6 +271,7 @@ class Links:
         for lifted in list(self._lifted.values()):
             if lifted.inode not in held and not hidden:
                 self.lower(lifted.endpoint, lifted.cookie)
+                self._closed()
 
     def _give_back(self, link: _Link) -> None:
         """What was in the rings still is the kernel's now."""

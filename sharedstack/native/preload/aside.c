@@ -107,11 +107,9 @@ long shs_raw_io_uring_setup(const struct shs_raw *c)
     shs_meet_inherited();
     shs_proc.uring = true;
     shs_fence();
-    for (int chunk = 0; chunk < SHS_FD_CHUNKS; chunk++)
-        for (int i = 0; shs_fd_chunk[chunk] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[chunk][i];
-            if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)
-                shs_registered_aside(f);
-        }
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
+        if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)
+            shs_registered_aside(f);
     return r;
 }

@@ -54,10 +54,8 @@ void shs_eager_accepted(int fd)
     const struct shs_fd *f = shs_fd_look(fd);
     while (f && f->state == SHS_FD_REG && !f->why && !shs_proc.quiet && shs_now() < until && !nap())
         pass(fd, SHS_RECEIVE);
-    if (f && f->state == SHS_FD_PAIRED) {
-        pass(fd, SHS_RECEIVE);
+    if (f && f->state == SHS_FD_PAIRED)
         pass(fd, SHS_SEND);
-    }
 }
 
 void shs_eager_polled(const struct pollfd *fds, nfds_t n)

@@ -101,32 +101,42 @@ void shs_set_meet(int epfd)
         shs_sys_close(r.fd);
 }
 
-/* Members of a set that have pairs. */
-static void each_pair(int epfd, void (*visit)(struct shs_fd *f, int fd))
+static void each_member(int epfd, void (*visit)(struct shs_fd *f, int fd))
 {
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->set == (uint32_t)epfd + 1 && f->state == SHS_FD_PAIRED && !f->udp)
-                visit(f, c * SHS_FD_CHUNK + i);
-        }
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
+        if (f->set == (uint32_t)epfd + 1)
+            visit(f, fd);
+}
+
+static bool has_ring(const struct shs_fd *f)
+{
+    return f->state == SHS_FD_PAIRED && !f->udp;
 }
 
 static void hand_over_unread(struct shs_fd *f, int fd)
 {
     (void)fd;
-    if (shs_end_waiting(&f->end))
+    if (has_ring(f) && shs_end_waiting(&f->end))
         shs_hand_over(f, SHS_REASON_MANY_SETS, false);
 }
 
 void shs_set_pass(struct shs_set *set, int epfd)
 {
     shs_set_shared(set, epfd);
-    each_pair(epfd, hand_over_unread);
+    each_member(epfd, hand_over_unread);
+}
+
+static void leave_wire(struct shs_fd *f, int fd)
+{
+    (void)f;
+    shs_wire_leave_for(fd); /* an engine's: the parent's alone to report */
 }
 
 static void adopt(struct shs_fd *f, int fd)
 {
+    if (!has_ring(f))
+        return;
     struct shs_set *set = shs_set_at(f->set);
     f->listed = 0; /* in the parent's list */
     f->edge_index = ~0ull;
@@ -136,13 +146,11 @@ static void adopt(struct shs_fd *f, int fd)
 
 void shs_set_adopt(struct shs_set *set, int epfd)
 {
-    for (int c = 0; c < SHS_FD_CHUNKS && shs_proc.wired; c++) /* an engine's: the parent's alone to report */
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            if (shs_fd_chunk[c][i].set == (uint32_t)epfd + 1)
-                shs_wire_leave_for(c * SHS_FD_CHUNK + i);
+    if (shs_proc.wired)
+        each_member(epfd, leave_wire);
     shs_set_lock(set);
     if (set->inherited)
-        each_pair(epfd, adopt);
+        each_member(epfd, adopt);
     set->inherited = false;
     shs_set_unlock(set);
 }

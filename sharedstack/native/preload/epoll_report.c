@@ -142,28 +142,25 @@ static bool keep_one(struct shs_fd *f, int epfd, int fd, uint32_t since)
  * the kernel is told to hold the others armed, as it would if it had reported that one. */
 static bool keep(int epfd, const struct epoll_event *event, uint32_t since)
 {
-    struct shs_fd *one = NULL;
+    struct shs_fd *f, *one = NULL;
     int one_fd = -1, same = 0;
     bool kept = true, chosen = false;
     for (int pass = 0; pass < 2 && (!pass || (one && same > 1)); pass++)
-        for (int c = 0; c < SHS_FD_CHUNKS; c++)
-            for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-                struct shs_fd *f = &shs_fd_chunk[c][i];
-                int fd = c * SHS_FD_CHUNK + i;
-                if (f->set != (uint32_t)epfd + 1 || f->data != event->data.u64)
-                    continue;
-                if (!pass) {
-                    same++;
-                    if (f->events & EPOLLONESHOT)
-                        one = f, one_fd = fd;
-                } else if ((f->events & EPOLLONESHOT) && armed(f)) {
-                    if (!chosen && ready_natively(f, fd)) {
-                        chosen = true;
-                        disarm(f);
-                    }
-                    tell_kernel(f, epfd, fd);
+        for (int fd = 0; (f = shs_fd_next(&fd)); fd++) {
+            if (f->set != (uint32_t)epfd + 1 || f->data != event->data.u64)
+                continue;
+            if (!pass) {
+                same++;
+                if (f->events & EPOLLONESHOT)
+                    one = f, one_fd = fd;
+            } else if ((f->events & EPOLLONESHOT) && armed(f)) {
+                if (!chosen && ready_natively(f, fd)) {
+                    chosen = true;
+                    disarm(f);
                 }
+                tell_kernel(f, epfd, fd);
             }
+        }
     if (one && same == 1)
         kept = keep_one(one, epfd, one_fd, since);
     return kept;

@@ -147,16 +147,14 @@ void shs_set_nested(struct shs_set *set, int epfd)
 
 void shs_sets_told(bool inherited_only)
 {
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            int epfd = c * SHS_FD_CHUNK + i;
-            if (f->state != SHS_FD_EPOLL || !f->epoll || !f->epoll->n_dirty || (inherited_only && shs_sys_fcntl(epfd, F_GETFD, 0) != 0))
-                continue;
-            shs_set_lock(f->epoll);
-            shs_set_flush(f->epoll, epfd);
-            shs_set_unlock(f->epoll);
-        }
+    struct shs_fd *f;
+    for (int epfd = 0; (f = shs_fd_next(&epfd)); epfd++) {
+        if (f->state != SHS_FD_EPOLL || !f->epoll || !f->epoll->n_dirty || (inherited_only && shs_sys_fcntl(epfd, F_GETFD, 0) != 0))
+            continue;
+        shs_set_lock(f->epoll);
+        shs_set_flush(f->epoll, epfd);
+        shs_set_unlock(f->epoll);
+    }
 }
 
 void shs_set_leave(struct shs_set *set, int epfd)
@@ -180,14 +178,13 @@ void shs_set_drop(struct shs_set *set, int epfd)
     if (!set)
         return;
     share(set, epfd); /* its members' rings go with it: nobody may be waiting for them any more */
-    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++) /* the number may be another set's soon */
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            uint32_t gone = (uint32_t)epfd + 1;
-            f->set = f->set == gone ? 0 : f->set;
-            f->known = f->known == gone ? 0 : f->known;
-            f->listed = f->listed == gone ? 0 : f->listed;
-        }
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++) { /* the number may be another set's soon */
+        uint32_t gone = (uint32_t)epfd + 1;
+        f->set = f->set == gone ? 0 : f->set;
+        f->known = f->known == gone ? 0 : f->known;
+        f->listed = f->listed == gone ? 0 : f->listed;
+    }
     shs_set_lock(set);
     set->n_opened = set->n_dirty = 0;
     shs_set_drop_caller(set);

@@ -15,21 +15,18 @@
 #include "preload/wire.h"
 #include "shm/sys.h"
 
-/* Another program takes the place of this one: no call of ours closes what is close-on-exec, and the kernel ends only what it has itself. */
-static void wired_closes(void)
+/* As shs_before_exec, where the program takes the place of this one. No call of ours closes what is close-on-exec then, and the kernel ends only what it
+ * has itself: nothing stays an engine's. */
+static long before(const char *path, int fd, bool search, char *const *envp)
 {
-    if (SHS_LIKELY(!shs_proc.wired || shs_proc.forked || shs_self.vfork || shs_proc.quiet))
-        return;
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            if (shs_fd_chunk[c][i].state == SHS_FD_WIRE)
-                shs_wire_down(&shs_fd_chunk[c][i], c * SHS_FD_CHUNK + i);
+    if (SHS_UNLIKELY(shs_proc.wired && !shs_proc.forked && !shs_self.vfork && !shs_proc.quiet))
+        shs_wire_leave_all();
+    return shs_before_exec(path, fd, search, envp);
 }
 
 static int execute(const char *path, char *const *argv, char *const *envp, bool search)
 {
-    wired_closes();
-    long r = shs_before_exec(path, -1, search, envp);
+    long r = before(path, -1, search, envp);
     if (r < 0)
         return (int)r;
     return search ? shs_n_execvpe(path, argv, envp) : shs_n_execve(path, argv, envp);
@@ -57,8 +54,7 @@ int shs_i_execvpe(const char *file, char *const *argv, char *const *envp)
 
 int shs_i_fexecve(int fd, char *const *argv, char *const *envp)
 {
-    wired_closes();
-    long r = shs_before_exec(NULL, fd, false, envp);
+    long r = before(NULL, fd, false, envp);
     return r < 0 ? (int)r : shs_n_fexecve(fd, argv, envp);
 }
 
@@ -72,8 +68,7 @@ static int file_at(int dirfd, const char *path, int flags)
 int shs_i_execveat(int dirfd, const char *path, char *const *argv, char *const *envp, int flags)
 {
     int fd = file_at(dirfd, path, flags);
-    wired_closes();
-    long r = shs_before_exec(NULL, fd, false, envp);
+    long r = before(NULL, fd, false, envp);
     if (fd >= 0 && fd != dirfd)
         shs_sys_close(fd);
     return r < 0 ? (int)r : (int)SHS_SYS(syscall(SYS_execveat, dirfd, path, argv, envp, flags));

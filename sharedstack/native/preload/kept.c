@@ -194,23 +194,22 @@ static bool tell(const struct shs_fd *f, int epfd)
 
 int shs_kept_events(int epfd, struct epoll_event *events, int n, int max)
 {
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; n < max && shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (!tell(f, epfd))
-                continue;
-            f->kept->told = true;
-            events[n].events = f->events & (EPOLLIN | EPOLLRDNORM);
-            events[n++].data.u64 = f->data;
-        }
+    struct shs_fd *f;
+    for (int fd = 0; n < max && (f = shs_fd_next(&fd)); fd++) {
+        if (!tell(f, epfd))
+            continue;
+        f->kept->told = true;
+        events[n].events = f->events & (EPOLLIN | EPOLLRDNORM);
+        events[n++].data.u64 = f->data;
+    }
     return n;
 }
 
 bool shs_kept_any(int epfd)
 {
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            if (tell(&shs_fd_chunk[c][i], epfd))
-                return true;
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
+        if (tell(f, epfd))
+            return true;
     return false;
 }

@@ -213,30 +213,27 @@ static void leave_datagrams(struct shs_fd *f, int fd, const struct shs_who *who)
 /* Each entry is as if its socket had not been used yet. */
 static void leave_entries(const struct shs_who *who)
 {
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->state != SHS_FD_REG && f->state != SHS_FD_PAIRED)
-                continue;
-            if (f->udp)
-                leave_datagrams(f, c * SHS_FD_CHUNK + i, who);
-            else
-                leave_stream(f, c * SHS_FD_CHUNK + i, who);
-            f->ep1 = f->ops = 0;
-            f->registered = NULL;
-            f->looked_ns = f->drained = 0;
-            __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_SEQ_CST);
-        }
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++) {
+        if (f->state != SHS_FD_REG && f->state != SHS_FD_PAIRED)
+            continue;
+        if (f->udp)
+            leave_datagrams(f, fd, who);
+        else
+            leave_stream(f, fd, who);
+        f->ep1 = f->ops = 0;
+        f->registered = NULL;
+        f->looked_ns = f->drained = 0;
+        __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_SEQ_CST);
+    }
 }
 
 static void leave_sets(void)
 {
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->state == SHS_FD_EPOLL && f->epoll)
-                shs_set_leave(f->epoll, c * SHS_FD_CHUNK + i);
-        }
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
+        if (f->state == SHS_FD_EPOLL && f->epoll)
+            shs_set_leave(f->epoll, fd);
 }
 
 static void take_identity(struct shs_thread *t, void *unused)

@@ -90,12 +90,9 @@ static struct shs_fd *entry_of(int fd, uint64_t cookie)
     struct shs_fd *f = shs_fd_look(fd);
     if (f && shs_fd_registered(f) && shs_endpoint_at(shs_proc.env.stack, f->ep1)->cookie == cookie)
         return f;
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            f = &shs_fd_chunk[c][i];
-            if (shs_fd_registered(f) && shs_endpoint_at(shs_proc.env.stack, f->ep1)->cookie == cookie)
-                return f;
-        }
+    for (int other = 0; (f = shs_fd_next(&other)); other++)
+        if (shs_fd_registered(f) && shs_endpoint_at(shs_proc.env.stack, f->ep1)->cookie == cookie)
+            return f;
     return NULL;
 }
 
@@ -185,15 +182,14 @@ static long hand_over_streams(void)
 /* Whatever is not close-on-exec another program will have too, at the same time if it is a child. */
 static void mark_inherited(void)
 {
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->state < SHS_FD_NEW || f->state > SHS_FD_WIRE || shs_sys_fcntl(c * SHS_FD_CHUNK + i, F_GETFD, 0) != 0)
-                continue;
-            if (f->state == SHS_FD_WIRE)
-                shs_wire_down(f, c * SHS_FD_CHUNK + i);
-            shs_fd_shared(f);
-        }
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++) {
+        if (f->state < SHS_FD_NEW || f->state > SHS_FD_WIRE || shs_sys_fcntl(fd, F_GETFD, 0) != 0)
+            continue;
+        if (f->state == SHS_FD_WIRE)
+            shs_wire_down(f, fd);
+        shs_fd_shared(f);
+    }
     shs_sets_told(true);
 }
 
@@ -217,7 +213,7 @@ long shs_before_shell(void)
     return shs_outside_program("/bin/sh", -1, environ) ? hand_over_below(INT32_MAX) : 0;
 }
 
-/* Does the file of another process, read to its end, hold each of these words? A bit for each that it does; -errno. */
+/* Which of these words does a file of another process hold? A bit for each; -errno. */
 static int words_in(int pid, const char *file, const struct iovec *words, int n)
 {
     char path[32], buf[4096];
@@ -229,7 +225,7 @@ static int words_in(int pid, const char *file, const struct iovec *words, int n)
     int fd = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC));
     if (fd < 0)
         return fd;
-    for (long r; (r = SHS_SYS(read(fd, buf + have, sizeof buf - have))) > 0;) {
+    for (long r; found != (1 << n) - 1 && (r = SHS_SYS(read(fd, buf + have, sizeof buf - have))) > 0;) {
         have += (size_t)r;
         for (int i = 0; i < n; i++)
             found |= memmem(buf, have, words[i].iov_base, words[i].iov_len) ? 1 << i : 0;
@@ -256,7 +252,7 @@ static bool of_another_stack(int pid, bool some, bool ours)
 bool shs_plain_receiver(int over)
 {
     char stack[SHS_MAX_STACK_NAME + 16];
-    char library[] = "libsharedstack", segments[] = "/dev/shm/sharedstack.";
+    char library[] = "libsharedstack", segments[] = "/dev/shm/" SHS_SHM_PREFIX ".";
     enum { LIBRARY = 1, SOME_STACK = 2, OUR_STACK = 4 };
     struct ucred peer = {0};
     socklen_t len = sizeof peer;

@@ -15,7 +15,8 @@
 /* The socket of an entry goes, or may go, to an outside holder: 0; -EAGAIN or -ENOMEM: it must not, now; -EPIPE: what is in the ring cannot be
  * sent again, only received here (`surely`: nor by somebody else later). */
 long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely);
-/* What is in the ring of an end whose writer is gone goes back into a stream of stdio's, to be read first. */
+/* What only we can receive goes back into a stream of stdio's on fd, to be read first: what is in the ring of an end whose writer is gone, or of a
+ * datagram socket, and what was kept. */
 void shs_push_back(struct shs_fd *f, int fd, FILE *file);
 /* Another program is to be executed in this process, or in a child of it: hand over what it will use natively. Its file is `path`, or that of the
  * open descriptor `fd` where path is NULL, or (`search`) looked for in PATH. 0 or -errno. */

@@ -17,12 +17,10 @@ static bool replace(int *kept, int from, int to)
 
 static bool replace_caller(int from, int to)
 {
-    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->state == SHS_FD_EPOLL && f->epoll && replace(&f->epoll->caller, from, to))
-                return true;
-        }
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
+        if (f->state == SHS_FD_EPOLL && f->epoll && replace(&f->epoll->caller, from, to))
+            return true;
     return false;
 }
 

@@ -180,9 +180,9 @@ bool shs_list_thread(void)
 
 static void mark_shared(void)
 {
-    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            shs_fd_shared(&shs_fd_chunk[c][i]);
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
+        shs_fd_shared(f);
 }
 
 static void child(void)
@@ -202,14 +202,13 @@ static void child(void)
         }
     n_late = self->listed && self->ended;
     /* its parent's sets: the parent goes on as before, and looks after its rings; here their members stay with the kernel */
-    for (uint32_t c = 0; c < SHS_FD_CHUNKS; c++)
-        for (uint32_t i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->state == SHS_FD_EPOLL && f->epoll)
-                shs_set_inherited(f->epoll);
-            if (f->dgram) /* another thread of the parent may have held it */
-                memset(&f->dgram->lock, 0, sizeof f->dgram->lock);
-        }
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++) {
+        if (f->state == SHS_FD_EPOLL && f->epoll)
+            shs_set_inherited(f->epoll);
+        if (f->dgram) /* another thread of the parent may have held it */
+            memset(&f->dgram->lock, 0, sizeof f->dgram->lock);
+    }
     mark_shared(); /* what other threads opened after prepare() */
     shs_proc.forks++;
     shs_fd_forked();

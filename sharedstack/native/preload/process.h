@@ -143,6 +143,16 @@ static inline struct shs_fd *shs_fd_look(int fd)
     return SHS_LIKELY(chunk != NULL) ? &chunk[fd % SHS_FD_CHUNK] : NULL;
 }
 
+/* The first entry there is from *fd on, whose number *fd is then; NULL: there is none. For a walk through the table:
+ * for (int fd = 0; (f = shs_fd_next(&fd)); fd++) */
+static inline struct shs_fd *shs_fd_next(int *fd)
+{
+    for (struct shs_fd *f; *fd < SHS_FD_CHUNK * SHS_FD_CHUNKS; *fd += SHS_FD_CHUNK - *fd % SHS_FD_CHUNK)
+        if ((f = shs_fd_look(*fd)))
+            return f;
+    return NULL;
+}
+
 /* As shs_fd_look, but make the entry. */
 struct shs_fd *shs_fd_make(int fd);
 /* fd is a new descriptor, or closed: forget what was known of its number. */

@@ -304,10 +304,14 @@ void shs_wire_closing(struct shs_fd *f, int fd)
     shs_cas32(&f->state, SHS_FD_WIRE, SHS_FD_REG);
 }
 
+void shs_wire_leave_all(void)
+{
+    for (int fd = 0; shs_fd_next(&fd); fd++)
+        shs_wire_leave_for(fd);
+}
+
 void shs_wire_quit(void)
 {
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++)
-            shs_wire_leave_for(c * SHS_FD_CHUNK + i);
+    shs_wire_leave_all();
     shs_wire_ports_drop();
 }

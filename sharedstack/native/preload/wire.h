@@ -85,5 +85,7 @@ bool shs_wire_false_end(int epfd, const struct epoll_event *event);
 
 /* A descriptor of a port has another number now; false: it is none's. */
 bool shs_wire_moved(int from, int to);
+/* shs_wire_leave_for each descriptor. */
+void shs_wire_leave_all(void);
 /* The process leaves its stack: nothing is lifted any more, and what was lent goes. */
 void shs_wire_quit(void);

@@ -34,15 +34,14 @@ uint32_t shs_wire_member_ready(struct shs_set *set, const struct shs_fd *f, int 
 
 bool shs_wire_false_end(int epfd, const struct epoll_event *event)
 {
-    for (int c = 0; c < SHS_FD_CHUNKS; c++)
-        for (int i = 0; shs_fd_chunk[c] && i < SHS_FD_CHUNK; i++) {
-            const struct shs_fd *f = &shs_fd_chunk[c][i];
-            if (f->set != (uint32_t)epfd + 1 || f->data != event->data.u64 || !f->wire)
-                continue;
-            if (f->state == SHS_FD_WIRE)
-                return true;
-            struct pollfd p = {.fd = c * SHS_FD_CHUNK + i, .events = (short)(f->events & BITS)};
-            return shs_n_poll(&p, 1, 0) >= 0 && !(p.revents & (POLLHUP | POLLERR));
-        }
+    const struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++) {
+        if (f->set != (uint32_t)epfd + 1 || f->data != event->data.u64 || !f->wire)
+            continue;
+        if (f->state == SHS_FD_WIRE)
+            return true;
+        struct pollfd p = {.fd = fd, .events = (short)(f->events & BITS)};
+        return shs_n_poll(&p, 1, 0) >= 0 && !(p.revents & (POLLHUP | POLLERR));
+    }
     return false;
 }
