@@ -93,3 +93,41 @@ def test_nobody_waits_for_itself(lab: Lab, mode: str) -> None:
     """One thread that fills a connection and reads it then: EAGAIN comes as on the kernel, and with it no time-out."""
     ran = lab.run([sys.executable, "-c", FILL], mode, timeout=10, env=env_of(mode)).ok()
     assert ran.out == "True True\n"
+
+
+FILL_SLOW_READER = """
+import select, socket, threading, time
+listener = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(listener.getsockname())
+conn, _ = listener.accept()
+full, total = threading.Event(), []
+
+def read():
+    got = len(conn.recv(512))
+    full.wait()
+    while chunk := conn.recv(1 << 20):
+        got += len(chunk)
+    total.append(got)
+
+reader = threading.Thread(target=read)
+reader.start()
+client.setblocking(False)
+sent, began = 0, time.monotonic()
+try:
+    while True:
+        sent += client.send(bytes(512))
+except BlockingIOError:
+    took = time.monotonic() - began
+full.set()
+client.close()
+reader.join()
+print(total == [sent], took)
+"""
+
+
+@pytest.mark.parametrize("mode", ["kernel", "default", "eager"])
+def test_small_sends_fill_a_connection(lab: Lab, mode: str) -> None:
+    """EAGAIN comes soon, though each send would like to wait a little for a reader that stands still in another thread."""
+    same, took = lab.run([sys.executable, "-c", FILL_SLOW_READER], mode, timeout=60, env=env_of(mode)).ok().out.split()
+    assert same == "True"
+    assert float(took) < 2, took

@@ -138,8 +138,8 @@ static bool awaits_us(const struct shs_fd *f)
 /* The program's own time-out is not to run here. Of two that wait for each other, one gives way. `vain`: it was waited for at this place before. */
 static uint64_t patience(const struct shs_fd *f, bool block, bool vain)
 {
-    if (vain)
-        return block ? 0 : COMES_NONBLOCKING_NS; /* a program that tries again at once would give the kernel all it has */
+    if (vain) /* a program that tries again at once would give the kernel all it has; one that fills a socket is to see it full */
+        return block || f->gave >= GIVES_MOST ? 0 : COMES_NONBLOCKING_NS;
     if (shs_peek32(&f->end.ep->side) && awaits_us(f))
         return COMES_NONBLOCKING_NS;
     return block && shs_socket_timeout(f->end.fd, SO_SNDTIMEO) ? COMES_NONBLOCKING_NS : GETS_ON_NS;
