@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from sharedstack.declare import layout
 from sharedstack.declare.layout import CONSTANTS
 
 from . import announce, diag, scan
+from .holders import held_open
 from .loop import Loop
 from .native import Native
 from .segments import Segments
@@ -103,31 +103,3 @@ class Collector:
             return missing
         held, hidden = held_open(self._participants(), {c.inode for c in missing})
         return [c for c in missing if c.inode not in held and not (hidden and c.shared)]
-
-
-def held_open(participants: list[tuple[int, int]], inodes: set[int]) -> tuple[set[int], bool]:
-    """Which of the sockets with these inodes participants (slot, pid) hold open, and whether some of them could not be looked at."""
-    wanted = {f"socket:[{inode}]": inode for inode in inodes}
-    held: set[int] = set()
-    hidden = False
-    for _, pid in participants:
-        try:
-            held |= {wanted[link] for link in _links(pid) & wanted.keys()} if pid else set()
-            hidden = hidden or not pid
-        except PermissionError:
-            hidden = True
-        except OSError:
-            continue  # it has just gone
-    return held, hidden
-
-
-def _links(pid: int) -> set[str]:
-    """What the descriptors of a process lead to."""
-    links = set()
-    folder = f"/proc/{pid}/fd"
-    for name in os.listdir(folder):
-        try:
-            links.add(os.readlink(f"{folder}/{name}"))
-        except FileNotFoundError:
-            continue  # closed meanwhile
-    return links

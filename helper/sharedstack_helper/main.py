@@ -32,6 +32,7 @@ from .native import Native
 from .reaper import Reaper
 from .segments import Segments
 from .settings import Settings
+from .sole import Sole
 from .store import notices
 from .store.backup import KeeperOf
 from .store.kept import Store
@@ -153,13 +154,16 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
     def attached(pid: int) -> None:
         reaper.watch(pid)
         reaper.sweep()  # what it was before an exec
+        sole.request()
 
     cooler = Cooler(loop, native, wanted.cool_every)
+    sole = Sole(loop, native, held, reaper.participants)
 
     def nudged() -> None:
         reaper.sweep()
         gone()
         cooler.request()
+        sole.request()
         links.attend()
 
     keeper = KeeperOf(loop, place)

@@ -47,6 +47,8 @@ class Native:
         self._lower_all = _function(library, "lower_all", ctypes.c_int, address, address)
         self._lower = _function(library, "lower", ctypes.c_int, address, address, u32, u64)
         self._cool = _function(library, "cool", ctypes.c_int, address, address, u32)
+        self._probe = _function(library, "probe", ctypes.c_int, address, u32, u64)
+        self._sole = _function(library, "sole", ctypes.c_int, address, address, u32, u64, u32)
         self._endpoint_gone = _function(library, "endpoint_gone", ctypes.c_int, address, address, u32, u64)
 
     def claim(self, pid: int, flags: int) -> int:
@@ -75,6 +77,15 @@ class Native:
     def settle(self) -> None:
         """Put right what participants that died or left may have left uneven: the number of threads that spin."""
         self._settle(self._stack)
+
+    def probe(self, endpoint: int, cookie: int) -> bool:
+        """From now on `sole` sees whether the connection is shared, or lowered; False: it is not that one any more."""
+        return int(self._probe(self._stack, endpoint, cookie)) == 0
+
+    def sole(self, endpoint: int, cookie: int, slot: int) -> bool | None:
+        """Only one descriptor, of that participant, was found since `probe`. False: it is not so any more; None: try later."""
+        result = self._tried(self._sole(self._stack, self._arena, endpoint, cookie, slot), "free a connection of its former holders")
+        return None if result is None else bool(result)
 
     def endpoint_gone(self, endpoint: int, cookie: int) -> bool | None:
         """Free an endpoint record if it still has this cookie: was it so? None: a table is locked, try again later."""

@@ -50,6 +50,7 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("fork_slots", "slots", "slots taken by forked children"),
     Counter("unpaired", "pairs", "pairs of idle connections given back by the helper"),
     Counter("paired_again", "pairs", "pairs made again for connections that were idle"),
+    Counter("sole_again", "connections", "shared ones that were found to have one holder left, and may be lifted (again)"),
     Counter("tx_datagrams", "datagrams", "sent by ring"),
     Counter("rx_datagrams", "datagrams", "received by ring"),
     Counter("tx_kernel_datagrams", "datagrams", "sent by the kernel on registered datagram sockets"),

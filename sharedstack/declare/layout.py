@@ -77,6 +77,8 @@ CONSTANTS: dict[str, int] = {
     "EPF_PINNED": 256,  # it could not be brought under count again: never un-paired
     "EPF_UNPAIRED": 512,  # registered, no pair for now: the next calls of either end pair it
     "EPF_REMOTE": 1024,  # its peer may be on another host, and there is a link: perhaps for the engine
+    "EPF_PROBED": 2048,  # the helper looks who holds it; whoever shares or lowers it takes this away first
+    "EPF_ABROAD": 4096,  # a process outside the library got it, and may have it still: the kernel's for good
     # endpoint.wire: state | link << WIRE_LINK_SHIFT | generation << WIRE_GEN_SHIFT, the generation changes when it is lifted
     "WIRE_NONE": 0,
     "WIRE_LIFTING": 1,
@@ -152,6 +154,7 @@ SLOT = Struct(
         Field("comm", "u8", "name of the program, as in /proc/PID/comm", count=16),
         Line("the owner's threads"),
         Field("spinning", "u32", "threads that spin now", derived=True),
+        Field("sharing", "u32", "threads that are about to give descriptors to another process"),
         Line("the owner's threads", "doorbells"),
         Field("bells", "bell", "doorbells of the owner's threads", count=64),
         Line("the owner's threads"),

@@ -32,7 +32,7 @@ REASONS: tuple[Reason, ...] = (
     Reason("exhausted", "endpoints, pairs or ring memory are used up", "see `sharedstack inspect --memory`"),
     Reason("lowered_rule", "lowered by a rule of the policy"),
     Reason("draining", "the helper is leaving and lowered everything"),
-    Reason("forked", "shared by fork, exec or passing before it was paired"),
+    Reason("forked", "shared by fork, exec, passing or dup before it was lifted: it is when one holder is left"),
     Reason("standard_stream", "standard input, output or error: stdio may use it natively"),
     Reason("stdio", "wrapped by fdopen: stdio uses it natively"),
     Reason("many_sets", "member of several or nested epoll sets"),

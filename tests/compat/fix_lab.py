@@ -235,8 +235,8 @@ class Lab:
 
     look_every = 0.02
 
-    def __init__(self, namespace: Namespace, suite: str) -> None:
-        self.namespace, self.suite = namespace, suite
+    def __init__(self, namespace: Namespace, suite: str, *helper_options: str) -> None:
+        self.namespace, self.suite, self.helper_options = namespace, suite, helper_options
         self.daemon = Daemon()
         self.daemon.netns, self.daemon.uid = namespace.netns, namespace.uid
         self.actors: list[Actor] = []
@@ -260,7 +260,7 @@ class Lab:
 
     def start_helper(self) -> None:
         """Start the helper, or another one after the last one's death."""
-        self.daemon.start(prefix=tuple(self.namespace.prefix), stdin=subprocess.DEVNULL, cwd="/")
+        self.daemon.start(*self.helper_options, prefix=tuple(self.namespace.prefix), stdin=subprocess.DEVNULL, cwd="/")
 
     @property
     def stack(self) -> str:

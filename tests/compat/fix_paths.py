@@ -33,15 +33,15 @@ def namespace() -> Iterator[Namespace]:
 
 @pytest.fixture(scope="module")
 def lab(namespace: Namespace, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """One helper for all tests of a module."""
-    with Lab(namespace, suite_of(request)) as made:
+    """One helper for all tests of a module, with the HELPER options that it names."""
+    with Lab(namespace, suite_of(request), *getattr(request.module, "HELPER", ())) as made:
         yield made
 
 
 @pytest.fixture
 def own_lab(namespace: Namespace, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A helper for one test, that may be killed or spoilt."""
-    with Lab(namespace, suite_of(request)) as made:
+    """A helper for one test, that may be killed or spoilt; with the HELPER options that its module names."""
+    with Lab(namespace, suite_of(request), *getattr(request.module, "HELPER", ())) as made:
         yield made
 
 

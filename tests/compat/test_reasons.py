@@ -21,6 +21,9 @@ from sharedstack.declare.reasons import REASONS
 
 pytest_plugins = ["compat.fix_paths"]
 
+# what is looked at must not have gone idle meanwhile, however busy the machine is
+HELPER = ("--cool-every", "60")
+
 IMPOSSIBLE = {
     "none": "it stands for the local path",
     "other_uid": "an arena belongs to one uid until the helper pairs those of two (a system helper)",

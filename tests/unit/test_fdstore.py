@@ -151,6 +151,22 @@ def test_limits(daemon: Daemon) -> None:
         client.take("name 0")
 
 
+def test_a_stopped_keeper(daemon: Daemon) -> None:
+    """The helper does not wait for it, drop by drop: it answers in time."""
+    with socket.socket() as some, fdstore.connected(daemon.stack) as client:
+        for _ in range(MOST_OF_A_NAME):
+            client.put("many", some.fileno())
+        (keeper,) = keepers(daemon.stack)
+        os.kill(keeper, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            assert client.remove("many") == MOST_OF_A_NAME
+            assert time.monotonic() - began < 3
+        finally:
+            os.kill(keeper, signal.SIGCONT)
+        wait_until(lambda: keepers(daemon.stack) == [])
+
+
 def test_without_a_helper() -> None:
     with pytest.raises(fdstore.FdStoreError, match="stack nobody has no helper"):
         fdstore.stored(stack="nobody")

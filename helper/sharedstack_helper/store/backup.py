@@ -32,6 +32,7 @@ class KeeperOf:
         self._link: socket.socket | None = None
         self._held: Callable[[], list[Kept]] = list
         self._started, self._quick_ends = 0.0, 0
+        self._dropping = 0  # it has not said yet that it has closed so many
 
     def holds(self, held: Callable[[], list[Kept]]) -> None:
         """Where to learn what another keeper has to hold, should this one die."""
@@ -65,14 +66,16 @@ class KeeperOf:
         else:
             self._send(["keep", kept.number, kept.name, kept.pid, kept.since, kept.until], kept.fd)
 
-    def drop(self, number: int) -> None:
-        """Not any more: the keeper has closed it when this returns, if it is not stopped."""
-        if self._link and self._send(["drop", number]):
-            select.select([self._link], [], [], _DROPPED_WITHIN)
+    def drop(self, numbers: list[int]) -> None:
+        """Not these any more: the keeper has closed them when this returns, if it is not stopped, or kept from running."""
+        self._dropping += sum(self._send(["drop", number]) for number in numbers)
+        until = time.monotonic() + _DROPPED_WITHIN
+        while self._link and self._dropping and select.select([self._link], [], [], max(0.0, until - time.monotonic()))[0]:
             self._listen()
 
     def close(self) -> None:
         """The keeper goes on with what it holds."""
+        self._dropping = 0
         if self._link:
             self._loop.forget(self._link.fileno())
             self._link.close()
@@ -102,6 +105,7 @@ class KeeperOf:
         try:
             if self._link:
                 receive(self._link)
+                self._dropping -= 1
         except BlockingIOError:
             pass
         except (EOFError, OSError):

@@ -45,8 +45,8 @@ class Backup(Protocol):
     def keep(self, kept: Kept) -> None:
         """This one too."""
 
-    def drop(self, number: int) -> None:
-        """Not that one any more."""
+    def drop(self, numbers: list[int]) -> None:
+        """Not these any more."""
 
 
 class Store:
@@ -98,20 +98,20 @@ class Store:
         """The index-th of all; None: there are not so many."""
         return self.all[index] if index < len(self._kept) else None
 
-    def drop(self, kept: Kept) -> None:
-        """It is stored no more; nothing, where it is not."""
-        if self._kept.pop(kept.number, None) is None:
-            return
-        if timer := self._timers.pop(kept.number, None):
-            timer.cancel()
-        os.close(kept.fd)
-        self._backup.drop(kept.number)
+    def drop(self, *dropped: Kept) -> None:
+        """They are stored no more; nothing, where they are not."""
+        found = [kept for kept in dropped if self._kept.pop(kept.number, None)]
+        for kept in found:
+            if timer := self._timers.pop(kept.number, None):
+                timer.cancel()
+            os.close(kept.fd)
+        if found:
+            self._backup.drop([kept.number for kept in found])
 
     def remove(self, name: str) -> int:
         """Drop all of that name; how many there were."""
         found = self.named(name)
-        for kept in found:
-            self.drop(kept)
+        self.drop(*found)
         return len(found)
 
     def _limit(self, kept: Kept) -> None:

@@ -27,7 +27,8 @@ from sharedstack.declare.reasons import REASONS
 
 from .. import announce
 from ..environment import HelperError
-from ..gc import Participants, held_open
+from ..gc import Participants
+from ..holders import held_open
 from ..loop import Loop
 from ..nic.steering import MOST_GIVEN_BACK, Address
 from ..segments import Segments

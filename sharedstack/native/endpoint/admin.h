@@ -22,10 +22,18 @@ SHS_PUBLIC int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, u
 /* One look at all pairs: rings that carried nothing since the last look give their memory back; a pair that was cold for more than
  * `patience` looks is given back. Returns how many are worth another look. */
 SHS_PUBLIC int shs_native_cool(void *stack, void *arena, uint32_t patience);
+/* Endpoint `ep` is looked at: from now on what shares or lowers it is seen by shs_native_sole. 0, or -ENOENT. */
+SHS_PUBLIC int shs_native_probe(void *stack, uint32_t ep, uint64_t cookie);
+/* Since it was probed one descriptor only was found that holds the anchor, of the participant `slot`, which was giving none away when the search
+ * began: the connection may be lifted (again). 1 done; 0 it is not so any more; -EBUSY: not now. */
+SHS_PUBLIC int shs_native_sole(void *stack, void *arena, uint32_t ep, uint64_t cookie, uint32_t slot);
 SHS_PUBLIC int shs_native_rebuild(void *stack, void *arena);
 
 /* Both tables' locks, if they are free or their owners dead. */
 bool shs_admin_take_tables(struct shs_env *env, uint32_t me);
 void shs_admin_drop_tables(struct shs_env *env);
-/* Give a cold pair back: 1 done; 0 somebody is inside, or it is not cold any more; -1 not as long as its ends are what they are. */
-int shs_unpair(struct shs_env *env, uint32_t pair1, const uint64_t index[2], uint32_t me);
+/* Shut the ring and free its memory, if it is empty and still at `index`. */
+bool shs_cool(struct shs_env *env, struct shs_direction *dir, uint64_t index, uint32_t me);
+/* Give a cold pair back: 1 done; 0 somebody is inside, or it is not cold any more; -1 not as long as its ends are what they are. `sole1`: the
+ * record, plus one, that has one holder only whatever was before; 0: none. */
+int shs_unpair(struct shs_env *env, uint32_t pair1, const uint64_t index[2], uint32_t me, uint32_t sole1);

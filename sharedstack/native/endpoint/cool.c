@@ -45,7 +45,7 @@ static void ring(struct shs_env *env, uint32_t bell)
     env->bell_fd = -1;
 }
 
-static bool cool(struct shs_env *env, struct shs_direction *dir, uint64_t index, uint32_t me)
+bool shs_cool(struct shs_env *env, struct shs_direction *dir, uint64_t index, uint32_t me)
 {
     int r = shs_lock_try(env, &dir->rlock, me), w;
     bool done = false;
@@ -83,7 +83,7 @@ static bool look(struct shs_env *env, uint32_t pair1, uint32_t patience, uint32_
         struct shs_direction *dir = &pair->dir[d];
         uint64_t index = shs_word_index(shs_load64(&dir->word)), kernel = shs_load64(&dir->ksent) + shs_load64(&dir->taken);
         bool same = still && index == seen[pair1 - 1].index[d];
-        if (shs_load64(&dir->rchunk) && (!same || wired(env, pair) || !cool(env, dir, index, me)))
+        if (shs_load64(&dir->rchunk) && (!same || wired(env, pair) || !shs_cool(env, dir, index, me)))
             warm = true;
         warm |= !same || kernel != seen[pair1 - 1].kernel[d];
         seen[pair1 - 1].index[d] = index;
@@ -91,7 +91,7 @@ static bool look(struct shs_env *env, uint32_t pair1, uint32_t patience, uint32_
     }
     seen[pair1 - 1].gen = shs_load32(&pair->gen);
     seen[pair1 - 1].cold = warm ? 0 : seen[pair1 - 1].cold + 1;
-    return seen[pair1 - 1].cold <= patience || shs_unpair(env, pair1, seen[pair1 - 1].index, me) == 0;
+    return seen[pair1 - 1].cold <= patience || shs_unpair(env, pair1, seen[pair1 - 1].index, me, 0) == 0;
 }
 
 int shs_native_cool(void *stack, void *arena, uint32_t patience)

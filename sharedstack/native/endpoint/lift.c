@@ -155,15 +155,16 @@ void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t 
 }
 
 /* Somebody had it before us, and may have it still. */
-static void share(struct shs_endpoint *ep)
+static void share(struct shs_env *env, struct shs_endpoint *ep)
 {
     if (!ep)
         return;
-    __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+    shs_endpoint_flag(ep, SHS_EPF_SHARED);
     __atomic_add_fetch(&ep->holders, 1, __ATOMIC_RELAXED);
+    env->nudge |= SHS_NUDGE_COOL; /* the helper looks who has it still */
 }
 
-int shs_register(struct shs_env *env, const struct shs_who *who, int fd)
+static int enter(struct shs_env *env, const struct shs_who *who, int fd, bool shared)
 {
     struct shs_anchor anchor;
     int why = shs_anchor_identify(env, fd, false, &anchor);
@@ -189,10 +190,16 @@ int shs_register(struct shs_env *env, const struct shs_who *who, int fd)
             ep->why_tx = ep->why_rx = SHS_REASON_PEER_UNKNOWN;
             if (shs_load32(&env->stack->n_nics) && env->opt.wire && !shs_is_own_host(&anchor.flow))
                 __atomic_fetch_or(&ep->flags, SHS_EPF_REMOTE, __ATOMIC_SEQ_CST);
+            if (shared) {
+                __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+                env->nudge |= SHS_NUDGE_COOL;
+            }
             shs_store32(&ep->state, SHS_EP_LIVE);
             shs_count(env, SHS_CTR_REGISTERED, 1);
             if (mate && shs_endpoint_at(env->stack, mate)->slot)
                 make_pair(env, mate, ep1);
+            if (shared)
+                ep->why_tx = ep->why_rx = SHS_REASON_FORKED;
         } else {
             shs_count(env, SHS_CTR_EXHAUSTED, 1);
         }
@@ -201,10 +208,20 @@ int shs_register(struct shs_env *env, const struct shs_who *who, int fd)
         if (ep && !ep->slot && !(shs_load32(&ep->flags) & SHS_EPF_SHARED))
             ep->slot = env->slot1; /* its only holder left, and is here again */
         else
-            share(ep);
+            share(env, ep);
     }
     shs_tables_unlock(env);
     return ep1 ? (int)ep1 : -SHS_REASON_EXHAUSTED;
+}
+
+int shs_register(struct shs_env *env, const struct shs_who *who, int fd)
+{
+    return enter(env, who, fd, false);
+}
+
+int shs_register_shared(struct shs_env *env, const struct shs_who *who, int fd)
+{
+    return enter(env, who, fd, true);
 }
 
 int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd)
@@ -215,7 +232,7 @@ int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd)
     /* "not now" would be taken for "none", and what its ring holds would be lost. It stays: whoever left it to us has told that it is shared. */
     bool locked = shs_tables_lock(env, who);
     uint32_t ep1 = locked ? shs_endpoint_find(env->stack, &anchor.flow, anchor.cookie) : shs_endpoint_seek(env->stack, anchor.cookie);
-    share(shs_endpoint_at(env->stack, ep1));
+    share(env, shs_endpoint_at(env->stack, ep1));
     if (locked)
         shs_tables_unlock(env);
     return (int)ep1;

@@ -7,6 +7,8 @@
 
 /* Find or make the record of fd, pairing it if its other end is registered: endpoint plus one; 0 to try again later; or -REASON_*. */
 int shs_register(struct shs_env *env, const struct shs_who *who, int fd);
+/* The same for one that another process, or another descriptor, may have had before us and have still: for the helper to find out (sole.c). */
+int shs_register_shared(struct shs_env *env, const struct shs_who *who, int fd);
 /* As shs_register, but only find a record that exists (an inherited or received descriptor): endpoint plus one, 0: none. Never
  * "later": while the tables are locked it looks without the lock. */
 int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd);

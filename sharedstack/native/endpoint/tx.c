@@ -237,7 +237,7 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
             shs_count(env, SHS_CTR_OPENER_DEAD, 1);
         }
         if (r == SHS_RING_BROKEN)
-            __atomic_fetch_or(&end->ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+            shs_endpoint_flag(end->ep, SHS_EPF_KERNEL_ONLY);
         if (SHS_UNLIKELY(!shs_load32(&env->stack->pair_ok)))
             env->nudge |= SHS_NUDGE_OVER;
         shs_count(env, SHS_CTR_TX_SHUT_KERNEL, 1);

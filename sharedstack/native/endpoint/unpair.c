@@ -28,13 +28,14 @@ static struct shs_endpoint *end_at(struct shs_env *env, const struct shs_pair *p
  * A shared or copied end could not be brought under count again, since nobody knows who else is inside the kernel on it. An error that
  * a look consumed is known to the record alone, and reported by a counted receive.
  */
-static bool may_unpair(struct shs_env *env, const struct shs_pair *pair, uint32_t pair1)
+static bool may_unpair(struct shs_env *env, const struct shs_pair *pair, uint32_t pair1, uint32_t sole1)
 {
     for (uint32_t side = 0; side < 2; side++) {
         struct shs_endpoint *ep = end_at(env, pair, pair1, side);
         if (ep && shs_is_datagram(ep))
             return false; /* an inbox: parked when its socket goes (inbox.c), never free */
-        if (ep && ((shs_load32(&ep->flags) & (SHS_EPF_SHARED | SHS_EPF_PINNED)) || shs_load32(&ep->error)))
+        uint32_t shared = sole1 && pair->endpoint[side] == sole1 ? SHS_EPF_PINNED : SHS_EPF_SHARED | SHS_EPF_PINNED;
+        if (ep && ((shs_load32(&ep->flags) & shared) || shs_load32(&ep->error)))
             return false;
     }
     return true;
@@ -71,10 +72,10 @@ static bool cold(const struct shs_direction *dir, uint64_t index)
            !shs_load64(&dir->wchunk);
 }
 
-static void forget(struct shs_env *env, struct shs_pair *pair, uint32_t pair1)
+static void forget(struct shs_env *env, struct shs_pair *pair, uint32_t pair1, bool again)
 {
-    /* STICKY never goes away: such a connection is not paired again, nor is one whose other end has gone */
-    bool sealed = (shs_load64(&pair->dir[0].word) | shs_load64(&pair->dir[1].word)) & SHS_WORD_STICKY;
+    /* STICKY never goes away: such a connection is not paired again, unless it was for a holder that is gone; nor is one whose other end has gone */
+    bool sealed = !again && ((shs_load64(&pair->dir[0].word) | shs_load64(&pair->dir[1].word)) & SHS_WORD_STICKY);
     struct shs_endpoint *ep[2];
     for (uint32_t side = 0; side < 2; side++) {
         ep[side] = end_at(env, pair, pair1, side);
@@ -96,17 +97,17 @@ static void forget(struct shs_env *env, struct shs_pair *pair, uint32_t pair1)
     shs_count(env, SHS_CTR_UNPAIRED, 1);
 }
 
-int shs_unpair(struct shs_env *env, uint32_t pair1, const uint64_t index[2], uint32_t me)
+int shs_unpair(struct shs_env *env, uint32_t pair1, const uint64_t index[2], uint32_t me, uint32_t sole1)
 {
     struct shs_pair *pair = shs_pair_at(env->arena, pair1);
     if (!pair || !shs_admin_take_tables(env, me))
         return 0;
     int done = 1;
     if (shs_load32(&pair->state) == SHS_PAIR_LIVE) {
-        done = may_unpair(env, pair, pair1) ? 0 : -1;
+        done = may_unpair(env, pair, pair1, sole1) ? 0 : -1;
         if (done == 0 && lock_pair(env, pair, me)) {
             if (cold(&pair->dir[0], index[0]) && cold(&pair->dir[1], index[1])) {
-                forget(env, pair, pair1);
+                forget(env, pair, pair1, sole1);
                 done = 1;
             }
             unlock_pair(pair, 4);

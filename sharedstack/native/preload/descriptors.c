@@ -216,7 +216,7 @@ int shs_fd_copied(int from, int to)
             return to;
         }
         a->why = a->why ? a->why : a->state == SHS_FD_TCP ? SHS_REASON_FORKED : 0;
-        b->why = a->why;
+        b->why = to <= 2 ? SHS_REASON_STANDARD_STREAM : a->why;
         b->udp = a->udp;
         shs_kept_copied(a, b);
         b->state = a->state;
@@ -234,7 +234,7 @@ int shs_fd_copied(int from, int to)
     if (a->state == SHS_FD_REG || a->state == SHS_FD_PAIRED) {
         a->why = SHS_REASON_FORKED; /* what is not activated yet stays so */
         a->copied = b->copied = true;
-        __atomic_fetch_or(&shs_fd_record(a)->flags, SHS_EPF_PINNED, __ATOMIC_SEQ_CST);
+        shs_endpoint_flag(shs_fd_record(a), SHS_EPF_PINNED);
         shs_ring_quit(a);
         b->why = a->why;
         b->ep1 = a->ep1;
@@ -348,16 +348,40 @@ static long passed(int fd)
     return f && f->state == SHS_FD_PAIRED;
 }
 
-static long passed_outside(int fd)
+static long passed_to_helper(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
     long r = f ? shs_hand_over(f, SHS_REASON_OUTSIDE_HOLDER, false) : 0;
     return r == -EPIPE ? 0 : r;
 }
 
-long shs_sending_rights(int over, const struct msghdr *msg)
+static long passed_outside(int fd)
 {
-    return each_right(msg, passed) > 0 && shs_plain_receiver(over) ? each_right(msg, passed_outside) : 0;
+    long r = passed_to_helper(fd);
+    shs_gone_abroad(fd);
+    return r;
+}
+
+static long one(int fd)
+{
+    return fd >= 0;
+}
+
+long shs_sending_rights(int over, const struct msghdr *msg, uint32_t *begun)
+{
+    if (each_right(msg, one) <= 0)
+        return 0;
+    if (!*begun)
+        *begun = shs_share_begin();
+    bool lifted = each_right(msg, passed) > 0;
+    switch (shs_receiver(over, lifted)) {
+    case SHS_RECEIVER_HELPER:
+        return each_right(msg, passed_to_helper);
+    case SHS_RECEIVER_PLAIN:
+        return each_right(msg, passed_outside);
+    default:
+        return 0;
+    }
 }
 
 uint64_t shs_socket_timeout(int fd, int option)

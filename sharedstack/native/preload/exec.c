@@ -94,15 +94,21 @@ int shs_exec_list(const char *path, const char *arg, va_list args, bool search, 
 int shs_i_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                       char *const *argv, char *const *envp)
 {
+    uint32_t begun = shs_share_begin();
     long r = shs_before_exec(path, -1, false, envp);
-    return r < 0 ? (int)-r : shs_n_posix_spawn(pid, path, actions, attributes, argv, envp);
+    int error = r < 0 ? (int)-r : shs_n_posix_spawn(pid, path, actions, attributes, argv, envp);
+    shs_share_end(begun);
+    return error;
 }
 
 int shs_i_posix_spawnp(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                        char *const *argv, char *const *envp)
 {
+    uint32_t begun = shs_share_begin();
     long r = shs_before_exec(path, -1, true, envp);
-    return r < 0 ? (int)-r : shs_n_posix_spawnp(pid, path, actions, attributes, argv, envp);
+    int error = r < 0 ? (int)-r : shs_n_posix_spawnp(pid, path, actions, attributes, argv, envp);
+    shs_share_end(begun);
+    return error;
 }
 
 /* Which program will have it is not known yet. */
@@ -114,6 +120,7 @@ int shs_i_posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, 
     if (f && f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED) {
         shs_fd_shared(f);
         r = shs_hand_over(f, SHS_REASON_OUTSIDE_HOLDER, false);
+        shs_gone_abroad(fd);
     }
     return r < 0 && r != -EPIPE ? (int)-r : shs_n_posix_spawn_file_actions_adddup2(actions, fd, to);
 }

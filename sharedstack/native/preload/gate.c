@@ -60,7 +60,8 @@ static void register_joined(struct shs_fd *f, int fd)
         shs_registered_aside(f);
         return;
     }
-    int r = shs_register(&shs_proc.env, who, fd);
+    bool shared = f->why;
+    int r = shared ? shs_register_shared(&shs_proc.env, who, fd) : shs_register(&shs_proc.env, who, fd);
     if (r < 0) {
         if (-r == SHS_REASON_EXHAUSTED)
             f->ops = 0;
@@ -70,6 +71,7 @@ static void register_joined(struct shs_fd *f, int fd)
     }
     if (r <= 0 || shs_proc.env.epoch != epoch) /* a signal handler became somebody else meanwhile */
         return;
+    f->why = 0; /* the record says it */
     f->ep1 = (uint32_t)r;
     shs_ep_refs(f->ep1, 1);
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
@@ -152,7 +154,7 @@ static bool counted(struct shs_gate *g, int fd, int receive)
     }
     if (SHS_LIKELY(on == SHS_ON || on == SHS_RECOUNT))
         return true;
-    if (on == SHS_OFF && f->why)
+    if (on == SHS_OFF && (f->why || (shs_peek32(&f->end.ep->flags) & SHS_EPF_SHARED)))
         return false;
     return shs_activate(&shs_proc.env, g->who, &f->end, receive, shs_in_flight) == 0;
 }
@@ -197,8 +199,8 @@ void shs_gate_pass(struct shs_gate *g, int fd, int receive)
             g->kept = receive;
             return;
         }
-        bool due = (!f->why || !f->told) && ++f->ops >= shs_proc.env.opt.lift_after;
-        if (due && f->why)
+        bool due = (!f->why || !f->told || f->why == SHS_REASON_FORKED) && ++f->ops >= shs_proc.env.opt.lift_after;
+        if (due && f->why && (f->why != SHS_REASON_FORKED || f->udp))
             shs_tell(f, fd);
         else if (due && shs_cas32(&f->state, SHS_FD_TCP, SHS_FD_BUSY)) {
             register_fd(f, fd);
@@ -221,7 +223,7 @@ void shs_gate_pass(struct shs_gate *g, int fd, int receive)
                 return;
             }
             /* without a slot there is no lock; whoever opens the ring looks at the flag again afterwards */
-            __atomic_fetch_or(&end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+            shs_endpoint_flag(end.ep, SHS_EPF_KERNEL_ONLY | SHS_EPF_ABROAD);
             shs_ring_close(end.rx);
             shs_join_unlock();
         }

@@ -71,7 +71,7 @@ static inline void shs_lowered_by(struct shs_endpoint *ep, uint32_t level, uint3
 {
     shs_set32(&ep->opt_level, level);
     shs_set32(&ep->opt_name, name);
-    __atomic_fetch_or(&ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    shs_endpoint_flag(ep, SHS_EPF_KERNEL_ONLY);
 }
 
 /* Something is to be done for the stack (env.nudge); true: the process has another one now. In no lock. */

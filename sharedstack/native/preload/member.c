@@ -156,7 +156,7 @@ static void leave_to_others(struct shs_endpoint *ep)
         return;
     shs_set32(&ep->why_rx, SHS_REASON_OUTSIDE_HOLDER);
     shs_set32(&ep->why_tx, SHS_REASON_OUTSIDE_HOLDER);
-    __atomic_fetch_or(&ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    shs_endpoint_flag(ep, SHS_EPF_KERNEL_ONLY | SHS_EPF_ABROAD);
 }
 
 static void leave_stream(struct shs_fd *f, int fd, const struct shs_who *who)

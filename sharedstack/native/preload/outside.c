@@ -20,7 +20,7 @@ static void lowered(struct shs_endpoint *ep, uint32_t why)
 {
     shs_set32(&ep->why_rx, why);
     shs_set32(&ep->why_tx, why);
-    __atomic_fetch_or(&ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    shs_endpoint_flag(ep, SHS_EPF_KERNEL_ONLY);
 }
 
 static long recall(struct shs_end *end, bool surely)
@@ -104,6 +104,30 @@ static bool is_tcp(int fd)
            shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 && proto == IPPROTO_TCP;
 }
 
+/* The record of a connection that this process has not looked at yet, or has not lifted: one is made, for others to find. Another thread may be
+ * attaching. */
+static uint32_t record_of(int fd)
+{
+    shs_join_lock();
+    const struct shs_who *who = shs_attach(fd) ? shs_who() : NULL;
+    int ep1 = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
+    if (who && !ep1)
+        ep1 = shs_register_shared(&shs_proc.env, who, fd);
+    shs_join_unlock();
+    return ep1 > 0 ? (uint32_t)ep1 : 0;
+}
+
+void shs_gone_abroad(int fd)
+{
+    struct shs_fd *f = shs_fd_look(fd);
+    uint32_t ep1 = f && shs_fd_registered(f) ? f->ep1 : !f || (f->state == SHS_FD_TCP && !f->udp) ? record_of(fd) : 0;
+    struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
+    if (!ep)
+        return;
+    lowered(ep, SHS_REASON_OUTSIDE_HOLDER);
+    shs_endpoint_flag(ep, SHS_EPF_ABROAD);
+}
+
 /* One descriptor that a program outside the library will have. */
 static long hand_over_number(int fd)
 {
@@ -118,15 +142,13 @@ static long hand_over_number(int fd)
         shs_wire_down(f, f->end.fd);
     if (f)
         shs_fd_shared(f);
-    else { /* inherited, and not looked at yet; another thread may be attaching */
-        shs_join_lock();
-        const struct shs_who *who = shs_attach(fd) ? shs_who() : NULL;
-        ep1 = who ? (uint32_t)shs_register_find(&shs_proc.env, who, fd) : 0;
-        shs_join_unlock();
-    }
-    if (!ep1)
+    else
+        ep1 = record_of(fd);
+    struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
+    if (!ep)
         return 0;
-    lowered(shs_endpoint_at(shs_proc.env.stack, ep1), SHS_REASON_OUTSIDE_HOLDER);
+    lowered(ep, SHS_REASON_OUTSIDE_HOLDER);
+    shs_endpoint_flag(ep, SHS_EPF_ABROAD);
     if (!shs_end_of(&shs_proc.env, ep1, &end))
         return 0;
     end.fd = fd; /* the entry's own number may be closed here */
@@ -249,7 +271,14 @@ static bool of_another_stack(int pid, bool some, bool ours)
     return said >= 0 && !(said & 2) && ((said & 1) || strcmp(shs_proc.stack_name, SHS_DEFAULT_STACK) != 0);
 }
 
-bool shs_plain_receiver(int over)
+static bool is_helper(int pid)
+{
+    const struct shs_stack *stack = shs_load32(&shs_proc.attach) == SHS_ATTACHED ? shs_proc.env.stack : NULL;
+    uint32_t slot1 = stack ? shs_load32(&stack->helper) : 0;
+    return slot1 && shs_load32(&shs_slot_at(shs_proc.env.stack, slot1 - 1)->pid) == (uint32_t)pid;
+}
+
+enum shs_receiver shs_receiver(int over, bool closely)
 {
     char stack[SHS_MAX_STACK_NAME + 16];
     char library[] = "libsharedstack", segments[] = "/dev/shm/" SHS_SHM_PREFIX ".";
@@ -257,11 +286,17 @@ bool shs_plain_receiver(int over)
     struct ucred peer = {0};
     socklen_t len = sizeof peer;
     if (shs_sys_getsockopt(over, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0 || peer.pid <= 0 || peer.pid == getpid())
-        return false;
+        return SHS_RECEIVER_ANY;
+    if (peer.uid != getuid())
+        return SHS_RECEIVER_PLAIN;
+    if (!closely)
+        return SHS_RECEIVER_ANY;
+    if (is_helper(peer.pid))
+        return SHS_RECEIVER_HELPER;
     size_t n = (size_t)snprintf(stack, sizeof stack, ".%s.stack", shs_proc.stack_name);
     const struct iovec words[] = {{library, sizeof library - 1}, {segments, sizeof segments - 1}, {stack, n}};
     int found = words_in((int)peer.pid, "maps", words, 3);
-    if (found < 0)
-        return found == -EACCES; /* another user's */
-    return !(found & LIBRARY) || of_another_stack((int)peer.pid, found & SOME_STACK, found & OUR_STACK);
+    bool plain = found < 0 ? found == -EACCES /* another user's */
+                           : !(found & LIBRARY) || of_another_stack((int)peer.pid, found & SOME_STACK, found & OUR_STACK);
+    return plain ? SHS_RECEIVER_PLAIN : SHS_RECEIVER_ANY;
 }

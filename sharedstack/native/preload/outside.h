@@ -27,8 +27,10 @@ long shs_before_shell(void);
 bool shs_outside_program(const char *path, int fd, char *const *envp);
 /* Where execvp(3) finds a program: false, and it finds none. */
 bool shs_find_program(const char *name, char *found, size_t room);
-/* Is the process at the other end of a Unix socket known to be without the library, or of another stack? (Of a socketpair it is not known who has
- * it.) */
-bool shs_plain_receiver(int over);
+/* Who has the other end of a Unix socket: PLAIN is known to be without the library, of another stack or another user's. (Of a socketpair it is not
+ * known who has it.) Unless `closely`, it is told by the user alone, which costs little. */
+enum shs_receiver { SHS_RECEIVER_ANY, SHS_RECEIVER_PLAIN, SHS_RECEIVER_HELPER } shs_receiver(int over, bool closely);
+/* The connection goes, or has gone, to a process that nobody can be sure to find: it is the kernel's for good, lifted before or not. */
+void shs_gone_abroad(int fd);
 /* execl, execlp (`search`) and execle (`env`): -1 and errno, as they. */
 int shs_exec_list(const char *path, const char *arg, va_list args, bool search, bool env);

@@ -227,11 +227,45 @@ void shs_fd_shared(struct shs_fd *f)
     if ((f->state == SHS_FD_NEW || f->state == SHS_FD_TCP || f->state == SHS_FD_BUSY) && !f->why)
         f->why = SHS_REASON_FORKED;
     if (shs_fd_registered(f)) {
-        __atomic_fetch_or(&shs_fd_record(f)->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
+        shs_endpoint_flag(shs_fd_record(f), SHS_EPF_SHARED);
         if (f->udp)
             shs_dgram_lower(f, SHS_REASON_FORKED);
     }
 }
+
+/* Under the join lock: nobody leaves the stack meanwhile. */
+static uint32_t sharing(void)
+{
+    if (shs_load32(&shs_proc.attach) != SHS_ATTACHED || !shs_proc.env.slot1)
+        return 0;
+    shs_add32(&shs_slot_at(shs_proc.env.stack, shs_proc.env.slot1 - 1)->sharing, 1);
+    return shs_proc.env.epoch + 1;
+}
+
+static void shared(uint32_t begun)
+{
+    if (begun && begun == shs_proc.env.epoch + 1 && shs_load32(&shs_proc.attach) == SHS_ATTACHED)
+        shs_add32(&shs_slot_at(shs_proc.env.stack, shs_proc.env.slot1 - 1)->sharing, (uint32_t)-1);
+}
+
+uint32_t shs_share_begin(void)
+{
+    shs_join_lock();
+    uint32_t begun = sharing();
+    shs_join_unlock();
+    return begun;
+}
+
+void shs_share_end(uint32_t begun)
+{
+    if (!begun)
+        return;
+    shs_join_lock();
+    shared(begun);
+    shs_join_unlock();
+}
+
+static uint32_t forking; /* what sharing() returned; under the join lock, from before the fork until after it */
 
 /*
  * Before fork: from now on two processes may use what is open. Other threads go on: what they open before the fork itself is marked after it, and
@@ -240,6 +274,7 @@ void shs_fd_shared(struct shs_fd *f)
 static void prepare(void)
 {
     shs_join_lock(); /* nobody is half-way into a stack, or out of it */
+    forking = sharing();
     shs_add32(&shs_proc.forks, 1);
     mark_shared();
     shs_sets_told(false);
@@ -249,6 +284,7 @@ static void parent(void)
 {
     shs_add32(&shs_proc.forks, 1);
     mark_shared();
+    shared(forking);
     shs_join_unlock();
 }
 

@@ -417,7 +417,7 @@ long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags)
         return shs_n_recvmsg(f->end.fd, msg, flags);
     shs_set32(&f->end.ep->why_rx, flags & MSG_OOB ? SHS_REASON_URGENT : SHS_REASON_OPTION);
     if (flags & MSG_OOB)
-        __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+        shs_endpoint_flag(f->end.ep, SHS_EPF_KERNEL_ONLY);
     else
         shs_lowered_by(f->end.ep, SHS_OPTION_OF_CALL, (uint32_t)(flags & ~RING_FLAGS));
     shs_ring_close(shs_end_rx(&f->end));

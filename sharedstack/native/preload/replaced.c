@@ -124,7 +124,7 @@ static void taken(int fd)
         if (ep) {
             shs_set32(&ep->why_rx, SHS_REASON_FORKED);
             shs_set32(&ep->why_tx, SHS_REASON_FORKED);
-            __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+            shs_endpoint_flag(ep, SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY);
         }
         shs_join_unlock();
     }

@@ -10,9 +10,13 @@
 void shs_received_rights(struct msghdr *msg);
 /* Descriptors are about to be passed on by socket `over`: from now on another process may use them too, perhaps one outside the library: 0, or
  * -errno where that must not be. */
-long shs_sending_rights(int over, const struct msghdr *msg);
+long shs_sending_rights(int over, const struct msghdr *msg, uint32_t *begun);
 /* The socket may from now on be used by another process at once: what is not under count stays with the kernel. */
 void shs_fd_shared(struct shs_fd *f);
+/* Around a call that may give descriptors to another process: what is marked before is not believed to be nobody else's until it is over
+ * (endpoint/sole.c). In no lock; shs_share_end gets what shs_share_begin returned. */
+uint32_t shs_share_begin(void);
+void shs_share_end(uint32_t begun); /* 0: nothing was begun */
 /* Sleep on the socket and the bell, the ring staying open: 0 (look again), -EBUSY (another thread dozes there) or -errno. */
 long shs_recv_doze(struct shs_fd *f, const struct shs_who *who, struct shs_bell_own *bell, uint64_t deadline);
 long shs_recv_special(struct shs_gate *g, struct msghdr *msg, int flags);

@@ -177,7 +177,7 @@ static long lowered_send(struct shs_gate *g, const struct msghdr *msg, int flags
     struct shs_endpoint *ep = g->f->end.ep;
     shs_set32(&ep->why_tx, flags & MSG_OOB ? SHS_REASON_URGENT : SHS_REASON_OPTION);
     if (flags & MSG_OOB)
-        __atomic_fetch_or(&ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+        shs_endpoint_flag(ep, SHS_EPF_KERNEL_ONLY);
     else
         shs_lowered_by(ep, SHS_OPTION_OF_CALL, MSG_ZEROCOPY);
     struct msghdr none = {0};
@@ -281,10 +281,13 @@ ssize_t shs_i_sendto(int fd, const void *buf, size_t len, int flags, const struc
 
 ssize_t shs_i_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-    long rights = 0;
-    if (SHS_UNLIKELY(shs_guarding && shs_readable(msg, sizeof *msg) && msg->msg_controllen))
-        rights = shs_sending_rights(fd, msg); /* also before anything was lifted: it will not be then */
-    return rights < 0 ? rights : send_msg(fd, msg, flags);
+    if (SHS_LIKELY(!shs_guarding || !shs_readable(msg, sizeof *msg) || !msg->msg_controllen))
+        return send_msg(fd, msg, flags);
+    uint32_t begun = 0;
+    long r = shs_sending_rights(fd, msg, &begun); /* also before anything was lifted: it will not be then */
+    r = r < 0 ? r : send_msg(fd, msg, flags);
+    shs_share_end(begun);
+    return r;
 }
 
 int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
@@ -295,11 +298,13 @@ int shs_i_sendmmsg(int fd, struct mmsghdr *vec, unsigned int vlen, int flags)
     unsigned good = 0; /* those that may be sent */
     if (vlen > SHS_IOV_MAX)
         vlen = SHS_IOV_MAX; /* as the kernel cuts it */
+    uint32_t begun = 0;
     for (; !ring && good < vlen && rights >= 0; good += rights >= 0)
         if (shs_guarding && shs_readable(&vec[good], sizeof vec[good]) && vec[good].msg_hdr.msg_controllen)
-            rights = shs_sending_rights(fd, &vec[good].msg_hdr);
+            rights = shs_sending_rights(fd, &vec[good].msg_hdr, &begun);
     if (!ring) {
         int r = rights < 0 && good == 0 ? (int)rights : shs_n_sendmmsg(fd, vec, good, flags);
+        shs_share_end(begun);
         shs_gate_leave(&g);
         return r;
     }

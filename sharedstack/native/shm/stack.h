@@ -69,6 +69,13 @@ static inline struct shs_pair *shs_pair_at(struct shs_arena *arena, uint32_t pai
     return (struct shs_pair *)((uint8_t *)arena + SHS_ARENA_PAIRS) + (pair1 - 1);
 }
 
+/* Flags that keep the helper from finding that a connection has one holder only (endpoint/sole.c): it begins again. */
+static inline void shs_endpoint_flag(struct shs_endpoint *ep, uint32_t flags)
+{
+    __atomic_fetch_and(&ep->flags, ~(uint32_t)SHS_EPF_PROBED, __ATOMIC_SEQ_CST);
+    __atomic_fetch_or(&ep->flags, flags, __ATOMIC_SEQ_CST);
+}
+
 /* Count an event of a slow path; racing threads of one process may lose an increment, never more. */
 static inline void shs_count(struct shs_env *env, int counter, uint64_t n)
 {

@@ -69,8 +69,8 @@ def reasons(played: Played) -> str:
     seen = ", ".join(f"{n} {name}" for name, n in played.seen.most_common(4))
     if seen:
         parts.append(f"sockets: {seen}")
-    if played.mode == "eager":
-        parts += [f"{kind}: {text}" for kind, text in (("exempt", played.case.exempt), ("known", played.case.known)) if text]
+    if played.mode == "eager" and played.case.exempt:
+        parts.append(f"exempt: {played.case.exempt}")
     return "; ".join(parts)
 
 
@@ -90,9 +90,7 @@ def table(rows: Sequence[tuple[Played, list[str]]]) -> Table:
         share = f"{p.share:.1%}" if p.mode != "kernel" else ""
         why = "; ".join(part for part in (reasons(p), p.said.note) if part)
         cells = (p.case.name, p.mode, f"{p.said.done:,}", str(p.said.failed), _size(p.local), _size(p.kernel), share, why)
-        made.add_row(
-            *cells, "DIFFERENT" if found else "known" if p.mode == "eager" and p.case.known else "same", end_section=p.mode == MODES[-1]
-        )
+        made.add_row(*cells, "DIFFERENT" if found else "same", end_section=p.mode == MODES[-1])
     return made
 
 

@@ -64,12 +64,8 @@ class Played:
                 found.append(f"{name}: {here!r}, on the kernel {there!r}")
         if self.said.failed:
             found.append(f"{self.said.failed} of {self.said.done} requests failed")
-        if self.mode == "eager" and not self.wrong and not self.case.exempt:
-            share = f"{self.share:.1%} of the bytes went by ring"
-            if self.share >= EAGER_SHARE and self.case.known:
-                found.append(f"{share}: it is not known any more that {self.case.known}")
-            elif self.share < EAGER_SHARE and not self.case.known:
-                found.append(f"{share}, asked are {EAGER_SHARE:.0%}")
+        if self.mode == "eager" and not self.wrong and not self.case.exempt and self.share < EAGER_SHARE:
+            found.append(f"{self.share:.1%} of the bytes went by ring, asked are {EAGER_SHARE:.0%}")
         return found
 
 

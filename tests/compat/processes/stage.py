@@ -57,15 +57,13 @@ class Said:
 class Case:
     """A family of programs under load, and what happens to it.
 
-    `exempt`: why less than nine bytes of ten need to go by ring when eager. `known`: why less of them do so, where they should.
-    `other_user`: the programs refuse to be root.
+    `exempt`: why less than nine bytes of ten need to go by ring when eager. `other_user`: the programs refuse to be root.
     """
 
     name: str
     needs: tuple[str, ...]
     play: Callable[[Stage], Said]
     exempt: str = ""
-    known: str = ""
     other_user: bool = False
 
 

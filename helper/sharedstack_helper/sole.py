@@ -1,0 +1,112 @@
+"""Connections that several processes held, and one holds now: found by looking, and lifted (again) from then on.
+
+An accepted connection that a child serves is shared by fork until the parent has closed it; one that was stored with us, until
+somebody has taken it. Nobody tells when the others are gone, so after each event that may mean it (a participant attached or died, a
+shared one was closed or met) the holders are looked for, as native/endpoint/sole.c says. While something is shared still that would
+pay to be lifted, the look is repeated, ever more seldom.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sharedstack.declare import layout
+from sharedstack.declare.layout import CONSTANTS
+from sharedstack.declare.reasons import REASONS
+
+from . import scan
+from .gc import Participants
+from .holders import holders
+from .loop import Loop, Timer
+from .native import Native
+from .segments import Segments
+
+_ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "inode", "pair", "flags", "family", "why_tx"))
+_SLOT = scan.reader(layout.SLOT, ("state", "sharing"))
+_LIVE, _PEER = CONSTANTS["EP_LIVE"], CONSTANTS["FAMILY_DATAGRAM"]
+_SHARED, _KERNEL_ONLY, _ABROAD, _REMOTE = (CONSTANTS[f"EPF_{name}"] for name in ("SHARED", "KERNEL_ONLY", "ABROAD", "REMOTE"))
+_NEVER = _ABROAD | CONSTANTS["EPF_RDSHUT"] | CONSTANTS["EPF_WRSHUT"] | CONSTANTS["EPF_SEALED"] | CONSTANTS["EPF_PINNED"]
+_STORED = next(i for i, reason in enumerate(REASONS) if reason.name == "outside_holder")
+# The first look comes at once, and at most a tenth of a CPU is spent on this.
+_DELAY, _SHARE = 0.005, 10
+_FIRST, _LAST = 0.1, 30.0
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    index: int
+    cookie: int
+    inode: int
+
+
+class Sole:
+    """Looks who holds shared connections, some time after `request`, and as long as there are any."""
+
+    def __init__(self, loop: Loop, native: Native, segments: Segments, participants: Participants) -> None:
+        self._loop, self._native, self._segments, self._participants = loop, native, segments, participants
+        self._timer: Timer | None = None
+        self._due = 0.0
+        self._cost = 0.0
+        self._next = _FIRST
+        self.found = 0
+
+    def request(self) -> None:
+        """Somebody came, went, or gave up a shared socket."""
+        self._next = _FIRST
+        self._plan(max(_DELAY, self._cost * _SHARE))
+
+    def _plan(self, delay: float) -> None:
+        due = time.monotonic() + delay
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+        self._due = due
+        self._timer = self._loop.later(delay, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        candidates = list(self._candidates())
+        if not candidates:
+            return
+        began = time.process_time()
+        left = self._find(candidates)
+        self._cost = time.process_time() - began
+        if left:
+            self._plan(max(self._next, self._cost * _SHARE))
+            self._next = min(_LAST, self._next * 2)
+
+    def _candidates(self) -> Iterable[_Candidate]:
+        """Shared connections, and stored ones that were taken back, whose peer is there to lift them with."""
+        found = scan.records(self._segments.stack_view, layout.STACK_ENDPOINTS, self._segments.endpoints_top, _ENDPOINT)
+        for index, (state, cookie, inode, pair, flags, family, why) in enumerate(found):
+            if state != _LIVE or not flags & _SHARED or flags & _NEVER or family >= _PEER or not (pair or flags & _REMOTE):
+                continue
+            if not flags & _KERNEL_ONLY or why == _STORED:
+                yield _Candidate(index, cookie, inode)
+
+    def _find(self, candidates: list[_Candidate]) -> bool:
+        """One search for all of them; is any left that may yet come to have one holder?"""
+        probed = [one for one in candidates if self._native.probe(one.index, one.cookie)]
+        calm = {slot for slot, (_, sharing) in enumerate(self._slots()) if not sharing}
+        slots = {pid: slot for slot, pid in self._participants() if pid}
+        among = holders(slots, {one.inode for one in probed}, rights=False)
+        likely = [one for one in probed if among.sole(one.inode) is not None]
+        if not likely:
+            return bool(probed)
+        everybody = (int(name) for name in os.listdir("/proc") if name.isdigit())
+        among = holders(everybody, {one.inode for one in likely}, rights=True)
+        done = 0
+        for one in likely:
+            pid = among.sole(one.inode)
+            slot = slots.get(pid) if pid is not None else None
+            if slot in calm:
+                done += bool(self._native.sole(one.index, one.cookie, slot))
+        self.found += done
+        return done < len(probed)
+
+    def _slots(self) -> Iterable[tuple[int, ...]]:
+        return scan.records(self._segments.stack_view, layout.STACK_SLOTS, self._segments.slots_top, _SLOT)
