@@ -38,17 +38,6 @@ KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "socket": ("half-closed by the peer", "peer gone"),
         "path": ("local",),
     },
-    "bytes that are kept in memory, when another program is executed": {
-        "way": ("exec after setuid",),
-        "socket": ("established, unread both ways", "epoll set"),
-        "path": ("local",),
-    },
-    "two events for what is kept and what the kernel has": {
-        "way": ("seccomp",),
-        "socket": _STREAMS,
-        "step": ("poll and epoll",),
-        "path": ("local",),
-    },
     "an epoll set that is taken by pidfd_getfd": {
         "way": ("pidfd_getfd",),
         "socket": ("epoll set",),

@@ -5,6 +5,7 @@
 
 #include "endpoint/fds.h"
 #include "endpoint/lift.h"
+#include "endpoint/residue.h"
 #include "preload/attach.h"
 #include "preload/dgram.h"
 #include "preload/epoll.h"
@@ -180,6 +181,9 @@ static void leave_stream(struct shs_fd *f, int fd, const struct shs_who *who)
         shs_ring_close(end.rx);
         return;
     }
+    /* what the kernel can be given again is there for whatever this process becomes; the rest only for itself */
+    if (!shared && shs_end_waiting(&end))
+        (void)shs_end_recall(env, who, &end, true);
     /* what other processes may read as well is theirs, unless it was we who read last */
     shs_keep_and_leave(f, &end, who, !shared || shs_load32(&end.rx->opener) == env->slot1);
 }
