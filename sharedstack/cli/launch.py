@@ -122,7 +122,7 @@ def _become_helper(ready: int, stack: str) -> None:
         os.dup2(null, fd)
     os.dup2(ready, _READY_FD)
     os.closerange(_READY_FD + 1, 0x7FFFFFFF)
-    environ = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    environ = os.environ | {"LD_PRELOAD": ""}  # empty rather than absent: we may be preloaded ourselves, and followed (declare/options)
     os.execve(HELPER[0], [*HELPER, "--stack", stack, "--ready-fd", str(_READY_FD)], environ)
 
 

@@ -93,6 +93,14 @@ OPTIONS: tuple[Option, ...] = (
         "calls",
         "data calls, at most, until a connection that was lowered, or could not be lifted, is lifted again: each time they are more",
     ),
+    Option(
+        "follow",
+        1,
+        0,
+        1,
+        "",
+        "0: programs that this one executes with an environment that lacks the library run without it; also in that environment. 1: it is added",
+    ),
     Option("log", 0, 0, 2, "", "1: say on standard error why something was not accelerated, once each; 2: say more"),
 )
 

@@ -1,7 +1,6 @@
 /*
- * Will a program that is to be executed be preloaded? Not if its environment does not say so, if it is static, of another architecture, or
- * privileged: then the dynamic linker takes no path from LD_PRELOAD (ld.so(8), secure-execution mode). In a vfork child too: no memory is
- * allocated.
+ * Will a program that is to be executed be preloaded, if its environment says so? Not if it is static, of another architecture, or privileged: then the
+ * dynamic linker takes no path from LD_PRELOAD (ld.so(8), secure-execution mode). In a vfork child too: no memory is allocated.
  */
 #include "common.h"
 
@@ -32,25 +31,12 @@ typedef Elf32_Phdr elf_segment;
 #define ELF_MACHINE EM_NONE
 #endif
 
-static const char *value_of(char *const *envp, const char *name)
-{
-    size_t len = strlen(name);
-    for (; envp && *envp; envp++)
-        if (!strncmp(*envp, name, len) && (*envp)[len] == '=')
-            return *envp + len + 1;
-    return NULL;
-}
-
-static bool preloads(char *const *envp)
-{
-    const char *preload = value_of(envp, "LD_PRELOAD"), *enable = value_of(envp, "SHAREDSTACK_ENABLE");
-    return preload && strstr(preload, "libsharedstack") && !(enable && !strcmp(enable, "0"));
-}
-
 static bool privileged(int fd)
 {
     struct shs_stat st;
     uint8_t caps[64];
+    if (getuid() != geteuid() || getgid() != getegid())
+        return true; /* whatever is executed is */
     if (shs_sys_stat(fd, "", &st) != 0)
         return true;
     if ((st.mode & 04000) && st.uid != (uint32_t)getuid())
@@ -78,12 +64,10 @@ static bool is_dynamic(int fd, const elf_header *head)
     return false;
 }
 
-bool shs_outside_program(const char *path, int fd, char *const *envp)
+bool shs_outside_program(const char *path, int fd)
 {
     char line[256];
     elf_header head;
-    if (!preloads(envp))
-        return true;
     for (int i = 0; i < SCRIPTS; i++) {
         int file = path ? (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC)) : fd;
         if (file < 0)
