@@ -99,7 +99,8 @@ OPTIONS: tuple[Option, ...] = (
         0,
         1,
         "",
-        "0: programs that this one executes with an environment that lacks the library run without it; also in that environment. 1: it is added",
+        "1: a program that is executed with an environment that lacks the library has it added. 0: it has not; also where that "
+        "environment says so",
     ),
     Option("log", 0, 0, 2, "", "1: say on standard error why something was not accelerated, once each; 2: say more"),
 )

@@ -4,8 +4,8 @@
  *     follow WAY ENVIRONMENT OTHER       listens, says its port, answers a few turns, waits for a line, and executes the heir
  *     follow heir DESCRIPTOR             goes on where the stream is: says what it is, and answers more turns
  *
- * WAY is how it executes, ENVIRONMENT what it gives (the table below); OTHER is another library, for LD_PRELOAD. The peer sends a stream of bytes of
- * which each is known by its place; each turn is SIZE bytes and one byte back, and UNREAD bytes are waiting when the heir comes.
+ * WAY is how it executes, ENVIRONMENT what it gives (set_environment); OTHER is another library, for LD_PRELOAD. The peer sends a stream of
+ * bytes of which each is known by its place; each turn is SIZE bytes and one byte back, and UNREAD bytes are waiting when the heir comes.
  */
 #include "pairs.h"
 

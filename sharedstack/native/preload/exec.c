@@ -1,7 +1,8 @@
 /*
- * Executing another program: execve and kin, posix_spawn, and the shells that libc starts. Whatever it is, it gets the descriptors that are not
- * close-on-exec; where it will not be preloaded, those that are lifted are handed over first. It is preloaded where it can be, whatever environment it is
- * given (follow.h). In a vfork child the handlers run on its parent's memory, for the parent's thread, which waits. In the order of events:
+ * Executing another program: execve and kin, posix_spawn, and the shells that libc starts. Whatever it is, it gets the descriptors that are
+ * not close-on-exec; where it will not be preloaded, those that are lifted are handed over first. It is preloaded where it can be, whatever
+ * environment it is given (follow.h). In a vfork child the handlers run on its parent's memory, for the parent's thread, which waits.
+ * In the order of events:
  *
  * 1  shs_preload_of: what will its environment say of the library?
  * 2  shs_before_exec: will the program have it? What it will use natively is handed over.
@@ -42,8 +43,8 @@ static long run(const void *what, char *const *envp)
 
 static long before(const struct exec *e, struct shs_preload *preload)
 {
-    /* No call of ours closes what is close-on-exec when the program takes the place of this one, and the kernel ends only what it has itself: nothing stays an
-     * engine's. */
+    /* No call of ours closes what is close-on-exec when the program takes the place of this one, and the kernel ends only what it has
+     * itself: nothing stays an engine's. */
     if (SHS_UNLIKELY(shs_proc.wired && !e->child && !shs_proc.forked && !shs_self.vfork && !shs_proc.quiet))
         shs_wire_leave_all();
     return shs_before_exec(e->path, e->fd, e->search, preload);

@@ -1,9 +1,10 @@
 /*
- * Purpose: the library goes along into the programs that are executed. Where the environment of one lacks the library, the program gets a copy with
- * LD_PRELOAD, and with the SHAREDSTACK_* settings of this process's start that it lacks, so that it joins the same stack; unless the user says otherwise:
- * SHAREDSTACK_FOLLOW=0 in this process or in that environment, or an LD_PRELOAD that is there and empty.
- * Who may call: shs_follow_start at start; the rest any thread, in a signal handler, in a forked child and in a vfork child too, in no lock. What they
- * read was written at start; what they write is the caller's stack, or mapped where that would take too much of it.
+ * Purpose: the library goes along into the programs that are executed. Where the environment of one lacks the library, the program gets a
+ * copy with LD_PRELOAD, and with the SHAREDSTACK_* settings of this process's start that it lacks, so that it joins the same stack; unless
+ * the user says otherwise: SHAREDSTACK_FOLLOW=0 in this process or in that environment, or an LD_PRELOAD that is there and empty.
+ * Who may call: shs_follow_start at start; shs_follow_command where malloc may be called; the rest any thread, in a signal handler, in a
+ * forked child and in a vfork child too. No locks. What they read was written at start; what they write is the caller's stack, or mapped
+ * where that would take too much of it.
  */
 #pragma once
 #include "preload/types.h"

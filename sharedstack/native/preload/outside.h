@@ -20,8 +20,8 @@ long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely);
  * datagram socket, and what was kept. */
 void shs_push_back(struct shs_fd *f, int fd, FILE *file);
 /* Another program is to be executed in this process, or in a child of it: hand over what it will use natively. Its file is `path`, or that of the
- * open descriptor `fd` where path is NULL, or (`search`) looked for in PATH. `preload` is what its environment will say; SHS_PRELOAD_NOT afterwards where
- * the program cannot have the library. 0 or -errno. */
+ * open descriptor `fd` where path is NULL, or (`search`) looked for in PATH. `preload` is what its environment will say; SHS_PRELOAD_NOT
+ * afterwards where the program cannot have the library. 0 or -errno. */
 long shs_before_exec(const char *path, int fd, bool search, struct shs_preload *preload);
 /* A shell is to be executed by libc. */
 long shs_before_shell(struct shs_preload *preload);

@@ -1,6 +1,7 @@
 /*
- * Will a program that is to be executed be preloaded, if its environment says so? Not if it is static, of another architecture, or privileged: then the
- * dynamic linker takes no path from LD_PRELOAD (ld.so(8), secure-execution mode). In a vfork child too: no memory is allocated.
+ * Will a program that is to be executed be preloaded, if its environment says so? Not if it is static, of another architecture, or
+ * privileged: then the dynamic linker takes no path from LD_PRELOAD (ld.so(8), secure-execution mode). In a vfork child too: no memory is
+ * allocated.
  */
 #include "common.h"
 
