@@ -10,6 +10,10 @@ import sys
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
+_NAME = "libsharedstack.so"
+# What the loader of 64-bit programs makes of $LIB: Debian; Fedora, SUSE and kin, where `lib` has 32 bits; Arch.
+_WIDE = ("lib/x86_64-linux-gnu", "lib64", "lib")
+LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux.so.2")  # for 64 and for 32 bits
 
 
 def _newest_build(name: str) -> Path | None:
@@ -36,11 +40,44 @@ def _find(name: str) -> Path:
 
 
 def library() -> Path:
-    """The preload library.
+    """The preload library, for programs of our own architecture.
 
     Raises FileNotFoundError where the package was not built.
     """
-    return _find("libsharedstack.so")
+    beside = (_PACKAGE / "lib" / folder / _NAME for folder in _WIDE)  # with one for 32 bits
+    return next((path for path in beside if path.is_file()), None) or _find(_NAME)
+
+
+def for_all_architectures(path: str) -> str:
+    """The same for LD_PRELOAD, with $LIB in it, if the loaders of this host both find a library by that; else as it is."""
+    folder, _, _ = path.rpartition(f"/{_NAME}")
+    if folder.rpartition("/")[2] not in [wide.rpartition("/")[2] for wide in _WIDE] or folder == str(_PACKAGE / "lib"):
+        return path
+    wide, narrow = map(expansion, LOADERS)
+    root = folder.removesuffix(f"/{wide}")
+    if not wide or not narrow or root == folder or not Path(root, narrow, _NAME).is_file():
+        return path
+    return f"{root}/$LIB/{_NAME}"
+
+
+def expansion(loader: str) -> str:
+    """What a dynamic loader makes of $LIB; empty where it is not there, or does not say (before glibc 2.33)."""
+    import os
+
+    read, write = os.pipe()
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, write, 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
+        pid = os.posix_spawn(loader, [loader, "--list-diagnostics"], {}, file_actions=actions)
+    except OSError:
+        os.close(write)
+        pid = 0
+    else:
+        os.close(write)
+    with open(read, "rb") as said:
+        _, found, rest = said.read().partition(b'dl_dst_lib="')
+    if pid:
+        os.waitpid(pid, 0)
+    return rest.partition(b'"')[0].decode() if found else ""
 
 
 def native_library() -> Path:

@@ -60,7 +60,7 @@ def mismatch(uid: int, stack: str, library: str) -> str:
     try:
         with socket.socket(socket.AF_UNIX) as any_socket:
             netns = int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
-        with open(os.path.join(os.path.dirname(library), "layout.hash"), encoding="ascii") as file:
+        with open(_beside(library, "layout.hash"), encoding="ascii") as file:
             ours = int(file.read(), 16)
         with open("/dev/shm" + segment(uid, netns, stack, "stack"), "rb") as file:
             theirs = int.from_bytes(file.read(16)[8:], "little")
@@ -69,6 +69,16 @@ def mismatch(uid: int, stack: str, library: str) -> str:
     if ours == theirs:
         return ""
     return f"the stack has layout {theirs:016x}, the library {ours:016x}: restart the helper of the installed version"
+
+
+def _beside(library: str, name: str) -> str:
+    """In the library's folder, or one above, where it lies in one of its architecture's."""
+    folder = os.path.dirname(library)
+    for _ in range(2):
+        if os.path.exists(os.path.join(folder, name)):
+            break
+        folder = os.path.dirname(folder)
+    return os.path.join(folder, name)
 
 
 def _start(uid: int, stack: str) -> str:

@@ -71,13 +71,13 @@ def clients(lab: Lab) -> dict[str, Actor]:
 
 
 class Play:
-    """A conversation. `heir`: another program than the executing one."""
+    """A conversation. `flags`: how the executing program is built; `heir`: another program than that."""
 
-    def __init__(self, lab: Lab, build: Builder, clients: dict[str, Actor]) -> None:
-        self.lab, self.build, self.clients = lab, build, clients
+    def __init__(self, lab: Lab, build: Builder, clients: dict[str, Actor], *flags: str) -> None:
+        self.lab, self.build, self.clients, self.flags = lab, build, clients, flags
 
     def __call__(self, mode: str, way: str, environment: str, *heir: str, **env: str) -> Heir:
-        argv = [self.build("follow"), way, environment, self.build("null_preload", "-shared", "-fPIC"), *heir]
+        argv = [self.build("follow", *self.flags), way, environment, self.build("null_preload", "-shared", "-fPIC"), *heir]
         with self.lab.start(argv, mode, stdin=subprocess.PIPE, env=env) as server:
             try:
                 return self._converse(mode, server)

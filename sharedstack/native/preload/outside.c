@@ -207,7 +207,7 @@ long shs_before_exec(const char *path, int fd, bool search, struct shs_preload *
     if (search && path && !shs_find_program(path, found, sizeof found))
         return 0; /* it will fail */
     mark_inherited();
-    if (preload->how != SHS_PRELOAD_NOT && shs_outside_program(search ? found : path, fd))
+    if (preload->how != SHS_PRELOAD_NOT && shs_outside_program(search ? found : path, fd, preload))
         preload->how = SHS_PRELOAD_NOT;
     /* whatever it is, stdio uses those three natively */
     return inside(preload) ? hand_over_streams() : hand_over_below(INT32_MAX);
@@ -218,7 +218,7 @@ long shs_before_shell(struct shs_preload *preload)
     if (shs_proc.off)
         return 0;
     mark_inherited();
-    if (preload->how != SHS_PRELOAD_NOT && shs_outside_program("/bin/sh", -1))
+    if (preload->how != SHS_PRELOAD_NOT && shs_outside_program("/bin/sh", -1, preload))
         preload->how = SHS_PRELOAD_NOT;
     return inside(preload) ? 0 : hand_over_below(INT32_MAX);
 }

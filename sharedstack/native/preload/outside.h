@@ -25,8 +25,8 @@ void shs_push_back(struct shs_fd *f, int fd, FILE *file);
 long shs_before_exec(const char *path, int fd, bool search, struct shs_preload *preload);
 /* A shell is to be executed by libc. */
 long shs_before_shell(struct shs_preload *preload);
-/* Will the library not be in the program of that file (`path`, or NULL and `fd`), though its environment names it? */
-bool shs_outside_program(const char *path, int fd);
+/* Will the library not be in the program of that file (`path`, or NULL and `fd`), though its environment names it so? */
+bool shs_outside_program(const char *path, int fd, const struct shs_preload *preload);
 /* Where execvp(3) finds a program: false, and it finds none. */
 bool shs_find_program(const char *name, char *found, size_t room);
 /* Is the process at the other end of a Unix socket known to be without the library, or of another stack? (Of a socketpair it is not known who has
