@@ -61,7 +61,7 @@ m32: system-test $(VENV)/.tools ## library and layout for 32 bits: same offsets,
 	@scripts/layout-check build-m32 -m64 -m32
 
 abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing exported but what is declared
-	@$(BIN)/python scripts/abi.py build/libsharedstack.so build/libshs_native.so
+	@$(BIN)/python scripts/abi.py build/libsharedstack.so build/libshs_native.so $(wildcard $(M32))
 
 soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps on the kernel and through sharedstack, compared; all wire tests
 	@cd tests && ../$(BIN)/python -m differential.soak --steps 200000

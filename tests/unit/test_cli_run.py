@@ -37,7 +37,7 @@ def library():
     if not sys.argv[1]:
         raise FileNotFoundError("libsharedstack.so is not here")
     return pathlib.Path(sys.argv[1])
-paths.library = library
+paths.library, paths.for_all_architectures = library, str
 sys.modules["sharedstack.paths"] = paths
 from sharedstack.cli import launch
 from sharedstack.cli.main import main
