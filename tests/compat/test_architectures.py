@@ -47,7 +47,7 @@ def test_one_executes_the_other(lab: Lab, build: Builder, clients: dict[str, Act
     """A lifted connection with unread bytes goes on by ring."""
     play = Play(lab, build, clients, *([M32] if bits == 32 else []))
     heir = build("follow") if bits == 32 else build("follow", M32)
-    for way in ("execve", "vfork", "posix_spawn", "execvp"):
+    for way in ("execve", "vfork", "posix_spawn", "execvp", "o_path"):
         said = play(mode, way, environment, heir)
         assert said.preloaded == (mode != "kernel")
         if mode == "eager":
@@ -80,7 +80,7 @@ def test_inspect(lab: Lab, build: Builder) -> None:
 
 @pytest.mark.parametrize("environment", ["kept", "cleared"])
 def test_one_library_alone(lab: Lab, build: Builder, clients: dict[str, Actor], tmp_path: Path, environment: str) -> None:
-    """$LIB in LD_PRELOAD, and nothing there for 32 bits: such a program is outside, gets its bytes by the kernel, and is not given the word."""
+    """$LIB in LD_PRELOAD, and nothing there for 32 bits: such a program is outside, gets its bytes by the kernel, and no variables."""
     folder = tmp_path / paths.expansion(paths.LOADERS[0])
     folder.mkdir(parents=True)
     shutil.copyfile(paths.library(), folder / "libsharedstack.so")

@@ -28,7 +28,7 @@ pytest_plugins = ["compat.fix_paths"]
 TURNS, SIZE, UNREAD = 40, 500, 3000
 # the program's own environment decides in these
 BY_ENVIRON = ("execv", "execvp", "execl", "execlp", "system", "popen")
-BY_ARGUMENT = ("execve", "null", "execvpe", "fexecve", "execveat", "execle", "number", "number_at", "posix_spawn", "posix_spawnp")
+BY_ARGUMENT = ("execve", "null", "execvpe", "fexecve", "o_path", "execveat", "execle", "number", "number_at", "posix_spawn", "posix_spawnp")
 CHILDREN = ("fork", "vfork", "handler")
 WAYS = (*BY_ENVIRON, *BY_ARGUMENT, *CHILDREN)
 FOLLOWED = ("kept", "cleared", "replaced", "other", "many")

@@ -93,6 +93,12 @@ static void by_fexecve(void)
     fexecve(open(self, O_RDONLY | O_CLOEXEC), heir, variables);
 }
 
+/* Opened for nothing but that. */
+static void by_fexecve_path(void)
+{
+    fexecve(open(self, O_PATH | O_CLOEXEC), heir, variables);
+}
+
 static void by_execveat(void)
 {
     static int (*at)(int, const char *, char *const *, char *const *, int);
@@ -241,13 +247,13 @@ static const struct {
     void (*go)(void);
     bool by_environ;
 } ways[] = {
-    {"execve", by_execve, false},     {"null", by_execve_null, false},    {"execv", by_execv, true},
-    {"execvp", by_execvp, true},      {"execvpe", by_execvpe, false},     {"fexecve", by_fexecve, false},
-    {"execveat", by_execveat, false}, {"execl", by_execl, true},          {"execlp", by_execlp, true},
-    {"execle", by_execle, false},     {"number", by_number, false},       {"number_at", by_number_at, false},
-    {"posix_spawn", by_spawn, false}, {"posix_spawnp", by_spawnp, false}, {"fork", by_fork, false},
-    {"vfork", by_vfork, false},       {"often", by_vfork_often, false},   {"handler", by_handler, false},
-    {"system", by_system, true},      {"popen", by_popen, true},
+    {"execve", by_execve, false},       {"null", by_execve_null, false},  {"execv", by_execv, true},
+    {"execvp", by_execvp, true},        {"execvpe", by_execvpe, false},   {"fexecve", by_fexecve, false},
+    {"o_path", by_fexecve_path, false}, {"execveat", by_execveat, false}, {"execl", by_execl, true},
+    {"execlp", by_execlp, true},        {"execle", by_execle, false},     {"number", by_number, false},
+    {"number_at", by_number_at, false}, {"posix_spawn", by_spawn, false}, {"posix_spawnp", by_spawnp, false},
+    {"fork", by_fork, false},           {"vfork", by_vfork, false},       {"often", by_vfork_often, false},
+    {"handler", by_handler, false},     {"system", by_system, true},      {"popen", by_popen, true},
 };
 
 static uint8_t at(long place)

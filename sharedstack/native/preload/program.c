@@ -102,22 +102,31 @@ static bool has_library(const union elf_header *head, const struct shs_preload *
     return machine == OTHER_MACHINE && machine != EM_NONE && has_other(preload);
 }
 
+/* The program's file, to be read: what was opened by O_PATH is opened again. */
+static int open_program(const char *path, int fd)
+{
+    char own[32];
+    if (!path && fd < 0)
+        return fd;
+    snprintf(own, sizeof own, "/proc/self/fd/%d", fd);
+    return (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path ? path : own, O_RDONLY | O_CLOEXEC));
+}
+
 bool shs_outside_program(const char *path, int fd, const struct shs_preload *preload)
 {
     char line[256];
     union elf_header head;
     for (int i = 0; i < SCRIPTS; i++) {
-        int file = path ? (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC)) : fd;
+        int file = open_program(path, fd);
         if (file < 0)
-            return file == -EACCES; /* a program that may be executed but not read */
+            return file == -EACCES || (!path && fd >= 0); /* a program that may be executed but not read, or no /proc */
         long n = read_at(file, line, sizeof line - 1, 0);
         bool script = n > 2 && line[0] == '#' && line[1] == '!', outside = false;
         if (!script) { /* neither: a shell will read it */
             bool elf = read_at(file, &head, sizeof head, 0) >= (long)sizeof head.narrow && !memcmp(head.ident, ELFMAG, SELFMAG);
             outside = elf && (privileged(file) || !has_library(&head, preload) || !is_dynamic(file, &head));
         }
-        if (path)
-            shs_sys_close(file);
+        shs_sys_close(file);
         if (!script)
             return outside;
         line[n] = 0;
