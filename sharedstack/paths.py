@@ -6,6 +6,7 @@ build directory. `sharedstack run` comes through here and has 60 ms in all, so n
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def for_all_architectures(path: str) -> str:
     folder, _, _ = path.rpartition(f"/{_NAME}")
     if folder.rpartition("/")[2] not in [wide.rpartition("/")[2] for wide in _WIDE] or folder == str(_PACKAGE / "lib"):
         return path
-    wide, narrow = map(expansion, LOADERS)
+    wide, narrow = (_answer(*asked) for asked in [_ask(loader) for loader in LOADERS])  # both at a time: 60 ms are not many
     root = folder.removesuffix(f"/{wide}")
     if not wide or not narrow or root == folder or not Path(root, narrow, _NAME).is_file():
         return path
@@ -62,22 +63,27 @@ def for_all_architectures(path: str) -> str:
 
 def expansion(loader: str) -> str:
     """What a dynamic loader makes of $LIB; empty where it is not there, or does not say (before glibc 2.33)."""
-    import os
+    return _answer(*_ask(loader))
 
+
+def _ask(loader: str) -> tuple[int, int]:
+    """Where its answer can be read, and its process id; 0: it is not there."""
     read, write = os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, write, 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
     try:
-        actions = [(os.POSIX_SPAWN_DUP2, write, 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
-        pid = os.posix_spawn(loader, [loader, "--list-diagnostics"], {}, file_actions=actions)
+        return read, os.posix_spawn(loader, [loader, "--list-diagnostics"], {}, file_actions=actions)
     except OSError:
+        return read, 0
+    finally:
         os.close(write)
-        pid = 0
-    else:
-        os.close(write)
+
+
+def _answer(read: int, pid: int) -> str:
     with open(read, "rb") as said:
-        _, found, rest = said.read().partition(b'dl_dst_lib="')
+        _, _, rest = said.read().partition(b'dl_dst_lib="')
     if pid:
         os.waitpid(pid, 0)
-    return rest.partition(b'"')[0].decode() if found else ""
+    return rest.partition(b'"')[0].decode()
 
 
 def native_library() -> Path:
