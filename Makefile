@@ -14,6 +14,7 @@ unexport PYTHONPATH PYTHONHOME
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --no-build-isolation --config-settings=build-dir=build --config-settings=setup-args=-Dnative_tests=true
 SOURCES := $(shell find sharedstack helper tests/native scripts/sources.py -type f \( -name '*.py' -o -name 'py.typed' -o -name '*.[chS]' \) | LC_ALL=C sort)
+M32 := build/sharedstack/native/m32/libsharedstack.so
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
@@ -28,8 +29,8 @@ demo: system-demo $(VENV)/.built ## redis on the kernel and through sharedstack,
 	@cd / && $(CURDIR)/$(BIN)/python -m sharedstack.demo
 
 test: system-test $(VENV)/.test $(VENV)/.built ## all tests
-	@# built before there was a clang? then the steering program is missing
-	@[ -e build/steer.bpf.o ] || { rm $(VENV)/.built && $(MAKE) --no-print-directory build; }
+	@# built before there was a clang, or one for 32 bits? then the steering program or that library is missing
+	@[ -e build/steer.bpf.o -a -e $(M32) ] || { rm $(VENV)/.built && $(MAKE) --no-print-directory build; }
 	@$(LOCKED) $(BIN)/meson test -C build --suite native --print-errorlogs
 	@$(BIN)/pytest
 
@@ -38,8 +39,8 @@ lint: system-test $(VENV)/.dev $(VENV)/.built ## ruff, strict types, clang-forma
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	find sharedstack/native tests -name '*.[ch]' -exec $(BIN)/clang-format --dry-run -Werror {} +
-	@scripts/meson-build build-gcc gcc -Dnative_tests=true -- all native-tests
-	@scripts/meson-build build-clang clang -Dnative_tests=true -- all native-tests
+	@scripts/meson-build build-gcc gcc -Dnative_tests=true -Dm32=false -- all native-tests
+	@scripts/meson-build build-clang clang -Dnative_tests=true -Dm32=false -- all native-tests
 
 format: $(VENV)/.dev ## put Python and C into shape
 	$(BIN)/ruff check --fix-only --quiet .
@@ -60,7 +61,7 @@ m32: system-test $(VENV)/.tools ## library and layout for 32 bits: same offsets,
 	@scripts/layout-check build-m32 -m64 -m32
 
 abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing exported but what is declared
-	@$(BIN)/python scripts/abi.py build/libsharedstack.so build/libshs_native.so
+	@$(BIN)/python scripts/abi.py build/libsharedstack.so build/libshs_native.so $(wildcard $(M32))
 
 soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps on the kernel and through sharedstack, compared; all wire tests
 	@cd tests && ../$(BIN)/python -m differential.soak --steps 200000
@@ -119,9 +120,10 @@ $(VENV)/.sources: FORCE | $(VENV)/.tools
 	@printf '%s\n' $(SOURCES) | cmp -s - $@ || printf '%s\n' $(SOURCES) >$@
 
 # The first time with its dependencies, then without asking for them.
-$(VENV)/.built: $(VENV)/.tools $(VENV)/.sources $(SOURCES) meson.build meson_options.txt README.md
+$(VENV)/.built: $(VENV)/.tools $(VENV)/.sources $(SOURCES) meson.build sharedstack/native/m32/meson.build meson_options.txt README.md
 	@echo "Building into $(VENV)"
 	@if [ $@ -nt pyproject.toml ]; then deps=--no-deps; else deps=; fi; $(LOCKED) $(INSTALL) $$deps .
+	@[ -e $(M32) ] || echo "Without a library for 32-bit programs (sharedstack doctor says what is missing)"
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.built

@@ -23,7 +23,7 @@ def _objdump(option: str, path: Path) -> list[str]:
 
 def _allowed(path: Path) -> re.Pattern[str]:
     """What the library may export."""
-    exports = path.parent / "exports.map"
+    exports = next((folder / "exports.map" for folder in path.parents if (folder / "exports.map").exists()), path.parent / "exports.map")
     if path.name != "libsharedstack.so":
         return re.compile(r"shs_(native|test)_\w+")
     public = exports.read_text().split("local:")[0]

@@ -6,10 +6,15 @@ build directory. `sharedstack run` comes through here and has 60 ms in all, so n
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
+_NAME = "libsharedstack.so"
+# What the loader of 64-bit programs makes of $LIB: Debian; Fedora, SUSE and kin, where `lib` has 32 bits; Arch.
+_WIDE = ("lib/x86_64-linux-gnu", "lib64", "lib")
+LOADERS = ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux.so.2")  # for 64 and for 32 bits
 
 
 def _newest_build(name: str) -> Path | None:
@@ -36,11 +41,49 @@ def _find(name: str) -> Path:
 
 
 def library() -> Path:
-    """The preload library.
+    """The preload library, for programs of our own architecture.
 
     Raises FileNotFoundError where the package was not built.
     """
-    return _find("libsharedstack.so")
+    beside = (_PACKAGE / "lib" / folder / _NAME for folder in _WIDE)  # with one for 32 bits
+    return next((path for path in beside if path.is_file()), None) or _find(_NAME)
+
+
+def for_all_architectures(path: str) -> str:
+    """The same for LD_PRELOAD, with $LIB in it, if the loaders of this host both find a library by that; else as it is."""
+    folder, _, _ = path.rpartition(f"/{_NAME}")
+    if folder.rpartition("/")[2] not in [wide.rpartition("/")[2] for wide in _WIDE] or folder == str(_PACKAGE / "lib"):
+        return path
+    wide, narrow = (_answer(*asked) for asked in [_ask(loader) for loader in LOADERS])  # both at a time: 60 ms are not many
+    root = folder.removesuffix(f"/{wide}")
+    if not wide or not narrow or root == folder or not Path(root, narrow, _NAME).is_file():
+        return path
+    return f"{root}/$LIB/{_NAME}"
+
+
+def expansion(loader: str) -> str:
+    """What a dynamic loader makes of $LIB; empty where it is not there, or does not say (before glibc 2.33)."""
+    return _answer(*_ask(loader))
+
+
+def _ask(loader: str) -> tuple[int, int]:
+    """Where its answer can be read, and its process id; 0: it is not there."""
+    read, write = os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, write, 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
+    try:
+        return read, os.posix_spawn(loader, [loader, "--list-diagnostics"], {}, file_actions=actions)
+    except OSError:
+        return read, 0
+    finally:
+        os.close(write)
+
+
+def _answer(read: int, pid: int) -> str:
+    with open(read, "rb") as said:
+        _, _, rest = said.read().partition(b'dl_dst_lib="')
+    if pid:
+        os.waitpid(pid, 0)
+    return rest.partition(b'"')[0].decode()
 
 
 def native_library() -> Path:

@@ -18,8 +18,8 @@ from .stack import BenchError
 
 
 def plain_environment() -> dict[str, str]:
-    """Ours, with nothing in it that would load the library or name a stack."""
-    return {name: value for name, value in os.environ.items() if name not in ("LD_PRELOAD", "SHAREDSTACK_STACK")}
+    """Ours, with nothing in it that would load the library or name a stack; an LD_PRELOAD that is empty is not added to (option follow)."""
+    return {name: value for name, value in os.environ.items() if name != "SHAREDSTACK_STACK"} | {"LD_PRELOAD": ""}
 
 
 class Peer:

@@ -60,7 +60,7 @@ def mismatch(uid: int, stack: str, library: str) -> str:
     try:
         with socket.socket(socket.AF_UNIX) as any_socket:
             netns = int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
-        with open(os.path.join(os.path.dirname(library), "layout.hash"), encoding="ascii") as file:
+        with open(_beside(library, "layout.hash"), encoding="ascii") as file:
             ours = int(file.read(), 16)
         with open("/dev/shm" + segment(uid, netns, stack, "stack"), "rb") as file:
             theirs = int.from_bytes(file.read(16)[8:], "little")
@@ -69,6 +69,16 @@ def mismatch(uid: int, stack: str, library: str) -> str:
     if ours == theirs:
         return ""
     return f"the stack has layout {theirs:016x}, the library {ours:016x}: restart the helper of the installed version"
+
+
+def _beside(library: str, name: str) -> str:
+    """In the library's folder, or one above, where it lies in one of its architecture's."""
+    folder = os.path.dirname(library)
+    for _ in range(2):
+        if os.path.exists(os.path.join(folder, name)):
+            break
+        folder = os.path.dirname(folder)
+    return os.path.join(folder, name)
 
 
 def _start(uid: int, stack: str) -> str:
@@ -122,7 +132,7 @@ def _become_helper(ready: int, stack: str) -> None:
         os.dup2(null, fd)
     os.dup2(ready, _READY_FD)
     os.closerange(_READY_FD + 1, 0x7FFFFFFF)
-    environ = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    environ = os.environ | {"LD_PRELOAD": ""}  # empty rather than absent: we may be preloaded ourselves, and followed (declare/options)
     os.execve(HELPER[0], [*HELPER, "--stack", stack, "--ready-fd", str(_READY_FD)], environ)
 
 

@@ -104,9 +104,16 @@ def find_library() -> tuple[str, str]:
     return path, ""
 
 
+def _word(path: str) -> str:
+    from ..paths import for_all_architectures
+
+    return for_all_architectures(path)
+
+
 def preload(environ: MutableMapping[str, str], path: str) -> None:
-    """Put the library first in LD_PRELOAD, before what is there."""
-    others = [p for p in environ.get("LD_PRELOAD", "").replace(" ", ":").split(":") if p and p != path]
+    """Put the library first in LD_PRELOAD, before what is there; by whatever path, there is one of it."""
+    words = environ.get("LD_PRELOAD", "").replace(" ", ":").split(":")
+    others = [p for p in words if p and p != path and not p.endswith("/libsharedstack.so")]
     environ["LD_PRELOAD"] = ":".join([path, *others])
 
 
@@ -126,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
     path, problem = find_library()
     problem = problem or _helper(stack, path)
     if path:
-        preload(os.environ, path)
+        preload(os.environ, _word(path))
     if request.stack:
         os.environ["SHAREDSTACK_STACK"] = request.stack
     for variable, value in settings.items():

@@ -93,6 +93,15 @@ OPTIONS: tuple[Option, ...] = (
         "calls",
         "data calls, at most, until a connection that was lowered, or could not be lifted, is lifted again: each time they are more",
     ),
+    Option(
+        "follow",
+        1,
+        0,
+        1,
+        "",
+        "1: a program that is executed with an environment that lacks the library has it added. 0: it has not; also where that "
+        "environment says so",
+    ),
     Option("log", 0, 0, 2, "", "1: say on standard error why something was not accelerated, once each; 2: say more"),
 )
 

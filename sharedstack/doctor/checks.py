@@ -15,6 +15,8 @@ from sharedstack_helper.environment import HelperError, kernel_at_least
 from sharedstack_helper.nic.interface import FRAME_BYTES, QUEUE_FRAMES
 from sharedstack_helper.nic.steering import Steering
 
+from .. import paths
+
 OK, WARN, FAIL = "ok", "warn", "fail"
 _AF_XDP = 44
 _TCP_REPAIR, _REPAIR_OFF = 19, 0
@@ -36,7 +38,7 @@ class Finding:
 
 def host() -> list[Finding]:
     """Everything that does not depend on an interface."""
-    return [*_kernel(), *_capabilities(), _sockets(), _repair(), _program(), _memlock(), _memory()]
+    return [*_kernel(), *_capabilities(), _sockets(), _repair(), _program(), _memlock(), _memory(), _programs()]
 
 
 def _kernel() -> Iterator[Finding]:
@@ -111,3 +113,17 @@ def _memory() -> Finding:
     return Finding(
         "/dev/shm", WARN, f"{free >> 20} MiB free", "each lifted connection takes 256 KiB there; mount a larger one if there are many"
     )
+
+
+def _programs() -> Finding:
+    """For which programs there is a preload library; without a 32-bit loader there are none of 32 bits but static ones."""
+    try:
+        one = str(paths.library())
+    except FileNotFoundError as error:
+        return Finding("programs", FAIL, "no preload library", str(error))
+    if paths.for_all_architectures(one) != one:
+        return Finding("programs", OK, "of 64 and 32 bits")
+    if os.path.exists(paths.LOADERS[1]):
+        advice = "32-bit programs stay on the kernel's path: build the package here, where `gcc -m32` can link (Debian: gcc-multilib)"
+        return Finding("programs", WARN, f"of {platform.machine()} only", advice)
+    return Finding("programs", OK, f"of {platform.machine()}; there is no loader of 32-bit programs")

@@ -214,6 +214,8 @@ WAYS: dict[str, Way] = {
     "posix_spawn": Way(spawn),
     "clone": Way(clone),
     "exec": Way(_does("exec 0")),
+    "exec, environment cleared": Way(_does("exec 4")),
+    "exec into another stack": Way(_does("exec 3"), lowers=True),
     "exec, close-on-exec": Way(execute_closing),
     "exec without a helper": Way(execute_alone),
     "exec of a static program": Way(_does("exec 1"), lowers=True),

@@ -63,8 +63,8 @@ static long do_clone(void)
     return forked((pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
 }
 
-/* what is executed: this program, or one that is never preloaded */
-enum { SAME, STATIC, SETUID, OTHER_STACK };
+/* what is executed: this program, one that is never preloaded, or this one with another environment */
+enum { SAME, STATIC, SETUID, OTHER_STACK, CLEARED };
 
 static const char *program(long which)
 {
@@ -72,11 +72,27 @@ static const char *program(long which)
     return path ? path : "/proc/self/exe";
 }
 
+/* Of the environment it leaves what is the executor's. */
+static void execute_cleared(char *number)
+{
+    static char *kept[64];
+    char name[] = "executor", word[] = "exec";
+    int n = 0;
+    for (char **one = environ; *one && n < 63; one++)
+        if (strncmp(*one, "EXECUTOR_", 9) == 0)
+            kept[n++] = *one;
+    execve(program(SAME), (char *[]){name, word, number, NULL}, kept);
+}
+
 /* program: in the place of this one */
 static long do_exec(void)
 {
     char number[12];
     snprintf(number, sizeof number, "%d", slot);
+    if (arg[0] == OTHER_STACK)
+        setenv("SHAREDSTACK_STACK", getenv("EXECUTOR_STACK"), 1);
+    if (arg[0] == CLEARED)
+        execute_cleared(number);
     execl(program(arg[0]), "executor", "exec", number, NULL);
     return -1;
 }

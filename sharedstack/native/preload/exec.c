@@ -1,7 +1,12 @@
 /*
- * Executing another program: execve and kin, posix_spawn, and the shells that libc starts. Whatever it is, it gets the descriptors that are not
- * close-on-exec; where it will not be preloaded, those that are lifted are handed over first. In a vfork child the handlers run on its
- * parent's memory, for the parent's thread, which waits.
+ * Executing another program: execve and kin, posix_spawn, and the shells that libc starts. Whatever it is, it gets the descriptors that are
+ * not close-on-exec; where it will not be preloaded, those that are lifted are handed over first. It is preloaded where it can be, whatever
+ * environment it is given (follow.h). In a vfork child the handlers run on its parent's memory, for the parent's thread, which waits.
+ * In the order of events:
+ *
+ * 1  shs_preload_of: what will its environment say of the library?
+ * 2  shs_before_exec: will the program have it? What it will use natively is handed over.
+ * 3  shs_follow, where the environment lacks it and the program can have it: the call is made with a copy. Else it is made as it came.
  */
 #include "common.h"
 
@@ -10,52 +15,99 @@
 #include <stdlib.h>
 
 #include "intercepts.gen.h"
+#include "preload/follow.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
 #include "preload/wire.h"
 #include "shm/sys.h"
 
-/* As shs_before_exec, where the program takes the place of this one. No call of ours closes what is close-on-exec then, and the kernel ends only what it
- * has itself: nothing stays an engine's. */
-static long before(const char *path, int fd, bool search, char *const *envp)
+/* A program that is to be executed, and how. */
+struct exec {
+    long (*call)(const struct exec *e, char *const *envp); /* what is left to do: -errno, or what libc's function returns */
+    const char *path;                                      /* NULL: the file of fd */
+    int fd;
+    bool search, child; /* in PATH; in a process of its own */
+    char *const *argv, *const *envp;
+    int dirfd, flags; /* of execveat, and its path */
+    const char *at;
+    pid_t *pid; /* of posix_spawn */
+    const posix_spawn_file_actions_t *actions;
+    const posix_spawnattr_t *attributes;
+};
+
+static long run(const void *what, char *const *envp)
 {
-    if (SHS_UNLIKELY(shs_proc.wired && !shs_proc.forked && !shs_self.vfork && !shs_proc.quiet))
-        shs_wire_leave_all();
-    return shs_before_exec(path, fd, search, envp);
+    const struct exec *e = what;
+    return e->call(e, envp);
 }
 
-static int execute(const char *path, char *const *argv, char *const *envp, bool search)
+static long before(const struct exec *e, struct shs_preload *preload)
 {
-    long r = before(path, -1, search, envp);
-    if (r < 0)
-        return (int)r;
-    return search ? shs_n_execvpe(path, argv, envp) : shs_n_execve(path, argv, envp);
+    /* No call of ours closes what is close-on-exec when the program takes the place of this one, and the kernel ends only what it has
+     * itself: nothing stays an engine's. */
+    if (SHS_UNLIKELY(shs_proc.wired && !e->child && !shs_proc.forked && !shs_self.vfork && !shs_proc.quiet))
+        shs_wire_leave_all();
+    return shs_before_exec(e->path, e->fd, e->search, preload);
+}
+
+/* The kernel takes no larger environment (E2BIG), or there is no memory for one: the program gets what it was given. */
+static bool too_large(long r)
+{
+    return r == -E2BIG || r == -ENOMEM || r == E2BIG || r == ENOMEM;
+}
+
+static long execute(const struct exec *e)
+{
+    struct shs_preload preload = shs_preload_of(e->envp);
+    long r = before(e, &preload);
+    if (r == 0 && preload.how == SHS_PRELOAD_ADD) {
+        r = shs_follow(e->envp, run, e);
+        if (!too_large(r))
+            return r;
+        preload.how = SHS_PRELOAD_NOT;
+        r = before(e, &preload);
+    }
+    return r < 0 ? r : e->call(e, e->envp);
+}
+
+static long call_execve(const struct exec *e, char *const *envp)
+{
+    return shs_n_execve(e->path, e->argv, envp);
+}
+
+static long call_execvpe(const struct exec *e, char *const *envp)
+{
+    return shs_n_execvpe(e->path, e->argv, envp);
 }
 
 int shs_i_execve(const char *path, char *const *argv, char *const *envp)
 {
-    return execute(path, argv, envp, false);
+    return (int)execute(&(struct exec){.call = call_execve, .path = path, .fd = -1, .argv = argv, .envp = envp});
 }
 
 int shs_i_execv(const char *path, char *const *argv)
 {
-    return execute(path, argv, environ, false);
+    return shs_i_execve(path, argv, environ);
 }
 
 int shs_i_execvp(const char *file, char *const *argv)
 {
-    return execute(file, argv, environ, true);
+    return shs_i_execvpe(file, argv, environ);
 }
 
 int shs_i_execvpe(const char *file, char *const *argv, char *const *envp)
 {
-    return execute(file, argv, envp, true);
+    return (int)execute(&(struct exec){.call = call_execvpe, .path = file, .fd = -1, .search = true, .argv = argv, .envp = envp});
+}
+
+static long call_fexecve(const struct exec *e, char *const *envp)
+{
+    return shs_n_fexecve(e->fd, e->argv, envp);
 }
 
 int shs_i_fexecve(int fd, char *const *argv, char *const *envp)
 {
-    long r = before(NULL, fd, false, envp);
-    return r < 0 ? (int)r : shs_n_fexecve(fd, argv, envp);
+    return (int)execute(&(struct exec){.call = call_fexecve, .fd = fd, .argv = argv, .envp = envp});
 }
 
 /* The program's file, for a look: -errno where it cannot be had, which the call itself will say. */
@@ -65,13 +117,19 @@ static int file_at(int dirfd, const char *path, int flags)
     return r == -ENOENT && (flags & AT_EMPTY_PATH) && !*path ? dirfd : (int)r; /* the kernel has read it: so can we */
 }
 
+static long call_execveat(const struct exec *e, char *const *envp)
+{
+    return SHS_SYS(syscall(SYS_execveat, e->dirfd, e->at, e->argv, envp, e->flags));
+}
+
 int shs_i_execveat(int dirfd, const char *path, char *const *argv, char *const *envp, int flags)
 {
     int fd = file_at(dirfd, path, flags);
-    long r = before(NULL, fd, false, envp);
+    long r =
+        execute(&(struct exec){.call = call_execveat, .fd = fd, .argv = argv, .envp = envp, .dirfd = dirfd, .at = path, .flags = flags});
     if (fd >= 0 && fd != dirfd)
         shs_sys_close(fd);
-    return r < 0 ? (int)r : (int)SHS_SYS(syscall(SYS_execveat, dirfd, path, argv, envp, flags));
+    return (int)r;
 }
 
 int shs_exec_list(const char *path, const char *arg, va_list args, bool search, bool env)
@@ -91,24 +149,51 @@ int shs_exec_list(const char *path, const char *arg, va_list args, bool search, 
     return r;
 }
 
+static long call_spawn(const struct exec *e, char *const *envp)
+{
+    return shs_n_posix_spawn(e->pid, e->path, e->actions, e->attributes, e->argv, envp);
+}
+
+static long call_spawnp(const struct exec *e, char *const *envp)
+{
+    return shs_n_posix_spawnp(e->pid, e->path, e->actions, e->attributes, e->argv, envp);
+}
+
+static int spawn(const struct exec *e)
+{
+    uint32_t begun = shs_share_begin();
+    long r = execute(e);
+    shs_share_end(begun);
+    return (int)(r < 0 ? -r : r);
+}
+
 int shs_i_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                       char *const *argv, char *const *envp)
 {
-    uint32_t begun = shs_share_begin();
-    long r = shs_before_exec(path, -1, false, envp);
-    int error = r < 0 ? (int)-r : shs_n_posix_spawn(pid, path, actions, attributes, argv, envp);
-    shs_share_end(begun);
-    return error;
+    return spawn(&(struct exec){.call = call_spawn,
+                                .path = path,
+                                .fd = -1,
+                                .child = true,
+                                .argv = argv,
+                                .envp = envp,
+                                .pid = pid,
+                                .actions = actions,
+                                .attributes = attributes});
 }
 
 int shs_i_posix_spawnp(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                        char *const *argv, char *const *envp)
 {
-    uint32_t begun = shs_share_begin();
-    long r = shs_before_exec(path, -1, true, envp);
-    int error = r < 0 ? (int)-r : shs_n_posix_spawnp(pid, path, actions, attributes, argv, envp);
-    shs_share_end(begun);
-    return error;
+    return spawn(&(struct exec){.call = call_spawnp,
+                                .path = path,
+                                .fd = -1,
+                                .search = true,
+                                .child = true,
+                                .argv = argv,
+                                .envp = envp,
+                                .pid = pid,
+                                .actions = actions,
+                                .attributes = attributes});
 }
 
 /* Which program will have it is not known yet. */
@@ -125,14 +210,35 @@ int shs_i_posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, 
     return r < 0 && r != -EPIPE ? (int)-r : shs_n_posix_spawn_file_actions_adddup2(actions, fd, to);
 }
 
+/* What libc's shell is to do, and what it will use is handed over: -errno. `made`: to be freed, where it is not the command itself. */
+static long shell(const char *command, char **made)
+{
+    struct shs_preload preload = shs_preload_of(environ);
+    *made = preload.how == SHS_PRELOAD_ADD ? shs_follow_command(command) : NULL;
+    if (preload.how == SHS_PRELOAD_ADD && !*made)
+        preload.how = SHS_PRELOAD_NOT;
+    long r = shs_before_shell(&preload);
+    if (r < 0 || preload.how != SHS_PRELOAD_ADD) {
+        free(*made);
+        *made = NULL;
+    }
+    return r;
+}
+
 int shs_i_system(const char *command)
 {
-    long r = command ? shs_before_shell() : 0;
-    return r < 0 ? (int)r : shs_n_system(command);
+    char *made = NULL;
+    long r = command ? shell(command, &made) : 0;
+    r = r < 0 ? r : shs_n_system(made ? made : command);
+    free(made);
+    return (int)r;
 }
 
 intptr_t shs_i_popen(const char *command, const char *mode)
 {
-    long r = shs_before_shell();
-    return r < 0 ? r : shs_n_popen(command, mode);
+    char *made = NULL;
+    long r = command ? shell(command, &made) : 0;
+    intptr_t file = r < 0 ? r : shs_n_popen(made ? made : command, mode);
+    free(made);
+    return file;
 }

@@ -215,7 +215,13 @@ static void mark_inherited(void)
     shs_sets_told(true);
 }
 
-long shs_before_exec(const char *path, int fd, bool search, char *const *envp)
+/* What is in a ring of ours only a program of our stack can read. */
+static bool inside(const struct shs_preload *preload)
+{
+    return preload->how != SHS_PRELOAD_NOT && preload->same;
+}
+
+long shs_before_exec(const char *path, int fd, bool search, struct shs_preload *preload)
 {
     char found[4096];
     if (shs_proc.off)
@@ -223,16 +229,20 @@ long shs_before_exec(const char *path, int fd, bool search, char *const *envp)
     if (search && path && !shs_find_program(path, found, sizeof found))
         return 0; /* it will fail */
     mark_inherited();
+    if (preload->how != SHS_PRELOAD_NOT && shs_outside_program(search ? found : path, fd, preload))
+        preload->how = SHS_PRELOAD_NOT;
     /* whatever it is, stdio uses those three natively */
-    return shs_outside_program(search ? found : path, fd, envp) ? hand_over_below(INT32_MAX) : hand_over_streams();
+    return inside(preload) ? hand_over_streams() : hand_over_below(INT32_MAX);
 }
 
-long shs_before_shell(void)
+long shs_before_shell(struct shs_preload *preload)
 {
     if (shs_proc.off)
         return 0;
     mark_inherited();
-    return shs_outside_program("/bin/sh", -1, environ) ? hand_over_below(INT32_MAX) : 0;
+    if (preload->how != SHS_PRELOAD_NOT && shs_outside_program("/bin/sh", -1, preload))
+        preload->how = SHS_PRELOAD_NOT;
+    return inside(preload) ? 0 : hand_over_below(INT32_MAX);
 }
 
 /* Which of these words does a file of another process hold? A bit for each; -errno. */

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "preload/follow.h"
 #include "preload/process.h"
 
 #define SHS_FINISH_MS 10000 /* how long a call waits for residue that is to be sent before it */
@@ -19,12 +20,13 @@ long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely);
  * datagram socket, and what was kept. */
 void shs_push_back(struct shs_fd *f, int fd, FILE *file);
 /* Another program is to be executed in this process, or in a child of it: hand over what it will use natively. Its file is `path`, or that of the
- * open descriptor `fd` where path is NULL, or (`search`) looked for in PATH. 0 or -errno. */
-long shs_before_exec(const char *path, int fd, bool search, char *const *envp);
+ * open descriptor `fd` where path is NULL, or (`search`) looked for in PATH. `preload` is what its environment will say; SHS_PRELOAD_NOT
+ * afterwards where the program cannot have the library. 0 or -errno. */
+long shs_before_exec(const char *path, int fd, bool search, struct shs_preload *preload);
 /* A shell is to be executed by libc. */
-long shs_before_shell(void);
-/* Will the library not be in the program of that file (`path`, or NULL and `fd`), with that environment? */
-bool shs_outside_program(const char *path, int fd, char *const *envp);
+long shs_before_shell(struct shs_preload *preload);
+/* Will the library not be in the program of that file (`path`, or NULL and `fd`), though its environment names it so? */
+bool shs_outside_program(const char *path, int fd, const struct shs_preload *preload);
 /* Where execvp(3) finds a program: false, and it finds none. */
 bool shs_find_program(const char *name, char *found, size_t room);
 /* Who has the other end of a Unix socket: PLAIN is known to be without the library, of another stack or another user's. (Of a socketpair it is not

@@ -10,6 +10,7 @@
 #include "preload/boundary.h"
 #include "preload/dgram.h"
 #include "preload/epoll.h"
+#include "preload/follow.h"
 #include "preload/member.h"
 #include "preload/nested.h"
 #include "preload/restart.h"
@@ -99,6 +100,8 @@ void shs_start(void)
     strncpy(shs_proc.stack_name, name && *name ? name : SHS_DEFAULT_STACK, SHS_MAX_STACK_NAME);
     shs_proc.env.bulk_fd = shs_proc.env.bell_fd = -1;
     shs_proc.off = !shs_proc.env.opt.enable;
+    if (!shs_proc.off)
+        shs_follow_start();
     /* Here, though few programs will need it: under a microsecond now, and tens of milliseconds once there are threads (the kernel waits for its own readers). */
     if (!shs_proc.off)
         syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);

@@ -73,6 +73,11 @@ struct shs_fd {
     struct shs_kept *kept; /* what its ring held when the process left its stack; NULL: nothing (kept.h) */
 };
 
+struct shs_mapping {
+    void *at;
+    size_t len;
+};
+
 struct shs_thread {
     struct shs_signal_mark {
         uint32_t all, breaking; /* without SA_RESTART */
@@ -82,6 +87,7 @@ struct shs_thread {
     const struct pollfd *polled; /* array of a native poll in progress; under threads_lock */
     nfds_t n_polled;
     bool vfork; /* we are a vfork child, on our parent's memory */
+    struct shs_mapping lent; /* the environment of the program that such a child executes; at 0: none (follow.h) */
     bool listed, witness;
     bool ended; /* its thread-local objects are gone; only destructors of pthread keys may still call us */
     uint32_t slot1; /* for which `who` was made */

@@ -1,6 +1,7 @@
 #include "preload/vfork.h"
 
 #include "preload/boundary.h"
+#include "preload/follow.h"
 #include "shm/sys.h"
 
 void shs_vfork_begin(void)
@@ -11,6 +12,7 @@ void shs_vfork_begin(void)
 long shs_vfork_end(long r)
 {
     shs_self.vfork = false;
+    shs_follow_executed();
     if (r < 0) {
         errno = (int)-r;
         return -1;

@@ -53,35 +53,35 @@ def tcpserver(accelerated: bool) -> Case:
     """A service for each connection, run by tcpserver."""
 
     def play(stage: Stage) -> Said:
-        port, plain = stage.port(), () if accelerated else ("env", "-u", "LD_PRELOAD")
+        port, plain = stage.port(), () if accelerated else ("env", "LD_PRELOAD=")
         stage.start("tcpserver", "-HRl0", "127.0.0.1", str(port), *plain, *_service(stage))
         return _echoed(stage, port, accelerated)
 
     return Case(f"tcpserver-{_kind(accelerated)}", ("tcpserver",), play, STREAMS)
 
 
-def inetd(accelerated: bool) -> Case:
-    """The same by inetd, whose services have the environment, and so the library, only with -E."""
+REFUSED = ("env", "SHAREDSTACK_FOLLOW=0")
+
+
+def inetd(accelerated: bool, *options: str) -> Case:
+    """The same by inetd, whose services have the environment only with -E: without it the library follows, unless that is refused."""
 
     def play(stage: Stage) -> Said:
         port, file, python = stage.port(), stage.folder / "inetd.conf", _service(stage)
         file.write_text(f"127.0.0.1:{port} stream tcp nowait root {python[0]} {' '.join(python)}\n")
-        stage.start("inetd", "-i", *(["-E"] if accelerated else []), str(file), own_run=True)
+        stage.start(*(() if accelerated else REFUSED), "inetd", "-i", *options, str(file), own_run=True)
         return _echoed(stage, port, accelerated)
 
-    return Case(f"inetd-{_kind(accelerated)}", ("inetd",), play, STREAMS)
-
-
-PASSED = ("LD_PRELOAD", "SHAREDSTACK_STACK", "SHAREDSTACK_EAGER")
+    return Case("".join((f"inetd-{_kind(accelerated)}", *options)), ("inetd",), play, STREAMS)
 
 
 def activate(name: str, *options: str, accelerated: bool, exempt: str = "") -> Case:
-    """By systemd-socket-activate: the service gets a listener (or, with --accept, a connection), and of the environment what is named."""
+    """By systemd-socket-activate: the service gets a listener (or, with --accept, a connection), and nothing of the environment."""
 
     def play(stage: Stage) -> Said:
         port = stage.port()
-        environment = [f"--setenv={word}" for word in PASSED] if accelerated and stage.mode != "kernel" else []
-        stage.start("systemd-socket-activate", f"--listen=127.0.0.1:{port}", *options, *environment, *_service(stage))
+        refused = () if accelerated else REFUSED
+        stage.start(*refused, "systemd-socket-activate", f"--listen=127.0.0.1:{port}", *options, *_service(stage))
         return _echoed(stage, port, accelerated)
 
     return Case(f"activate-{name}", ("systemd-socket-activate",), play, exempt)
@@ -145,8 +145,9 @@ CASES = [
     socat("static-nofork", "EXEC:{static},nofork", STREAMS),
     tcpserver(accelerated=True),
     tcpserver(accelerated=False),
-    inetd(accelerated=True),
-    inetd(accelerated=False),
+    inetd(True),
+    inetd(True, "-E"),
+    inetd(False),
     activate("accelerated", accelerated=True),
     activate("plain", accelerated=False, exempt="the service is not preloaded"),
     activate("accept", "--accept", accelerated=True),

@@ -11,7 +11,7 @@ from compat.processes.load import http
 from compat.processes.stage import SCRIPTS, Case, Said, Stage, until
 
 NGINX = """
-daemon on; user root; worker_processes 2; env LD_PRELOAD; env SHAREDSTACK_STACK; env SHAREDSTACK_EAGER;
+daemon on; user root; worker_processes 2;
 pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 256; }}
 http {{ access_log off; {temporary}
@@ -21,7 +21,7 @@ http {{ access_log off; {temporary}
 
 class Nginx:
     """A daemon, as nginx replaces its binary only where it is one; its process is known by the pid file. Of the environment it gives a new
-    binary no more than the configuration names.
+    binary no more than the configuration names, and that is nothing: the library follows.
     """
 
     def __init__(self, stage: Stage, answer: str = "one") -> None:
