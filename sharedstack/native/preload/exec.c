@@ -21,7 +21,7 @@ static long before(const char *path, int fd, bool search, char *const *envp)
 {
     if (SHS_UNLIKELY(shs_proc.wired && !shs_proc.forked && !shs_self.vfork && !shs_proc.quiet))
         shs_wire_leave_all();
-    return shs_before_exec(path, fd, search, envp);
+    return shs_before_exec(path, fd, search, envp, shs_self.vfork);
 }
 
 static int execute(const char *path, char *const *argv, char *const *envp, bool search)
@@ -94,14 +94,14 @@ int shs_exec_list(const char *path, const char *arg, va_list args, bool search, 
 int shs_i_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                       char *const *argv, char *const *envp)
 {
-    long r = shs_before_exec(path, -1, false, envp);
+    long r = shs_before_exec(path, -1, false, envp, true);
     return r < 0 ? (int)-r : shs_n_posix_spawn(pid, path, actions, attributes, argv, envp);
 }
 
 int shs_i_posix_spawnp(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                        char *const *argv, char *const *envp)
 {
-    long r = shs_before_exec(path, -1, true, envp);
+    long r = shs_before_exec(path, -1, true, envp, true);
     return r < 0 ? (int)-r : shs_n_posix_spawnp(pid, path, actions, attributes, argv, envp);
 }
 

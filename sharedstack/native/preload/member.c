@@ -194,6 +194,10 @@ static void leave_datagrams(struct shs_fd *f, int fd, const struct shs_who *who)
     if (!f->why)
         f->why = carried(ep);
     bool shared = shs_load32(&ep->flags) & SHS_EPF_SHARED;
+    struct shs_end end = f->end;
+    end.fd = fd;
+    if (who && shs_end_waiting(&end))
+        shs_dgram_recall_soon(&end);
     leave_to_others(ep);
     shs_ring_close(f->end.rx);
     if (!shared && f->dgram->orig_dst && !shs_proc.quiet) {
@@ -201,6 +205,8 @@ static void leave_datagrams(struct shs_fd *f, int fd, const struct shs_who *who)
         if (f->dgram->domain == AF_INET6)
             shs_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, &off, sizeof off);
     }
+    if (who && shs_dgram_recall(env, who, &end, &f->dgram->shown, shared) > 0)
+        shs_log("unread datagrams lost", fd, SHS_REASON_OUTSIDE_HOLDER);
     bool last = shs_ep_refs(f->ep1, -1) == 0;
     for (int i = 0; who && last && !shared && i < 100; i++)
         if (shs_tables_lock(env, who)) { /* else the helper frees it when the socket goes */
