@@ -28,7 +28,7 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
         pair, at = binary.pair(shot.arena, i), f"pair[{i}]"
         found.within(at, pair, "state", C["PAIR_FREE"], C["PAIR_PARKED"])
         found.within(at, pair, "gen", 1, GEN_MAX)
-        found.expect(not any(pair["pad"]), f"{at}.pad", pair["pad"], "zeros")
+        found.expect(not pair["pad"], f"{at}.pad", pair["pad"], "zero")
         if pair["state"] == C["PAIR_FREE"]:
             for side in (0, 1):
                 for field in ("rchunk", "wchunk", "rcookie", "wcookie"):

@@ -195,18 +195,13 @@ static long hand_over_streams(struct goes goes)
     return r;
 }
 
-static bool unread_datagrams(void)
+static bool have_datagrams(void)
 {
     struct shs_fd *f;
     for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
-        if (f->udp && f->state == SHS_FD_PAIRED && shs_end_waiting(&f->end))
+        if (f->udp && f->state == SHS_FD_PAIRED)
             return true;
     return false;
-}
-
-static long hand_over(struct goes goes)
-{
-    return !goes.datagrams || unread_datagrams() ? hand_over_below(INT32_MAX, goes) : 0;
 }
 
 /* Whatever is not close-on-exec another program will have too, at the same time if it is a child. */
@@ -218,11 +213,17 @@ static void mark_inherited(void)
             continue;
         if (f->state == SHS_FD_WIRE)
             shs_wire_down(f, fd);
-        if (f->udp && f->state == SHS_FD_PAIRED && shs_end_waiting(&f->end))
-            shs_dgram_recall_soon(&f->end);
         shs_fd_shared(f);
     }
     shs_sets_told(true);
+}
+
+/* Whatever the program is. Datagrams before their sockets are marked: nobody pushes in between, and it is seen whether others have them already. */
+static long before_any(bool stays)
+{
+    long r = have_datagrams() ? hand_over_below(INT32_MAX, (struct goes){.datagrams = true, .stays = stays}) : 0;
+    mark_inherited();
+    return r;
 }
 
 long shs_before_exec(const char *path, int fd, bool search, char *const *envp, bool stays)
@@ -233,19 +234,19 @@ long shs_before_exec(const char *path, int fd, bool search, char *const *envp, b
         return 0;
     if (search && path && !shs_find_program(path, found, sizeof found))
         return 0; /* it will fail */
-    mark_inherited();
-    goes.datagrams = !shs_outside_program(search ? found : path, fd, envp);
-    long r = hand_over(goes);
+    long r = before_any(stays);
+    if (r < 0)
+        return r;
     /* whatever it is, stdio uses those three natively */
-    return r < 0 || !goes.datagrams ? r : hand_over_streams((struct goes){.stays = stays});
+    return shs_outside_program(search ? found : path, fd, envp) ? hand_over_below(INT32_MAX, goes) : hand_over_streams(goes);
 }
 
 long shs_before_shell(void)
 {
     if (shs_proc.off)
         return 0;
-    mark_inherited();
-    return hand_over((struct goes){.datagrams = !shs_outside_program("/bin/sh", -1, environ), .stays = true});
+    long r = before_any(true);
+    return r == 0 && shs_outside_program("/bin/sh", -1, environ) ? hand_over_below(INT32_MAX, (struct goes){.stays = true}) : r;
 }
 
 /* Which of these words does a file of another process hold? A bit for each; -errno. */
