@@ -204,6 +204,16 @@ def changes(code: str) -> Callable[[Case], Any]:
     return go
 
 
+def forked_reads(code: str) -> Callable[[Case], Any]:
+    """A child does that first."""
+
+    def go(case: Case) -> Any:
+        case.receiver.do(f"r, w = os.pipe(); pid = os.fork()\nif pid == 0: {code}; os.write(w, repr(take(s)).encode()); os._exit(0)\nos.close(w)")
+        return case.receiver.do("ast.literal_eval(open(r).read())")
+
+    return go
+
+
 CONFINE = """
 class Filter(ctypes.Structure): _fields_ = [('code', ctypes.c_uint16), ('jt', ctypes.c_uint8), ('jf', ctypes.c_uint8), ('k', ctypes.c_uint32)]
 class Program(ctypes.Structure): _fields_ = [('len', ctypes.c_uint16), ('filter', ctypes.POINTER(Filter))]
@@ -226,6 +236,7 @@ WAYS: dict[str, Callable[[Case], Any]] = {
     "pass on to plain": passed("eager", "kernel"),
     "pidfd_getfd": taken,
     "setuid": changes("os.setuid(65534)"),
+    "fork, setuid": forked_reads("os.setuid(65534)"),
     "unshare": changes("assert libc.unshare(0x40000000) == 0"),
     "seccomp": changes(CONFINE),
 }
@@ -241,7 +252,7 @@ def cases() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("way", "kind", "sender"), cases())
 def test_all_in_order_once(lab: Lab, build: Builder, tmp_path: Path, way: str, kind: str, sender: str) -> None:
-    if os.geteuid() and way in ("setuid", "unshare"):
+    if os.geteuid() and way in ("setuid", "fork, setuid", "unshare"):
         pytest.skip("allowed: only root may do that")
     said = []
     for mode in ("kernel", "eager"):
@@ -296,6 +307,30 @@ def test_what_came_by_the_kernel_meanwhile(lab: Lab, build: Builder, tmp_path: P
     assert len(got[0]) == (400 if lively else 50)
     first = [(i * 7) & 255 for i in range(len(got[0]))]
     assert got[1] == first
+
+
+@pytest.mark.parametrize("after_ms", (0, 1, 2, 3, 5))
+def test_killed_in_the_middle(lab: Lab, build: Builder, tmp_path: Path, after_ms: int) -> None:
+    """A forked child that recalls is killed: its parent has what is left, in order, nothing twice, and one is lost at most."""
+    case = Case(lab, build, "eager", "v4", "other", tmp_path, (8,) * 200)
+    case.begin()
+    case.receiver.do(
+        "import signal; s.set_inheritable(True); r, w = os.pipe(); pid = os.fork()\n"
+        "if pid == 0: os.write(w, b'x'); os.execv('/bin/sleep', ['sleep', '9'])\n"
+        f"os.read(r, 1); end = time.monotonic() + {after_ms} / 1000\n"
+        "while time.monotonic() < end: pass\n"
+        "os.kill(pid, signal.SIGKILL); os.waitpid(pid, 0)"
+    )
+    # the first byte is 7 times the number, and 183 * 7 is 1 modulo 256
+    got = case.receiver.do("[g[0] * 183 & 255 for g in iter(lambda: s.recv(99) if select.select([s], [], [], 0.2)[0] else None, None)]")
+    at, missing = 0, 0
+    for one in got:
+        step = (one - at) % 256
+        missing += step
+        at += step + 1
+    missing += 200 - at
+    assert at <= 200
+    assert 0 <= missing <= 1
 
 
 def test_destinations(lab: Lab, build: Builder, tmp_path: Path) -> None:

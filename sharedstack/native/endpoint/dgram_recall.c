@@ -50,6 +50,7 @@ struct recall {
 /* One that was taken out; its bytes follow. */
 struct aside {
     struct shs_where from, to;
+    uint32_t link1;
     uint32_t len;
 };
 
@@ -58,13 +59,25 @@ static bool same(const struct shs_where *a, const struct shs_where *b)
     return a->port == b->port && !memcmp(a->addr, b->addr, sizeof a->addr);
 }
 
+/* The link, once taken, of that number. */
+static const struct shs_link *link_of(const struct recall *r, uint32_t link1)
+{
+    return link1 <= shs_load32(&r->env->stack->links_top) ? shs_link_at(r->env->stack, link1) : NULL;
+}
+
+/* Is, or was, it a link from there to our port? */
+static bool links(const struct recall *r, const struct shs_link *link, const struct shs_where *from)
+{
+    return link && link->dport == r->end->ep->lport && link->sport == from->port && !memcmp(link->saddr, from->addr, sizeof from->addr);
+}
+
 /* Where a datagram was sent to, as well as that is known: by its link; else the socket's address; else where such a datagram would arrive. */
 static struct shs_where destination(const struct recall *r, const struct shs_where *from, uint32_t link1, bool wire)
 {
     const struct shs_endpoint *ep = r->end->ep;
     struct shs_where to = {.port = ep->lport};
-    const struct shs_link *link = link1 <= shs_load32(&r->env->stack->links_top) ? shs_link_at(r->env->stack, link1) : NULL;
-    if (link && link->dport == to.port && link->sport == from->port && !memcmp(link->saddr, from->addr, sizeof from->addr)) {
+    const struct shs_link *link = link_of(r, link1);
+    if (links(r, link, from)) {
         memcpy(to.addr, link->daddr, sizeof to.addr);
     } else if (!shs_any_address(ep->laddr)) {
         memcpy(to.addr, ep->laddr, sizeof to.addr);
@@ -99,16 +112,16 @@ static bool borrow(struct recall *r, struct road *road, const struct shs_endpoin
     int fd = shs_borrow(r->env, ep);
     if (fd < 0)
         return false;
-    /* it may have been bound or connected anew */
+    /* it may have been bound or connected anew; or it is another one of that port */
+    road->domain = domain_of(fd);
     bool good = SHS_SYS(getsockname(fd, &name.sa, &len)) == 0 && shs_take_address(&name.any, here.addr, &here.port) &&
-                here.port == road->from.port && (shs_any_address(here.addr) || !memcmp(here.addr, road->from.addr, sizeof here.addr));
+                (!shs_any_address(here.addr) || shs_source_for(road->domain, &here, &road->to)) && same(&here, &road->from);
     if (!good) {
         shs_sys_close(fd);
         return false;
     }
     len = sizeof name;
     road->joined = SHS_SYS(getpeername(fd, &name.sa, &len)) == 0 && shs_take_address(&name.any, here.addr, &here.port) && same(&here, &road->to);
-    road->domain = domain_of(fd);
     road->fd = fd;
     return true;
 }
@@ -117,7 +130,7 @@ static void by_sender(struct recall *r, struct road *road, uint32_t link1)
 {
     struct shs_stack *stack = r->env->stack;
     uint32_t top = shs_load32(&stack->endpoints_top);
-    const struct shs_link *link = link1 <= shs_load32(&stack->links_top) ? shs_link_at(stack, link1) : NULL;
+    const struct shs_link *link = link_of(r, link1);
     const struct shs_endpoint *ep = link && link->sender <= top ? shs_endpoint_at(stack, link->sender) : NULL;
     if (ep && borrow(r, road, ep))
         return;
@@ -281,6 +294,16 @@ static long next_of_kernel(const struct recall *r, struct aside *a, uint8_t *byt
     return got;
 }
 
+/* The link by which such a datagram would have been pushed; 0: none. (No link is to many, whom a copy of it would reach a second time.) */
+static uint32_t link_between(const struct recall *r, const struct shs_where *from, const struct shs_where *to)
+{
+    const struct shs_link *link;
+    for (uint32_t link1 = 1; (link = link_of(r, link1)); link1++)
+        if (links(r, link, from) && !memcmp(link->daddr, to->addr, sizeof to->addr))
+            return link1;
+    return 0;
+}
+
 /* Step 2. Of plain senders the kernel's queue is left as it is, from the first one on. */
 static void take_out(struct recall *r)
 {
@@ -296,9 +319,10 @@ static void take_out(struct recall *r)
         long got = next_of_kernel(r, a, NULL);
         if (got < 0 && got != -EAGAIN && got != -EINVAL)
             r->end->ep->error = (uint32_t)-got; /* consumed by asking */
-        if (got < 0 || road_for(r, &a->from, &a->to, 0, false)->fd < 0)
+        a->link1 = got < 0 ? 0 : link_between(r, &a->from, &a->to);
+        if (!a->link1 || road_for(r, &a->from, &a->to, a->link1, false)->fd < 0)
             break;
-        got = next_of_kernel(r, a, (uint8_t *)(a + 1));
+        got = next_of_kernel(r, a, (uint8_t *)(a + 1)); /* another holder may have taken the one that was looked at */
         if (got < 0)
             break;
         a->len = (uint32_t)got;
@@ -312,7 +336,7 @@ static void give_back(struct recall *r)
 {
     for (size_t at = LARGEST; at < r->used;) {
         struct aside *a = (struct aside *)(void *)(r->bytes + at);
-        give(r, road_for(r, &a->from, &a->to, 0, false), (uint8_t *)(a + 1), a->len, -1);
+        give(r, road_for(r, &a->from, &a->to, a->link1, false), (uint8_t *)(a + 1), a->len, -1);
         at += (sizeof *a + a->len + 15) & ~(size_t)15;
     }
 }
@@ -382,8 +406,8 @@ long shs_dgram_recall(struct shs_env *env, const struct shs_who *who, const stru
     if (shs_end_reads(end, dir)) {
         __atomic_fetch_and(&dir->word, ~SHS_WORD_OPEN, __ATOMIC_SEQ_CST);
         __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
-        /* what was shown is received next, and what is older than an engine's datagrams before them */
-        bool younger = !shown || (!shs_shown_next(shown) && !shown->older);
+        /* what was shown is received next, and what is older than an engine's datagrams before them; or another recall did not come to its end */
+        bool younger = r != SHS_LOCK_REPAIR && (!shown || (!shs_shown_next(shown) && !shown->older));
         if (shs_ring_waiting(dir))
             done = recall(env, who, end, younger, keep);
     }

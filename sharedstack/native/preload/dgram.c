@@ -125,8 +125,12 @@ long shs_dgram_hand_over(struct shs_fd *f, int fd, uint32_t why, bool keep)
 void shs_dgram_taken(int fd)
 {
     uint64_t cookie = 0;
-    socklen_t len = sizeof cookie;
+    int protocol = 0;
+    socklen_t len = sizeof protocol;
     struct shs_end end = {.fd = fd};
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) != 0 || protocol != IPPROTO_UDP)
+        return;
+    len = sizeof cookie;
     if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) != 0 || !shs_attach(fd) || !shs_join_try())
         return;
     const struct shs_who *who = shs_who();
