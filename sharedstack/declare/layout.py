@@ -314,7 +314,9 @@ PAIR = Struct(
         Field("mark", "u64", "a look before which so much is left:", lock="rlock"),
         Field("mark_ns", "u64", "when that look was begun", unit="ns CLOCK_MONOTONIC", lock="rlock"),
         Field("mark_left", "u64", "at most so many datagrams", lock="rlock"),
-        Field("recall_ns", "u64", "until when senders wait for a recall of the ring to end; 0: none", unit="ns CLOCK_MONOTONIC", lock="rlock"),
+        Field(
+            "recall_ns", "u64", "until when senders wait for a recall of the ring to end; 0: none", unit="ns CLOCK_MONOTONIC", lock="rlock"
+        ),
         Field("pad", "u64", "unused"),
         Field("dir", "direction", "direction i is written by end i and read by end 1 - i", count=2),
     ),

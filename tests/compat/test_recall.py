@@ -178,7 +178,9 @@ def passed(*modes: str) -> Callable[[Case], Any]:
             path = str(case.tmp_path / f"{case.mode}{i}")
             taker = case.actor(mode if case.mode != "kernel" else "")
             taker.do(f"u = socket.socket(socket.AF_UNIX); u.bind({path!r}); u.listen()")
-            giver.do(f"over = socket.socket(socket.AF_UNIX); over.connect({path!r}); socket.send_fds(over, [b'x'], [s.fileno()]); s.close()")
+            giver.do(
+                f"over = socket.socket(socket.AF_UNIX); over.connect({path!r}); socket.send_fds(over, [b'x'], [s.fileno()]); s.close()"
+            )
             taker.do("v, _ = u.accept(); _, (fd,), _, _ = socket.recv_fds(v, 1, 1); s = socket.socket(fileno=fd)")
             giver = taker
         return giver.do("take(s)")
@@ -208,14 +210,17 @@ def forked_reads(code: str) -> Callable[[Case], Any]:
     """A child does that first."""
 
     def go(case: Case) -> Any:
-        case.receiver.do(f"r, w = os.pipe(); pid = os.fork()\nif pid == 0: {code}; os.write(w, repr(take(s)).encode()); os._exit(0)\nos.close(w)")
+        case.receiver.do(
+            f"r, w = os.pipe(); pid = os.fork()\nif pid == 0: {code}; os.write(w, repr(take(s)).encode()); os._exit(0)\nos.close(w)"
+        )
         return case.receiver.do("ast.literal_eval(open(r).read())")
 
     return go
 
 
 CONFINE = """
-class Filter(ctypes.Structure): _fields_ = [('code', ctypes.c_uint16), ('jt', ctypes.c_uint8), ('jf', ctypes.c_uint8), ('k', ctypes.c_uint32)]
+class Filter(ctypes.Structure):
+    _fields_ = [('code', ctypes.c_uint16), ('jt', ctypes.c_uint8), ('jf', ctypes.c_uint8), ('k', ctypes.c_uint32)]
 class Program(ctypes.Structure): _fields_ = [('len', ctypes.c_uint16), ('filter', ctypes.POINTER(Filter))]
 allow = Filter(6, 0, 0, 0x7fff0000)
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(Program(1, ctypes.pointer(allow))), 0, 0) == 0
@@ -274,7 +279,9 @@ def test_stdio_reads_one_at_a_time(lab: Lab, build: Builder, tmp_path: Path, mod
     """What stdio has not read yet is still there for poll."""
     case = Case(lab, build, mode, kind, "other", tmp_path, (5, 7, 1400))
     case.begin()
-    case.receiver.do("libc.fdopen.restype = ctypes.c_void_p; f = ctypes.c_void_p(libc.fdopen(s.fileno(), b'r')); buf = ctypes.create_string_buffer(2000)")
+    case.receiver.do(
+        "libc.fdopen.restype = ctypes.c_void_p; f = ctypes.c_void_p(libc.fdopen(s.fileno(), b'r')); buf = ctypes.create_string_buffer(2000)"
+    )
     for i, n in enumerate(case.sizes):
         assert case.receiver.do("bool(select.select([s], [], [], 0)[0])")
         assert case.receiver.do(f"libc.fread(buf, 1, {n}, f)") == n
@@ -297,7 +304,9 @@ def test_what_came_by_the_kernel_meanwhile(lab: Lab, build: Builder, tmp_path: P
     taker = case.actor("kernel")
     path = str(tmp_path / "over")
     taker.do(f"u = socket.socket(socket.AF_UNIX); u.bind({path!r}); u.listen()")
-    case.receiver.do(f"over = socket.socket(socket.AF_UNIX); over.connect({path!r}); socket.send_fds(over, [b'x'], [s.fileno()]); s.close()")
+    case.receiver.do(
+        f"over = socket.socket(socket.AF_UNIX); over.connect({path!r}); socket.send_fds(over, [b'x'], [s.fileno()]); s.close()"
+    )
     taker.do("v, _ = u.accept(); _, (fd,), _, _ = socket.recv_fds(v, 1, 1); s = socket.socket(fileno=fd)")
     if lively:
         case.senders[0].hear()
@@ -361,7 +370,7 @@ def test_destinations(lab: Lab, build: Builder, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("privileged", (False, True))
 def test_an_address_that_is_taken(lab: Lab, build: Builder, tmp_path: Path, privileged: bool) -> None:
-    """The sender is gone, and somebody else has its address: with raw sockets all is had; without, that is counted, and what follows is had."""
+    """The sender is gone, and somebody else has its address: all is had by raw sockets; without, that is counted, and the rest is had."""
     if privileged and os.geteuid():
         pytest.skip("allowed: only root has raw sockets")
     case = Case(lab, build, "eager", "v4", "two", tmp_path, privileged=privileged)

@@ -121,7 +121,8 @@ static bool borrow(struct recall *r, struct road *road, const struct shs_endpoin
         return false;
     }
     len = sizeof name;
-    road->joined = SHS_SYS(getpeername(fd, &name.sa, &len)) == 0 && shs_take_address(&name.any, here.addr, &here.port) && same(&here, &road->to);
+    road->joined =
+        SHS_SYS(getpeername(fd, &name.sa, &len)) == 0 && shs_take_address(&name.any, here.addr, &here.port) && same(&here, &road->to);
     road->fd = fd;
     return true;
 }
@@ -310,8 +311,9 @@ static void take_out(struct recall *r)
     struct aside *a;
     int told = 0;
     socklen_t len = sizeof told;
-    bool any = shs_any_address(r->end->ep->laddr) &&
-               shs_sys_getsockopt(r->end->fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &told, &len) == 0 && !told; /* else the program asked for it */
+    bool any = shs_any_address(r->end->ep->laddr);
+    if (any && shs_sys_getsockopt(r->end->fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &told, &len) == 0 && told)
+        any = false; /* the program asked for it */
     if (any)
         tell_destinations(r, 1);
     while (r->room - r->used >= sizeof *a + LARGEST) {
