@@ -59,6 +59,8 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("links_allowed", "links", "senders allowed to push, after the kernel delivered from them"),
     Counter("links_doubted", "links", "permissions to be given anew: a port was bound or connected, or they were old"),
     Counter("residue", "bytes", "ring bytes that had to be sent again by the kernel"),
+    Counter("recalled", "datagrams", "that were unread in a ring when their socket went elsewhere, and were given to the kernel"),
+    Counter("recall_lost", "datagrams", "that could not be: their source's address was not to be had"),
     Counter("tx_kernel_full", "bytes", "of tx_kernel_bytes: the ring was full"),
     Counter("tx_kernel_asleep", "bytes", "of tx_kernel_bytes: the reader slept in the kernel, or had shut the ring to do so"),
     Counter("tx_kernel_unread", "bytes", "of tx_kernel_bytes: the reader had not read through the library yet"),

@@ -111,6 +111,8 @@ CONSTANTS: dict[str, int] = {
     "REC_DATAGRAM": 2,
     "REC_DATAGRAM6": 3,
     "TAG_WIRE": 1 << 63,  # in the tag of a datagram's record: an engine brought it
+    "TAG_LINK_SHIFT": 48,  # above that in the tag: by which link it was pushed
+    "TAG_LINK_MASK": (1 << 13) - 1,
     # a packed read index: index / 16 above, bytes consumed of the head record below
     "RD_OFF_BITS": 22,
     # a packed chunk: first unit plus one (12 bits) | log2 of its units (4 bits) | index / 16 at which it begins (42 bits)
@@ -315,7 +317,10 @@ PAIR = Struct(
         Field("mark", "u64", "a look before which so much is left:", lock="rlock"),
         Field("mark_ns", "u64", "when that look was begun", unit="ns CLOCK_MONOTONIC", lock="rlock"),
         Field("mark_left", "u64", "at most so many datagrams", lock="rlock"),
-        Field("pad", "u64", "unused", count=2),
+        Field(
+            "recall_ns", "u64", "until when senders wait for a recall of the ring to end; 0: none", unit="ns CLOCK_MONOTONIC", lock="rlock"
+        ),
+        Field("pad", "u64", "unused"),
         Field("dir", "direction", "direction i is written by end i and read by end 1 - i", count=2),
     ),
     {"direction": DIRECTION},
@@ -355,7 +360,7 @@ RECORD = Struct(
             "u64",
             "REC_DATA: ksent when it was written, these stream bytes come before it; REC_SWITCH: the next chunk, packed; REC_DATAGRAM: "
             "source port << 32 | IPv4 address; REC_DATAGRAM6: source port << 32, the address is the first 16 of the bytes that follow; "
-            "TAG_WIRE is added for one from another host",
+            "TAG_WIRE is added for one from another host, else the link's number plus one << TAG_LINK_SHIFT",
         ),
     ),
 )

@@ -15,6 +15,7 @@ from .snapshot import Snapshot
 from .words import ALIGN, INDEX_MASK, UNIT, Chunk, DirectionWord, LockWord, ReadIndex, ahead, take_ref, unread
 
 ON_VALUES = 2  # off, on, and on with a recount due after a death
+RECALL_PATIENCE_NS = 50_000_000  # PATIENCE_NS of endpoint/dgram_recall.c
 RING_MAX = C["MAX_RING_UNITS"] * UNIT
 Units = dict[int, str]
 
@@ -28,7 +29,10 @@ def check_pairs(found: Findings, shot: Snapshot) -> None:
         pair, at = binary.pair(shot.arena, i), f"pair[{i}]"
         found.within(at, pair, "state", C["PAIR_FREE"], C["PAIR_PARKED"])
         found.within(at, pair, "gen", 1, GEN_MAX)
-        found.expect(not any(pair["pad"]), f"{at}.pad", pair["pad"], "zeros")
+        found.expect(not pair["pad"], f"{at}.pad", pair["pad"], "zero")
+        # of an inbox, which no connection has afterwards
+        inbox = pair["state"] == C["PAIR_PARKED"] or pair["endpoint"][0] == pair["cookie"][0] == 0 != pair["endpoint"][1]
+        found.within(at, pair, "recall_ns", 0, shot.taken_ns + RECALL_PATIENCE_NS if inbox else 0)
         if pair["state"] == C["PAIR_FREE"]:
             for side in (0, 1):
                 for field in ("rchunk", "wchunk", "rcookie", "wcookie"):

@@ -48,8 +48,9 @@ def check_chain(found: Findings, shot: Snapshot, d: View, at: str) -> None:
         elif kind != C["REC_DATA"]:
             needed = 16 if kind == C["REC_DATAGRAM6"] else 0
             found.expect(length >= needed, f"{where}.len", length, "room for the source's address")
-            port, four = record["ksent"] >> 32, record["ksent"] & 0xFFFFFFFF
-            known = 0 < port < 1 << 16 and (four != 0) == (kind == C["REC_DATAGRAM"])
+            port, four = record["ksent"] >> 32 & 0xFFFF, record["ksent"] & 0xFFFFFFFF
+            link = record["ksent"] >> C["TAG_LINK_SHIFT"] & C["TAG_LINK_MASK"]
+            known = port > 0 and link <= C["N_LINKS"] and (four != 0) == (kind == C["REC_DATAGRAM"])
             found.expect(known, f"{where}.ksent", record["ksent"], "a source port, and an address if it is of IPv4")
             index += step
         else:

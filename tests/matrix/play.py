@@ -23,16 +23,6 @@ _ELSEWHERE = tuple(
 _OUTSIDE = tuple(name for name in _ELSEWHERE if WAYS[name].lowers and not name.startswith(("setns", "seccomp")))
 # What stays different, as docs/differences.md says: a case with values of each of these lists is played, and may differ.
 KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
-    "datagrams that are unread in a ring when their socket goes elsewhere": {
-        "way": _ELSEWHERE,
-        "socket": _UDP,
-        "path": ("local", "wire"),
-    },
-    "datagrams in a ring, all of which stdio takes": {
-        "socket": _UDP,
-        "step": ("stdio",),
-        "path": ("local", "wire"),
-    },
     "bytes that are unread in a ring when their writer ends": {
         "way": _OUTSIDE,
         "socket": ("half-closed by the peer", "peer gone"),

@@ -53,3 +53,46 @@ def test_a_flood_is_in_order(sides: tuple[Side, Side], ends: str) -> None:
     assert said["seen"] > n / 20  # a reader that is slower than its sender loses some, as on the kernel
     if ends != "flood":
         assert moved(there, before)["wire"] > 100_000
+
+
+RECEIVER = """
+import os, socket, sys
+s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 0))
+s.set_inheritable(True)
+print('ready', s.getsockname()[1], flush=True)
+for _ in range(300):
+    data, where = s.recvfrom(2000)
+    s.sendto(data, where)
+sys.stdin.readline()
+READS = (
+    "import json, select, socket, sys; s = socket.socket(fileno=int(sys.argv[1])); got = []\\n"
+    "while select.select([s], [], [], 0.5)[0]: d, w = s.recvfrom(2000); got.append((len(d), d[:1].decode(), *w[:2]))\\n"
+    "print(json.dumps(got))"
+)
+os.execv(sys.executable, [sys.executable, '-c', READS, str(s.fileno())])
+"""
+SENDER = """
+import socket, sys
+t = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+t.connect((sys.argv[1], int(sys.argv[2])))
+for _ in range(300): t.send(b'w'); t.recv(9)
+for i, n in enumerate((700, 0, 1, 1400, 30)): t.send(bytes([97 + i]) * n)
+print(*t.getsockname()[:2])
+"""
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_is_unread_goes_along(sides: tuple[Side, Side], family: int) -> None:
+    """A receiver executes another program: what an engine brought is there for it, from the other host."""
+    here, there = sides
+    before = there.inspect()["counters"]
+    receiver = there.start(PYTHON, "-c", RECEIVER, there.host.address(family))
+    port = ready(receiver)
+    address, own = here.run(PYTHON, "-c", SENDER, there.host.address(family), str(port)).split()
+    out = receiver.communicate("go\n", timeout=20)[0]
+    sizes = zip((700, 0, 1, 1400, 30), "a cde", strict=True)
+    assert json.loads(out) == [[n, first.strip(), address, int(own)] for n, first in sizes]
+    now = there.inspect()["counters"]
+    assert now["recalled"] - before["recalled"] == 5
+    assert now["recall_lost"] == before["recall_lost"]

@@ -80,10 +80,11 @@ int shs_borrow(struct shs_env *env, const struct shs_endpoint *ep)
     uint32_t top = shs_load32(&env->stack->slots_top), first = shs_load32(&ep->slot);
     for (uint32_t i = 0; fd < 0 && i <= top && i <= SHS_N_SLOTS; i++) { /* who registered it first, then whoever may have it by now */
         uint32_t slot1 = i == 0 ? first : i;
-        if (slot1 - 1 >= SHS_N_SLOTS || slot1 == env->slot1 || !shs_slot_alive(env->stack, slot1) || (i && i == first))
+        if (slot1 - 1 >= SHS_N_SLOTS || !shs_slot_alive(env->stack, slot1) || (i && i == first))
             continue;
         const struct shs_slot *slot = shs_slot_at(env->stack, slot1 - 1);
-        if (slot->pid && slot->pidns == pidns)
+        /* a vfork child has its parent's slot, and may have closed what that has */
+        if (slot->pid && slot->pid != (uint32_t)getpid() && slot->pidns == pidns)
             fd = borrow_from(slot->pid, ep);
     }
     return fd;

@@ -65,6 +65,7 @@ struct shs_way {
     struct shs_link *link;
     struct shs_pair *pair;
     uint64_t word;
+    uint64_t tag; /* of its datagrams' records */
     uint32_t pair_gen;
 };
 
@@ -92,6 +93,15 @@ static inline bool shs_any_address(const uint8_t addr[16])
     return !memcmp(addr, zero, 16) || !memcmp(addr, v4, 16);
 }
 
+/* What a record says of who sent it. */
+static inline uint64_t shs_tag_of(const uint8_t addr[16], uint16_t port)
+{
+    uint32_t four = 0;
+    if (shs_is_four(addr))
+        memcpy(&four, addr + 12, 4);
+    return (uint64_t)port << 32 | four;
+}
+
 /* The pair whose dir[0] this is. */
 static inline struct shs_pair *shs_inbox_of(struct shs_direction *dir)
 {
@@ -108,6 +118,16 @@ void shs_dgram_release(struct shs_env *env, const struct shs_who *who, uint32_t 
 void shs_inbox_sweep(struct shs_env *env, uint32_t pair1, uint32_t me);
 /* Bring the receiving side under the library's eyes, as shs_activate does: 0 or -EAGAIN. */
 int shs_dgram_activate(struct shs_env *env, const struct shs_who *who, struct shs_end *end, shs_in_flight_fn *in_flight);
+
+/* The socket goes where its ring does not: what is unread there is given to the kernel, each datagram from its source and in order, and nothing is
+ * pushed any more. The end is flagged KERNEL_ONLY. `shown`: what the holder knows of the kernel's queue, or NULL. `keep`: a datagram that cannot be
+ * sent again stays in the ring, with all behind it, and the answer is -EPIPE; else it is lost, and counted. How many were lost; -EAGAIN or -ENOMEM: all are
+ * where they were. */
+long shs_dgram_recall(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, const struct shs_shown *shown, bool keep);
+/* A recall is about to shut the ring: senders wait for its end, which comes in any case, before they use the kernel. */
+void shs_dgram_recall_soon(const struct shs_end *end);
+/* A sender found the ring shut. */
+void shs_dgram_await_recall(const struct shs_pair *pair);
 
 /* Receive one datagram without waiting: 0, -EAGAIN (the ring is open if it may be), SHS_STALE (the record has gone) or -errno. */
 long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_end *end, uint32_t ep1, struct shs_dgram_io *io,
@@ -126,6 +146,8 @@ int shs_link_want(struct shs_env *env, const struct shs_who *who, uint32_t ep1, 
  * it are allowed. `fresh_ns`: its inbox's empty_ns before the kernel was asked for that datagram. */
 bool shs_link_meet(struct shs_env *env, const struct shs_who *who, const struct shs_end *end, uint32_t ep1, uint64_t fresh_ns,
                    const struct shs_where *from, const struct shs_where *to);
+/* A socket address of that family: its length. */
+socklen_t shs_name_of(union shs_name *name, int domain, const uint8_t addr[16], uint16_t port);
 /* From which address would `from`, any or bound, send to `to`? It is put into `from`; false: nowhere. */
 bool shs_source_for(int domain, struct shs_where *from, const struct shs_where *to);
 /* Is it an address of this host? */

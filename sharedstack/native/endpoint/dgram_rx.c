@@ -224,8 +224,12 @@ long shs_dgram_recv(struct shs_env *env, const struct shs_who *who, struct shs_e
     long r = shs_lock(env, &dir->rlock, who->lock_word);
     if (r < 0)
         return -EAGAIN; /* a signal handler interrupted a receive on the same socket */
-    if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR))
+    if (SHS_UNLIKELY(r == SHS_LOCK_REPAIR)) {
         shs_dir_repair_reader(dir);
+        if (shs_load64(&shs_inbox_of(dir)->recall_ns)) /* killed in a recall: what it has sent again comes before what it has not */
+            io->shown->older = true;
+        shs_store64(&shs_inbox_of(dir)->recall_ns, 0);
+    }
     uint32_t on = shs_load32(&dir->rx_on);
     /* closed by another thread: perhaps another socket's inbox by now. Or not brought under count after all: another thread was in the kernel */
     if (SHS_UNLIKELY(!shs_end_reads(end, dir) || (on != SHS_ON && on != SHS_RECOUNT))) {

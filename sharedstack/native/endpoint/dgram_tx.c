@@ -25,25 +25,15 @@ static bool wait_for_room(struct shs_direction *dir, uint64_t until)
     return false;
 }
 
-/* What a record says of who sent it. */
-static uint64_t tag_of(const uint8_t addr[16], uint16_t port)
-{
-    uint32_t four = 0;
-    if (shs_is_four(addr))
-        memcpy(&four, addr + 12, 4);
-    return (uint64_t)port << 32 | four;
-}
-
 static long push_locked(struct shs_env *env, const struct shs_who *who, const struct shs_way *way, struct shs_cursor *cur)
 {
     struct shs_direction *dir = &way->pair->dir[0];
-    uint64_t tag = tag_of(way->link->saddr, way->link->sport);
     if (shs_load64(&way->link->word) != way->word || shs_load32(&way->pair->state) != SHS_PAIR_LIVE || way->pair->gen != way->pair_gen)
         return SHS_RING_SHUT;
     uint32_t kind = shs_is_four(way->link->saddr) ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6;
-    long r = shs_ring_push_datagram(env, dir, cur, kind, tag, false);
+    long r = shs_ring_push_datagram(env, dir, cur, kind, way->tag, false);
     if (r == SHS_RING_FULL)
-        r = shs_ring_grow_datagram(env, dir, cur, kind, tag, who->lock_word, false);
+        r = shs_ring_grow_datagram(env, dir, cur, kind, way->tag, who->lock_word, false);
     if (r == SHS_RING_DEAD) {
         shs_ring_close(dir);
         shs_count(env, SHS_CTR_OPENER_DEAD, 1);
@@ -119,7 +109,7 @@ static long put_locked(struct shs_env *env, uint32_t me, struct shs_direction *d
     struct iovec iov[2] = {{(void *)(uintptr_t)from, 16}, {(void *)(uintptr_t)bytes, len}};
     struct shs_cursor cur;
     uint32_t kind = four ? SHS_REC_DATAGRAM : SHS_REC_DATAGRAM6;
-    uint64_t tag = tag_of(from, port) | SHS_TAG_WIRE;
+    uint64_t tag = shs_tag_of(from, port) | SHS_TAG_WIRE;
     shs_cursor_init(&cur, four ? iov + 1 : iov, four ? 1 : 2);
     long r = shs_ring_push_datagram(env, dir, &cur, kind, tag, true);
     return r == SHS_RING_FULL ? shs_ring_grow_datagram(env, dir, &cur, kind, tag, me, true) : r;

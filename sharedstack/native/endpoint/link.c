@@ -29,7 +29,7 @@ static bool lock_ctl(struct shs_env *env, const struct shs_who *who)
     return r >= 0;
 }
 
-static socklen_t name_of(union shs_name *name, int domain, const uint8_t addr[16], uint16_t port)
+socklen_t shs_name_of(union shs_name *name, int domain, const uint8_t addr[16], uint16_t port)
 {
     memset(name, 0, sizeof *name);
     if (domain == AF_INET) {
@@ -55,7 +55,7 @@ static bool special(const uint8_t addr[16])
 static long own_socket(int domain, const uint8_t addr[16])
 {
     union shs_name name;
-    socklen_t len = name_of(&name, domain, addr, 0);
+    socklen_t len = shs_name_of(&name, domain, addr, 0);
     long fd = SHS_SYS(syscall(SYS_socket, domain, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     long r = fd < 0 ? fd : SHS_SYS(syscall(SYS_bind, fd, &name, len));
     if (r < 0 && fd >= 0)
@@ -70,7 +70,7 @@ static bool route(int domain, struct shs_where *from, struct shs_where *to)
     if (fd < 0)
         return false;
     union shs_name name;
-    socklen_t len = name_of(&name, domain, to->addr, to->port);
+    socklen_t len = shs_name_of(&name, domain, to->addr, to->port);
     uint16_t port;
     bool known = SHS_SYS(syscall(SYS_connect, fd, &name, len)) == 0;
     len = sizeof name;
@@ -174,6 +174,7 @@ bool shs_link_way(struct shs_env *env, uint32_t ep1, uint32_t link1, struct shs_
         .pair = shs_pair_at(env->arena, shs_load32(&link->pair)),
         .pair_gen = shs_load32(&link->pair_gen),
         .word = word,
+        .tag = shs_tag_of(link->saddr, link->sport) | (uint64_t)link1 << SHS_TAG_LINK_SHIFT,
     };
     return way->ep && way->pair && link->sender == ep1 && shs_load64(&link->word) == word;
 }

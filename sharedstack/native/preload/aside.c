@@ -11,7 +11,6 @@
 #include <linux/aio_abi.h>
 
 #include "intercepts.gen.h"
-#include "preload/dgram.h"
 #include "preload/gate.h"
 #include "preload/outside.h"
 #include "preload/raw.h"
@@ -27,10 +26,6 @@ static long goes_aside(int fd, uint32_t why)
     struct shs_fd *f = shs_fd_look(fd);
     if (!f || f->state < SHS_FD_NEW || f->state > SHS_FD_PAIRED)
         return 0;
-    if (f->udp) {
-        shs_dgram_lower(f, why);
-        return 0;
-    }
     long r = shs_hand_over(f, why, true);
     return r == -ENOMEM || r == -EAGAIN ? -EAGAIN : 0;
 }
@@ -93,10 +88,7 @@ void shs_registered_aside(struct shs_fd *f)
     shs_fence(); /* the entry is seen by whoever sets up a ring, or the ring is seen here */
     if (!shs_proc.uring)
         return;
-    if (f->udp)
-        shs_dgram_lower(f, SHS_REASON_IO_URING);
-    else
-        (void)shs_hand_over(f, SHS_REASON_IO_URING, true);
+    (void)shs_hand_over(f, SHS_REASON_IO_URING, true);
 }
 
 long shs_raw_io_uring_setup(const struct shs_raw *c)

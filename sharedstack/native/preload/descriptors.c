@@ -222,7 +222,7 @@ int shs_fd_copied(int from, int to)
         b->state = a->state;
         return to;
     }
-    if (to <= 2 && from > 2 && !a->udp)
+    if (to <= 2 && from > 2)
         shs_hand_over(a, SHS_REASON_STANDARD_STREAM, false); /* stdio, and whatever is executed, use it natively */
     if (a->udp && a->state == SHS_FD_PAIRED) {
         shs_dgram_lower(a, SHS_REASON_FORKED);
@@ -288,7 +288,7 @@ intptr_t shs_i_fdopen(int fd, const char *mode)
     if (f && f->state == SHS_FD_TCP && f->why)
         shs_tell(f, fd); /* stdio's own calls are not seen */
     intptr_t file = shs_n_fdopen(fd, mode);
-    if (file > 0 && f && (r == -EPIPE || f->udp || shs_kept_waiting(f)) && (*mode == 'r' || strchr(mode, '+')))
+    if (file > 0 && f && (r == -EPIPE || shs_kept_waiting(f)) && (*mode == 'r' || strchr(mode, '+')))
         shs_push_back(f, fd, (FILE *)file);
     return file;
 }
@@ -341,6 +341,8 @@ static long passed(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
     shs_wire_leave_for(fd);
+    if (f && f->udp) /* no receiver finds its ring */
+        shs_dgram_hand_over(f, fd, SHS_REASON_FORKED, true);
     if (f)
         shs_fd_shared(f);
     if (f && f->state == SHS_FD_EPOLL && f->epoll)

@@ -9,7 +9,9 @@
 #include "endpoint/anchor.h"
 #include "endpoint/lift.h"
 #include "intercepts.gen.h"
+#include "preload/attach.h"
 #include "preload/dgram.h"
+#include "preload/member.h"
 #include "preload/restart.h"
 #include "preload/wire_dgram.h"
 #include "shm/lock.h"
@@ -78,11 +80,71 @@ void shs_dgram_lower(struct shs_fd *f, uint32_t why)
     shs_ring_close(dir);
     shs_set32(&f->end.ep->why_rx, why);
     shs_set32(&f->end.ep->why_tx, why);
-    __atomic_fetch_or(&f->end.ep->flags, SHS_EPF_KERNEL_ONLY, __ATOMIC_SEQ_CST);
+    shs_endpoint_flag(f->end.ep, SHS_EPF_KERNEL_ONLY);
     if (locked < 0)
         shs_ring_close(dir);
     else
         shs_unlock(&dir->rlock);
+}
+
+static long recall(const struct shs_end *end, const struct shs_who *who, const struct shs_shown *shown, bool keep)
+{
+    long r = shs_dgram_recall(&shs_proc.env, who, end, shown, keep);
+    if (r > 0)
+        shs_log("unread datagrams lost", end->fd, SHS_REASON_OUTSIDE_HOLDER);
+    return r > 0 ? 0 : r;
+}
+
+/* The kernel is not asked for destinations any more: who gets the socket would see the answers. */
+static void ask_no_more(struct shs_dgram *d, int fd)
+{
+    int off = 0;
+    if (!d->orig_dst)
+        return;
+    shs_sys_setsockopt(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &off, sizeof off);
+    if (d->domain == AF_INET6)
+        shs_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, &off, sizeof off);
+    d->orig_dst = false;
+}
+
+long shs_dgram_hand_over(struct shs_fd *f, int fd, uint32_t why, bool keep)
+{
+    const struct shs_who *who = f->state == SHS_FD_PAIRED ? shs_who() : NULL;
+    if (who && shs_end_waiting(&f->end))
+        shs_dgram_recall_soon(&f->end);
+    shs_dgram_lower(f, why);
+    if (!who)
+        return 0;
+    struct shs_end end = f->end;
+    end.fd = fd; /* the entry's own number may be closed in a vfork child */
+    ask_no_more(f->dgram, fd);
+    /* who shares it may receive what is left */
+    return recall(&end, who, &f->dgram->shown, keep || (shs_load32(&end.ep->flags) & SHS_EPF_SHARED));
+}
+
+void shs_dgram_taken(int fd)
+{
+    uint64_t cookie = 0;
+    int protocol = 0;
+    socklen_t len = sizeof protocol;
+    struct shs_end end = {.fd = fd};
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &len) != 0 || protocol != IPPROTO_UDP)
+        return;
+    len = sizeof cookie;
+    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) != 0 || !shs_attach(fd) || !shs_join_try())
+        return;
+    const struct shs_who *who = shs_who();
+    uint32_t ep1 = who ? shs_endpoint_seek(shs_proc.env.stack, cookie) : 0;
+    if (ep1 && shs_end_of(&shs_proc.env, ep1, &end) && shs_is_datagram(end.ep)) {
+        if (shs_dgram_wired(end.ep))
+            shs_wire_ask(SHS_MSG_LOWER, ep1 - 1, cookie, -1);
+        shs_dgram_recall_soon(&end);
+        shs_set32(&end.ep->why_rx, SHS_REASON_FORKED);
+        shs_set32(&end.ep->why_tx, SHS_REASON_FORKED);
+        shs_endpoint_flag(end.ep, SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY);
+        recall(&end, who, NULL, true);
+    }
+    shs_join_unlock();
 }
 
 bool shs_dgram_leave(struct shs_fd *f, int fd)

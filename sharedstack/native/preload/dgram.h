@@ -62,6 +62,11 @@ size_t shs_dgram_room(const struct iovec *iov, int count);
 int shs_dgram_recvmmsg(int fd, struct mmsghdr *vec, unsigned vlen, int flags, struct timespec *timeout);
 /* From now on by the kernel alone: REASON_*. For any entry. */
 void shs_dgram_lower(struct shs_fd *f, uint32_t why);
+/* As that, before the socket goes, or may go, to a holder who does not have its ring: what is unread there is given to the kernel. `fd` is a number of it.
+ * `keep`: what cannot be sent again stays, to be received here. 0; -EPIPE: some is left; -EAGAIN, -ENOMEM: all is. */
+long shs_dgram_hand_over(struct shs_fd *f, int fd, uint32_t why, bool keep);
+/* A descriptor that this process took from another one, which does not hear of it. */
+void shs_dgram_taken(int fd);
 /* The socket was, or is about to be, bound or connected: what was known of it is forgotten. For any entry. */
 void shs_dgram_moved(struct shs_fd *f, int fd);
 /* The record goes if the ring is empty and nobody is inside; true: it is gone. */

@@ -183,17 +183,23 @@ static long push(struct shs_fd *f, const struct shs_who *who, const struct msghd
     shs_nested_lock(&d->lock);
     struct shs_dest *dest = shs_dest_of(d, to);
     int may = may_push(f, who, dest, &way);
+    const struct shs_pair *pair = dest->way.pair;
     if (SHS_UNLIKELY(may == BEHIND)) {
         may = catches_up(&way, dest->seen, block) ? BY_RING : BY_KERNEL;
         dest->in_vain = may == BY_RING ? 0 : dest->in_vain < 512 ? dest->in_vain * 2 + 8 : dest->in_vain;
         dest->skip = dest->in_vain;
     }
     shs_nested_unlock(&d->lock);
-    if (may != BY_RING)
+    if (may != BY_RING) {
+        if (pair)
+            shs_dgram_await_recall(pair);
         return SHS_RING_SHUT;
+    }
     long r = shs_dgram_push(&shs_proc.env, who, &way, msg->msg_iov, msg->msg_iovlen, len, block);
     if (SHS_LIKELY(r >= 0) && SHS_UNLIKELY(shs_peek32(&f->end.ep->why_tx)))
         shs_set32(&f->end.ep->why_tx, SHS_REASON_NONE);
+    if (SHS_UNLIKELY(r < 0))
+        shs_dgram_await_recall(pair);
     return r;
 }
 

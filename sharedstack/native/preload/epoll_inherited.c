@@ -117,7 +117,7 @@ static bool has_ring(const struct shs_fd *f)
 static void hand_over_unread(struct shs_fd *f, int fd)
 {
     (void)fd;
-    if (has_ring(f) && shs_end_waiting(&f->end))
+    if (f->state == SHS_FD_PAIRED && shs_end_waiting(&f->end))
         shs_hand_over(f, SHS_REASON_MANY_SETS, false);
 }
 

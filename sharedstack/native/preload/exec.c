@@ -47,7 +47,7 @@ static long before(const struct exec *e, struct shs_preload *preload)
      * itself: nothing stays an engine's. */
     if (SHS_UNLIKELY(shs_proc.wired && !e->child && !shs_proc.forked && !shs_self.vfork && !shs_proc.quiet))
         shs_wire_leave_all();
-    return shs_before_exec(e->path, e->fd, e->search, preload);
+    return shs_before_exec(e->path, e->fd, e->search, e->child || shs_self.vfork, preload);
 }
 
 /* The kernel takes no larger environment (E2BIG), or there is no memory for one: the program gets what it was given. */

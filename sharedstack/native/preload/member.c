@@ -198,6 +198,10 @@ static void leave_datagrams(struct shs_fd *f, int fd, const struct shs_who *who)
     if (!f->why)
         f->why = carried(ep);
     bool shared = shs_load32(&ep->flags) & SHS_EPF_SHARED;
+    struct shs_end end = f->end;
+    end.fd = fd;
+    if (who && shs_end_waiting(&end))
+        shs_dgram_recall_soon(&end);
     leave_to_others(ep);
     shs_ring_close(f->end.rx);
     if (!shared && f->dgram->orig_dst && !shs_proc.quiet) {
@@ -205,6 +209,8 @@ static void leave_datagrams(struct shs_fd *f, int fd, const struct shs_who *who)
         if (f->dgram->domain == AF_INET6)
             shs_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, &off, sizeof off);
     }
+    if (who && shs_dgram_recall(env, who, &end, &f->dgram->shown, shared) > 0)
+        shs_log("unread datagrams lost", fd, SHS_REASON_OUTSIDE_HOLDER);
     bool last = shs_ep_refs(f->ep1, -1) == 0;
     for (int i = 0; who && last && !shared && i < 100; i++)
         if (shs_tables_lock(env, who)) { /* else the helper frees it when the socket goes */
@@ -214,15 +220,15 @@ static void leave_datagrams(struct shs_fd *f, int fd, const struct shs_who *who)
         }
 }
 
-/* Each entry is as if its socket had not been used yet. */
-static void leave_entries(const struct shs_who *who)
+/* Each entry is as if its socket had not been used yet. `sender`: who sends unread datagrams again. */
+static void leave_entries(const struct shs_who *who, const struct shs_who *sender)
 {
     struct shs_fd *f;
     for (int fd = 0; (f = shs_fd_next(&fd)); fd++) {
         if (f->state != SHS_FD_REG && f->state != SHS_FD_PAIRED)
             continue;
         if (f->udp)
-            leave_datagrams(f, fd, who);
+            leave_datagrams(f, fd, sender);
         else
             leave_stream(f, fd, who);
         f->ep1 = f->ops = 0;
@@ -230,6 +236,15 @@ static void leave_entries(const struct shs_who *who)
         f->looked_ns = f->drained = 0;
         __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_SEQ_CST);
     }
+}
+
+static bool unread_datagrams(void)
+{
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
+        if (f->udp && f->state == SHS_FD_PAIRED && shs_end_waiting(&f->end))
+            return true;
+    return false;
 }
 
 static void leave_sets(void)
@@ -313,13 +328,14 @@ void shs_leave(void)
     struct shs_env *env = &shs_proc.env;
     if (shs_load32(&shs_proc.attach) != SHS_ATTACHED)
         return;
+    bool forked = shs_proc.forked; /* it has no slot yet, and streams are its parent's */
+    const struct shs_who *who = forked && !unread_datagrams() ? NULL : shs_who();
     uint32_t slot1 = env->slot1;
-    const struct shs_who *who = shs_proc.forked ? NULL : shs_who();
     __atomic_store_n(&shs_proc.attach, SHS_LEAVING, __ATOMIC_SEQ_CST);
     shs_wire_quit();
     shs_each_thread(take_identity, NULL);
     shs_fence();
-    leave_entries(who);
+    leave_entries(forked ? NULL : who, who);
     leave_sets();
     shs_each_thread(call_back, NULL);
     unmap(env, slot1);

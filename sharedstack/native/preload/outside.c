@@ -8,6 +8,7 @@
 #include "endpoint/lift.h"
 #include "endpoint/residue.h"
 #include "intercepts.gen.h"
+#include "preload/dgram.h"
 #include "preload/epoll.h"
 #include "preload/kept.h"
 #include "preload/member.h"
@@ -41,12 +42,14 @@ long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely)
     shs_wire_leave_for(f->end.fd);
     if (f->state < SHS_FD_NEW || f->state > SHS_FD_PAIRED)
         return 0;
+    if (f->udp)
+        return shs_dgram_hand_over(f, f->end.fd, why, surely);
     if (!f->why)
         f->why = why;
     if (f->state != SHS_FD_REG && f->state != SHS_FD_PAIRED)
         return 0;
     lowered(shs_endpoint_at(shs_proc.env.stack, f->ep1), why);
-    return f->state == SHS_FD_PAIRED && !f->udp ? recall(&f->end, surely) : 0;
+    return f->state == SHS_FD_PAIRED ? recall(&f->end, surely) : 0;
 }
 
 /* What is not in the kernel: of the ring, or kept from one. 0: no more. */
@@ -96,12 +99,14 @@ static struct shs_fd *entry_of(int fd, uint64_t cookie)
     return NULL;
 }
 
-static bool is_tcp(int fd)
+/* IPPROTO_TCP, IPPROTO_UDP, or 0: no such socket. */
+static int protocol_of(int fd)
 {
     int domain = 0, proto = 0;
     socklen_t len = sizeof domain;
-    return shs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && (domain == AF_INET || domain == AF_INET6) &&
-           shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 && proto == IPPROTO_TCP;
+    bool known = shs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && (domain == AF_INET || domain == AF_INET6) &&
+                 shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0;
+    return known && (proto == IPPROTO_TCP || proto == IPPROTO_UDP) ? proto : 0;
 }
 
 /* The record of a connection that this process has not looked at yet, or has not lifted: one is made, for others to find. Another thread may be
@@ -128,14 +133,25 @@ void shs_gone_abroad(int fd)
     shs_endpoint_flag(ep, SHS_EPF_ABROAD);
 }
 
-/* One descriptor that a program outside the library will have. */
-static long hand_over_number(int fd)
+/* What a look through the descriptors is for. */
+struct goes {
+    bool datagrams; /* these alone: no program finds the record of one that it inherits */
+    bool stays;     /* this process goes on as well */
+};
+
+/* One descriptor that another program will have. */
+static long hand_over_number(int fd, struct goes goes)
 {
     uint64_t cookie = 0;
     socklen_t len = sizeof cookie;
-    if (shs_fd_own(fd) || !is_tcp(fd) || shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) != 0)
+    int protocol = shs_fd_own(fd) ? 0 : protocol_of(fd);
+    if (!protocol || (goes.datagrams && protocol != IPPROTO_UDP) || shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) != 0)
         return 0;
     struct shs_fd *f = shs_proc.attach == SHS_ATTACHED ? entry_of(fd, cookie) : NULL;
+    if (protocol == IPPROTO_UDP) { /* one that was inherited, and is not ours yet, was handed over then */
+        long r = f ? shs_dgram_hand_over(f, fd, SHS_REASON_OUTSIDE_HOLDER, goes.stays) : 0;
+        return r == -EPIPE ? 0 : r;
+    }
     struct shs_end end;
     uint32_t ep1 = f ? f->ep1 : 0;
     if (f && SHS_UNLIKELY(f->state == SHS_FD_WIRE))
@@ -174,31 +190,40 @@ static bool goes_along(int fd)
 }
 
 /* Each of our descriptors below `limit` that the program will have to do with. */
-static long hand_over_below(int limit)
+static long hand_over_below(int limit, struct goes goes)
 {
     _Alignas(struct entry) char buf[1024];
     long n, r = 0;
     int dir = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     for (int fd = 0; dir < 0 && fd < limit && fd < SHS_FD_CHUNK && r == 0; fd++) /* no /proc */
-        r = goes_along(fd) ? hand_over_number(fd) : 0;
+        r = goes_along(fd) ? hand_over_number(fd, goes) : 0;
     while (dir >= 0 && r == 0 && (n = SHS_SYS(syscall(SYS_getdents64, dir, buf, sizeof buf))) > 0)
         for (long at = 0; at < n && r == 0; at += ((struct entry *)(buf + at))->len) {
             const char *name = ((struct entry *)(buf + at))->name;
             int fd = *name == '.' ? -1 : atoi(name);
             if (fd >= 0 && fd < limit && fd != dir && goes_along(fd))
-                r = hand_over_number(fd);
+                r = hand_over_number(fd, goes);
         }
     if (dir >= 0)
         shs_sys_close(dir);
     return r;
 }
 
-static long hand_over_streams(void)
+static long hand_over_streams(struct goes goes)
 {
     long r = 0;
     for (int fd = 0; fd <= 2 && r == 0; fd++)
-        r = shs_sys_fcntl(fd, F_GETFD, 0) == 0 ? hand_over_number(fd) : 0;
+        r = shs_sys_fcntl(fd, F_GETFD, 0) == 0 ? hand_over_number(fd, goes) : 0;
     return r;
+}
+
+static bool have_datagrams(void)
+{
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
+        if (f->udp && f->state == SHS_FD_PAIRED)
+            return true;
+    return false;
 }
 
 /* Whatever is not close-on-exec another program will have too, at the same time if it is a child. */
@@ -221,28 +246,39 @@ static bool inside(const struct shs_preload *preload)
     return preload->how != SHS_PRELOAD_NOT && preload->same;
 }
 
-long shs_before_exec(const char *path, int fd, bool search, struct shs_preload *preload)
+/* Whatever the program is. Datagrams before their sockets are marked: nobody pushes in between, and it is seen whether others have them already. */
+static long before_any(bool stays)
+{
+    long r = have_datagrams() ? hand_over_below(INT32_MAX, (struct goes){.datagrams = true, .stays = stays}) : 0;
+    mark_inherited();
+    return r;
+}
+
+long shs_before_exec(const char *path, int fd, bool search, bool stays, struct shs_preload *preload)
 {
     char found[4096];
+    struct goes goes = {.stays = stays};
     if (shs_proc.off)
         return 0;
     if (search && path && !shs_find_program(path, found, sizeof found))
         return 0; /* it will fail */
-    mark_inherited();
+    long r = before_any(stays);
+    if (r < 0)
+        return r;
     if (preload->how != SHS_PRELOAD_NOT && shs_outside_program(search ? found : path, fd, preload))
         preload->how = SHS_PRELOAD_NOT;
     /* whatever it is, stdio uses those three natively */
-    return inside(preload) ? hand_over_streams() : hand_over_below(INT32_MAX);
+    return inside(preload) ? hand_over_streams(goes) : hand_over_below(INT32_MAX, goes);
 }
 
 long shs_before_shell(struct shs_preload *preload)
 {
     if (shs_proc.off)
         return 0;
-    mark_inherited();
+    long r = before_any(true);
     if (preload->how != SHS_PRELOAD_NOT && shs_outside_program("/bin/sh", -1, preload))
         preload->how = SHS_PRELOAD_NOT;
-    return inside(preload) ? 0 : hand_over_below(INT32_MAX);
+    return r < 0 || inside(preload) ? r : hand_over_below(INT32_MAX, (struct goes){.stays = true});
 }
 
 /* Which of these words does a file of another process hold? A bit for each; -errno. */

@@ -13,16 +13,16 @@
 
 #define SHS_FINISH_MS 10000 /* how long a call waits for residue that is to be sent before it */
 
-/* The socket of an entry goes, or may go, to an outside holder: 0; -EAGAIN or -ENOMEM: it must not, now; -EPIPE: what is in the ring cannot be
+/* The socket of an entry goes, or may go, to an outside holder, or, of datagrams, to any other one: 0; -EAGAIN or -ENOMEM: it must not, now; -EPIPE: what is in the ring cannot be
  * sent again, only received here (`surely`: nor by somebody else later). */
 long shs_hand_over(struct shs_fd *f, uint32_t why, bool surely);
-/* What only we can receive goes back into a stream of stdio's on fd, to be read first: what is in the ring of an end whose writer is gone, or of a
- * datagram socket, and what was kept. */
+/* What only we can receive goes back into a stream of stdio's on fd, to be read first: what is in the ring of an end whose writer is gone, datagrams
+ * that could not be sent again, and what was kept. */
 void shs_push_back(struct shs_fd *f, int fd, FILE *file);
 /* Another program is to be executed in this process, or in a child of it: hand over what it will use natively. Its file is `path`, or that of the
- * open descriptor `fd` where path is NULL, or (`search`) looked for in PATH. `preload` is what its environment will say; SHS_PRELOAD_NOT
- * afterwards where the program cannot have the library. 0 or -errno. */
-long shs_before_exec(const char *path, int fd, bool search, struct shs_preload *preload);
+ * open descriptor `fd` where path is NULL, or (`search`) looked for in PATH. `stays`: in a child. `preload` is what its environment will say;
+ * SHS_PRELOAD_NOT afterwards where the program cannot have the library. 0 or -errno. */
+long shs_before_exec(const char *path, int fd, bool search, bool stays, struct shs_preload *preload);
 /* A shell is to be executed by libc. */
 long shs_before_shell(struct shs_preload *preload);
 /* Will the library not be in the program of that file (`path`, or NULL and `fd`), though its environment names it so? */

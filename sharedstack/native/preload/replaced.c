@@ -8,6 +8,7 @@
 #include "endpoint/lift.h"
 #include "intercepts.gen.h"
 #include "preload/boundary.h"
+#include "preload/dgram.h"
 #include "preload/gate.h"
 #include "preload/member.h"
 #include "preload/outside.h"
@@ -113,8 +114,9 @@ static void taken(int fd)
     shs_fd_reset(fd);
     shs_gate_meet(fd);
     struct shs_fd *f = shs_fd_look(fd);
-    if (!f || f->udp)
+    if (!f)
         return;
+    shs_dgram_taken(fd);
     if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)
         shs_fd_shared(f);
     else if (f->state == SHS_FD_TCP && shs_attach(fd) && shs_join_try()) {
