@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from compat.acceptors.words import address
-from compat.fix_lab import EAGER_SHARE, MODES, Actor, Lab
+from compat.fix_lab import EAGER_SHARE, MODES, Lab, program
 from unit.fix_helper_daemon import wait_until
 
 pytest_plugins = ["compat.fix_paths"]
@@ -31,8 +31,20 @@ HOWS = ("block", "poll", "level", "edge", "exclusive")
 CHILDREN = 4
 REQUESTS = 24  # by turns on each connection: the first few go by the kernel
 KILLS = 3
+RESTARTS = 3
 PAUSE = 0.12  # seconds between events
 PATIENCE = 10.0
+GONE = 1.0  # seconds until datagrams of an old source find another receiver than a dead one (docs/differences.md)
+
+
+def by_path(lab: Lab) -> tuple[int, int]:
+    """Datagrams sent by ring and by the kernel since the stack began."""
+    counters = lab.state().counters
+    return counters["tx_datagrams"], counters["tx_kernel_datagrams"]
+
+
+def lower_command(lab: Lab) -> list[str]:
+    return [*lab.namespace.prefix, program("sharedstack"), "lower", "--stack", lab.stack]
 
 
 def stat_state(pid: int) -> str:
@@ -270,7 +282,8 @@ def test_graceful_restart(play: Play, way: str) -> None:
     port, pid = server.numbers()
     chain, passed = [pid], play.folder / "passed"
     play.load(port, 4, 3)
-    for _ in range(3):
+    for _ in range(RESTARTS):
+        time.sleep(PAUSE)  # who forks just after an accept shares a connection that was not paired yet: the kernel's for good
         if way == "pass":
             passed.unlink(missing_ok=True)
             heir = play.server("given", "level", passed)
@@ -282,9 +295,103 @@ def test_graceful_restart(play: Play, way: str) -> None:
             server.tell("exec")  # the next one has its standard streams
         chain.append(server.numbers()[1])
         wait_until(lambda: chain[-1] in {by for (by,) in play.accepted().values()}, PATIENCE)
+    time.sleep(PAUSE)
     served = play.ended()
     server.tell("stop")
     server.end()
     assert [c for c in served if c.end] == []
     assert {c.pid for c in served} == set(chain)
     play.judge(served)
+
+
+@dataclass
+class Answer:
+    """To one datagram of a source; `tries` and `seconds` from the first one that nobody answered."""
+
+    source: int
+    number: int
+    pid: int
+    tries: int
+    seconds: float
+
+
+class Datagrams:
+    """Receivers of one port, and a sender."""
+
+    def __init__(self, play: Play) -> None:
+        self.play, self.port = play, 0
+        self.receivers: dict[int, Program] = {}
+        self.answers: list[Answer] = []
+        for _ in range(3):
+            self.comes()
+        self.sender = Program(play, "datagrams.py", "send")
+        self.fresh = 1
+
+    def comes(self) -> int:
+        receiver = Program(self.play, "datagrams.py", "receive", self.play.notes, self.port)
+        self.port, pid = receiver.numbers()
+        self.receivers[pid] = receiver
+        return pid
+
+    def ask(self, sources: range, rounds: int = 1, seconds: float = 0) -> list[Answer]:
+        """All must be answered, by those that live."""
+        self.sender.tell(self.port, sources.start, sources.stop, rounds, seconds)
+        found = [Answer(*line) for line in json.loads(self.sender.hear())]
+        assert len(found) == rounds * len(sources), f"{rounds * len(sources) - len(found)} not answered within {seconds} s"
+        assert {a.pid for a in found} <= set(self.receivers)
+        self.answers += found
+        return found
+
+    def new(self, count: int) -> range:
+        self.fresh += count
+        return range(self.fresh - count, self.fresh)
+
+    def judge(self) -> None:
+        """Each was received once at most, and once by who answered it."""
+        noted: dict[int, list[int]] = self.play.accepted()
+        assert all(len(by) == 1 for by in noted.values()), "received twice"
+        assert all(noted[a.source << 16 | a.number] == [a.pid] for a in self.answers)
+
+
+def mapping(answers: Sequence[Answer]) -> dict[int, int]:
+    """Who answers each source: one for each."""
+    found = {(a.source, a.pid) for a in answers}
+    assert len(found) == len(dict(found)), "a source's datagrams go to several, though nothing has changed"
+    return dict(found)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_datagrams(play: Play) -> None:
+    """The kernel's hash chooses one of the receivers for each source, also when one comes, closes, or is killed."""
+    lab = play.lab
+    all_ = Datagrams(play)
+    before, old = by_path(lab), all_.new(16)
+    there = mapping(all_.ask(old, 60))
+    if play.mode == "eager":
+        ring, kernel = (now - then for now, then in zip(by_path(lab), before, strict=True))
+        assert ring >= EAGER_SHARE * (ring + kernel), f"datagrams by ring {ring}, by the kernel {kernel}"
+    # comes: new sources and old ones go where the kernel has them now, at once
+    pid = all_.comes()
+    at_once = mapping(all_.ask(old, 8))
+    assert pid in mapping(all_.ask(all_.new(32))).values()
+    if play.mode != "kernel":
+        subprocess.run(lower_command(lab), check=True, capture_output=True, timeout=PATIENCE)
+    assert mapping(all_.ask(old)) == at_once
+    assert pid in at_once.values() and there != at_once
+    # closes
+    first, second, *_ = all_.receivers
+    all_.ask(old, 20)
+    receiver = all_.receivers.pop(first)
+    receiver.drop()
+    all_.ask(all_.new(32))
+    closed = max(a.seconds for a in all_.ask(old, 1, GONE))
+    # is killed
+    all_.ask(old, 20)
+    receiver = all_.receivers.pop(second)
+    receiver.process.kill()
+    receiver.process.wait()
+    all_.ask(all_.new(32))
+    killed = max(a.seconds for a in all_.ask(old, 1, GONE))
+    all_.ask(old, 20)
+    print(f"{play.mode}: old sources are answered {closed * 1e3:.1f} ms after a close, {killed * 1e3:.1f} ms after a kill")
+    all_.judge()
