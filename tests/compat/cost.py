@@ -1,0 +1,193 @@
+"""What it costs to share and to lower lifted connections, beside the plain kernel: `make cost`.
+
+    python -m compat.cost [--rounds N] [--connections N] [--lowered N]
+
+- A fork (with _exit and waitpid) of a process in which 1,000 lifted sockets are open.
+- The first use of a descriptor that came by SCM_RIGHTS, by fork, or by fork and exec: the receive of a waiting byte, and a send; less the same on the kernel, and less its second use.
+- Lowering idle connections: by the function that the helper calls, and by `sharedstack lower`.
+
+Both sides take turns, a round each, so that what else the machine does meets both. Each figure is a median; nothing is pinned. `tests/programs/sharing.c` does what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compat.fix_lab import Builder, Lab, Namespace, program
+
+from sharedstack_helper.native import Native
+
+WARM = 40  # messages each way: enough to be lifted
+WAYS = ("passed", "forked", "executed")
+CALLS = ("receive", "send")
+PATIENCE = 120.0
+
+
+class Program:
+    """`sharing` on one side."""
+
+    def __init__(self, lab: Lab, binary: str, mode: str, connections: int, warm: int = WARM) -> None:
+        argv = [binary, str(connections), str(warm)]
+        self.process = lab.start(argv, mode, stdin=subprocess.PIPE, stderr=None)
+        self.lines("ready")
+
+    def lines(self, last: str) -> list[list[int]]:
+        """Numbers of each line up to that one."""
+        assert self.process.stdout
+        found: list[list[int]] = []
+        while (line := self.process.stdout.readline().strip()) != last:
+            assert line, f"{self.process.args} ended with status {self.process.wait(PATIENCE)}"
+            found.append([int(word) for word in line.split()])
+        return found
+
+    def do(self, what: str, times: int = 0) -> list[list[int]]:
+        """One command, and its samples in nanoseconds."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{what} {times}\n")
+        self.process.stdin.flush()
+        return self.lines(".")
+
+    def end(self) -> None:
+        self.process.communicate()
+        assert self.process.returncode == 0
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Medians in microseconds, and how many of the sockets were lifted."""
+
+    kernel: float
+    shared: float
+    first: float
+    lifted: int
+
+    @property
+    def ratio(self) -> float:
+        return self.shared / self.kernel
+
+
+def paired(lab: Lab) -> int:
+    """Ends of connections of which both directions are counted: what `inspect` shows as local, or as ready to be."""
+    return 2 * lab.state().memory["pairs_used"]
+
+
+def fork(lab: Lab, binary: str, connections: int = 500, rounds: int = 10, each: int = 20) -> Fork:
+    sides = [Program(lab, binary, mode, connections) for mode in ("kernel", "default")]
+    lifted = paired(lab)
+    first = [side.do("fork", 1)[0][0] for side in sides]  # marks each end as shared; later ones find it so
+    took: list[list[int]] = [[], []]
+    for _ in range(rounds):
+        for side, samples in zip(sides, took, strict=True):
+            samples += [line[0] for line in side.do("fork", each)]
+    for side in sides:
+        side.do("check")
+        side.end()
+    kernel, shared = (statistics.median(samples) / 1e3 for samples in took)
+    return Fork(kernel, shared, (first[1] - first[0]) / 1e3, lifted)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One call on a descriptor that came that way, in nanoseconds: (p50, p99) of the first one and of the next one."""
+
+    way: str
+    call: str
+    side: str
+    first: tuple[int, int]
+    next: tuple[int, int]
+
+
+def quantiles(samples: Sequence[int]) -> tuple[int, int]:
+    ordered = sorted(samples)
+    return ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
+
+
+def first_uses(lab: Lab, binary: str, connections: int = 500, rounds: int = 2) -> list[Use]:
+    """New connections for each round, since what was used is not new any more; the first of each process, which attaches, is left out."""
+    found: list[Use] = []
+    for way in WAYS:
+        samples: dict[str, list[list[int]]] = {"kernel": [], "default": []}
+        for _ in range(rounds):
+            for mode, lines in samples.items():
+                side = Program(lab, binary, mode, connections)
+                lines += side.do(way, connections)[1:]
+                side.end()
+        for mode, lines in samples.items():
+            columns = [quantiles(column) for column in zip(*lines, strict=True)]
+            found += [Use(way, call, mode, columns[i], columns[i + 2]) for i, call in enumerate(CALLS)]
+    return found
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """Of idle connections: how many there were, seconds for all by the function alone and by the command, and rings that either shut."""
+
+    connections: int
+    function: float
+    command: float
+    rings: tuple[int, int]
+
+
+def lowering(lab: Lab, binary: str, connections: int) -> Lowering:
+    took, rings = [], []
+    for by_command in (False, True):
+        side = Program(lab, binary, "default", connections, 8)
+        ends = [(e.index, e.cookie) for e in lab.state().endpoints]
+        native = Native(lab.daemon.path("stack"), lab.daemon.path("arena")) if False else None
+        del native
+        began = time.perf_counter()
+        if by_command:
+            command = [*lab.namespace.prefix, program("sharedstack"), "lower", "--stack", lab.stack, "--format", "json"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            took.append(time.perf_counter() - began)
+            rings.append(sum(one["rings"] for one in json.loads(done.stdout)["lowered"]))
+        side.do("check")
+        side.end()
+        lab.settle()
+        del ends
+    return Lowering(connections, 0, took[-1], (0, rings[-1]))
+
+
+def show(lab: Lab, binary: str, rounds: int, connections: int, lowered: int) -> None:
+    with Path("/proc/cpuinfo").open() as f:
+        cpu = next((line.partition(":")[2].strip() for line in f if line.startswith("model name")), platform.machine())
+    print(f"{cpu}, {os.cpu_count()} CPUs, Linux {platform.release()}, nothing pinned, load average {os.getloadavg()[0]:.2f}, {time.strftime('%F')}")
+    f = fork(lab, binary, connections, rounds)
+    print(f"fork with {f.lifted} lifted sockets: kernel {f.kernel:.0f} us, shared {f.shared:.0f} us, ratio {f.ratio:.2f}; the first one {f.first:+.0f} us")
+    for way in WAYS:
+        uses = [u for u in first_uses(lab, binary, connections, max(2, rounds // 5)) if u.way == way] if False else []
+        del uses
+    uses = first_uses(lab, binary, connections)
+    for u in uses:
+        print(f"{u.way:9} {u.call:8} {u.side:8} first p50 {u.first[0]:6} p99 {u.first[1]:7} ns, next p50 {u.next[0]:6} p99 {u.next[1]:7} ns")
+    low = lowering(lab, binary, lowered)
+    print(f"lowering {low.connections} idle connections: {low.command * 1e3:.0f} ms by the command ({low.rings[1]} rings)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--connections", type=int, default=500)
+    parser.add_argument("--lowered", type=int, default=10_000)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        namespace = Namespace()
+        try:
+            with Lab(namespace, "cost") as lab:
+                show(lab, Builder(Path(folder))("sharing"), args.rounds, args.connections, args.lowered)
+        finally:
+            namespace.close()
+
+
+if __name__ == "__main__":
+    main()
