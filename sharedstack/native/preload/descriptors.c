@@ -247,6 +247,7 @@ int shs_fd_copied(int from, int to)
         __atomic_fetch_or(&shs_fd_record(a)->flags, SHS_EPF_PINNED, __ATOMIC_SEQ_CST);
         shs_ring_quit(a);
         b->why = a->why;
+        b->marked = false;
         b->ep1 = a->ep1;
         b->registered = a->registered;
         b->end = a->end;

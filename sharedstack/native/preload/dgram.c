@@ -18,6 +18,7 @@
 /* An entry's own memory is kept while the descriptor lives: another thread may look at it. */
 static struct shs_dgram *memory_of(struct shs_fd *f)
 {
+    shs_proc.private = true;
     if (!f->dgram)
         f->dgram = calloc(1, sizeof *f->dgram);
     else
@@ -44,6 +45,7 @@ void shs_dgram_begin(struct shs_fd *f, int fd)
     }
     if (!shs_end_of(&shs_proc.env, (uint32_t)r, &end))
         return;
+    f->marked = false;
     f->ep1 = (uint32_t)r;
     shs_ep_refs(f->ep1, 1);
     end.fd = fd;

@@ -33,6 +33,7 @@ static void classify(struct shs_fd *f, int fd)
         state = SHS_FD_TCP;
         shs_guard_memory();
         if (ep1 > 0) {
+            f->marked = false;
             f->ep1 = (uint32_t)ep1;
             f->registered = shs_endpoint_at(shs_proc.env.stack, f->ep1);
             shs_ep_refs(f->ep1, 1);
@@ -70,6 +71,7 @@ static void register_joined(struct shs_fd *f, int fd)
     }
     if (r <= 0 || shs_proc.env.epoch != epoch) /* a signal handler became somebody else meanwhile */
         return;
+    f->marked = false;
     f->ep1 = (uint32_t)r;
     shs_ep_refs(f->ep1, 1);
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);

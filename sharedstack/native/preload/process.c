@@ -22,6 +22,7 @@ __thread struct shs_thread shs_self __attribute__((tls_model("initial-exec")));
 
 #define MAX_THREADS 4096
 static struct shs_thread *threads[MAX_THREADS];
+static uint32_t tags = 1; /* from there on no place was ever taken */
 /*
  * Destructors of pthread keys run after we heard of the thread's end, and we do not hear of the end that comes then. A thread that uses a socket
  * there is listed as `late`, by its number: nothing points at its memory, it counts as inside any call, and leaves the list once it is gone.
@@ -112,6 +113,17 @@ __attribute__((constructor)) static void start(void)
         shs_start();
 }
 
+/* Has this thread never made another one? Then nobody opens anything while it forks. glibc says so from 2.32 on; before that it is not known. */
+static bool single(void)
+{
+    static const volatile char *word;
+    static bool asked;
+    if (!asked)
+        word = shs_next("__libc_single_threaded");
+    asked = true;
+    return word && *word && shs_proc.threads <= 1;
+}
+
 static void lock_threads(void)
 {
     shs_nested_lock(&threads_lock);
@@ -150,7 +162,7 @@ static void thread_ends(void *arg)
 /* Under the lock: forget late threads that are gone. */
 static void sweep_late(void)
 {
-    for (uint32_t tag = 1; n_late && tag < MAX_THREADS; tag++)
+    for (uint32_t tag = 1; n_late && tag < tags; tag++)
         if (threads[tag] == &late && SHS_SYS(syscall(SYS_tgkill, getpid(), late_tid[tag], 0)) == -ESRCH) {
             threads[tag] = NULL;
             n_late--;
@@ -170,6 +182,7 @@ bool shs_list_thread(void)
             n_late += t->ended;
             t->who.tag = tag;
             t->listed = true;
+            tags = tag < tags ? tags : tag + 1;
             shs_proc.threads++;
         }
     unlock_threads();
@@ -190,7 +203,7 @@ static void child(void)
     struct shs_thread *self = &shs_self;
     shs_defer_forked();
     memset(&threads_lock, 0, sizeof threads_lock);
-    for (uint32_t tag = 1; tag < MAX_THREADS; tag++)
+    for (uint32_t tag = 1; tag < tags; tag++)
         if (threads[tag] && threads[tag] != &late) {
             shs_bell_drop(&threads[tag]->bell, true);
             if (threads[tag] != self)
@@ -203,13 +216,14 @@ static void child(void)
     n_late = self->listed && self->ended;
     /* its parent's sets: the parent goes on as before, and looks after its rings; here their members stay with the kernel */
     struct shs_fd *f;
-    for (int fd = 0; (f = shs_fd_next(&fd)); fd++) {
+    for (int fd = 0; shs_proc.private && (f = shs_fd_next(&fd)); fd++) {
         if (f->state == SHS_FD_EPOLL && f->epoll)
             shs_set_inherited(f->epoll);
         if (f->dgram) /* another thread of the parent may have held it */
             memset(&f->dgram->lock, 0, sizeof f->dgram->lock);
     }
-    mark_shared(); /* what other threads opened after prepare() */
+    if (!single())
+        mark_shared(); /* what other threads opened after prepare() */
     shs_proc.forks++;
     shs_fd_forked();
     shs_member_forked();
@@ -226,10 +240,11 @@ void shs_fd_shared(struct shs_fd *f)
 {
     if ((f->state == SHS_FD_NEW || f->state == SHS_FD_TCP || f->state == SHS_FD_BUSY) && !f->why)
         f->why = SHS_REASON_FORKED;
-    if (shs_fd_registered(f)) {
+    if (shs_fd_registered(f) && !f->marked) {
         __atomic_fetch_or(&shs_fd_record(f)->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
         if (f->udp)
             shs_dgram_lower(f, SHS_REASON_FORKED);
+        f->marked = true; /* servers fork again and again */
     }
 }
 
@@ -248,7 +263,8 @@ static void prepare(void)
 static void parent(void)
 {
     shs_add32(&shs_proc.forks, 1);
-    mark_shared();
+    if (!single())
+        mark_shared();
     shs_join_unlock();
 }
 
@@ -280,7 +296,7 @@ bool shs_bell_moved(int from, int to)
 {
     bool found = false;
     lock_threads();
-    for (uint32_t tag = 1; tag < MAX_THREADS && !found; tag++) {
+    for (uint32_t tag = 1; tag < tags && !found; tag++) {
         struct shs_thread *t = threads[tag] == &late ? NULL : threads[tag];
         found = t && t->bell.handle && t->bell.fd == from;
         if (found)
@@ -293,7 +309,7 @@ bool shs_bell_moved(int from, int to)
 void shs_each_thread(void (*visit)(struct shs_thread *t, void *arg), void *arg)
 {
     lock_threads();
-    for (uint32_t tag = 1; tag < MAX_THREADS; tag++)
+    for (uint32_t tag = 1; tag < tags; tag++)
         if (threads[tag] && threads[tag] != &late)
             visit(threads[tag], arg);
     unlock_threads();
@@ -320,7 +336,7 @@ bool shs_in_flight(int fd, int receive)
     lock_threads();
     sweep_late();
     uint32_t own = shs_self.ended && shs_self.listed ? shs_self.who.tag : 0;
-    for (uint32_t tag = 1; tag < MAX_THREADS && !found; tag++)
+    for (uint32_t tag = 1; tag < tags && !found; tag++)
         found = threads[tag] && threads[tag] != &shs_self && tag != own && inside(threads[tag], fd, receive);
     unlock_threads();
     return found;
