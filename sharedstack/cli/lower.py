@@ -17,7 +17,7 @@ from ..declare.messages import MAX_MESSAGE, PROTOCOL_VERSION
 from ..declare.names import DEFAULT_STACK, control_socket
 from ..declare.reasons import REASONS
 from ..inspection import snapshot
-from ..inspection.state import Endpoint, decode
+from ..inspection.state import Endpoint, decode, lifted, registered
 from .doctor import Form
 
 _PATIENCE = 10.0  # seconds for an answer
@@ -58,7 +58,10 @@ def lower(
     """Make what is lifted the kernel's again, every holder at once, and say what was done. It is lifted anew when that pays."""
     uid = os.getuid() if uid < 0 else uid
     try:
-        ends = _chosen(decode(snapshot.take(snapshot.find(uid, stack)), live=True).endpoints, endpoint, pid)
+        shot = snapshot.take(snapshot.find(uid, stack))
+        everything = endpoint is None and pid is None
+        ends = lifted(shot) if everything else _chosen(decode(shot, live=True).endpoints, endpoint, pid)
+        count = registered(shot) if everything else len(ends)
         with _helper(uid, stack) as helper:
             found = [one for end in ends if (one := _lower(helper, end)).rings or one.wire]
     except (snapshot.NoStackError, snapshot.LayoutError, RefusedError) as e:
@@ -69,7 +72,7 @@ def lower(
     else:
         for one in found:
             typer.echo(one.text)
-        typer.echo(f"{len(found)} of {len(ends)} lowered" if ends else "nothing is registered there")
+        typer.echo(f"{len(found)} of {count} lowered" if count else "nothing is registered there")
     if any(one.why for one in found):
         raise typer.Exit(1)
 
