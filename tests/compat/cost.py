@@ -4,7 +4,7 @@
 
 - A fork (with _exit and waitpid) of a process in which 1,000 lifted sockets are open.
 - The first use of a descriptor that came by SCM_RIGHTS, by fork, or by fork and exec: the receive of a waiting byte, and a send; less the same on the kernel, and less its second use.
-- Lowering idle connections: by the function that the helper calls, and by `sharedstack lower`.
+- Lowering idle connections: one request to the helper for each, and by `sharedstack lower` all at once.
 
 Both sides take turns, a round each, so that what else the machine does meets both. Each figure is a median; nothing is pinned. `tests/programs/sharing.c` does what is measured.
 """
@@ -17,6 +17,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,8 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compat.fix_lab import Builder, Lab, Namespace, program
-
-from sharedstack_helper.native import Native
 
 WARM = 40  # messages each way: enough to be lifted
 WAYS = ("passed", "forked", "executed")
@@ -128,34 +127,58 @@ def first_uses(lab: Lab, binary: str, connections: int = 500, rounds: int = 2) -
     return found
 
 
+# in the stack's namespace: each request to the helper alone, of those that are lifted
+ASK = """
+import sys, time, json
+from sharedstack.cli.lower import _helper, _lower
+from sharedstack.inspection import snapshot
+from sharedstack.inspection.state import lifted
+uid, stack, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+ends, took = lifted(snapshot.take(name)), []
+with _helper(uid, stack) as helper:
+    for end in ends:
+        began = time.perf_counter_ns()
+        rings = _lower(helper, end).rings
+        if rings:  # its mate has nothing left
+            took.append(time.perf_counter_ns() - began)
+print(json.dumps(took))
+"""
+
+
 @dataclass(frozen=True)
 class Lowering:
-    """Of idle connections: how many there were, seconds for all by the function alone and by the command, and rings that either shut."""
+    """Of idle connections: nanoseconds of each request for one that is lifted; and how many the command found lifted of how many, in how many seconds."""
 
+    each: list[int]
+    lowered: int
     connections: int
-    function: float
-    command: float
-    rings: tuple[int, int]
+    seconds: float
+    start: float  # of them, what the command takes on an empty stack
 
 
-def lowering(lab: Lab, binary: str, connections: int) -> Lowering:
-    took, rings = [], []
-    for by_command in (False, True):
-        side = Program(lab, binary, "default", connections, 8)
-        ends = [(e.index, e.cookie) for e in lab.state().endpoints]
-        native = Native(lab.daemon.path("stack"), lab.daemon.path("arena")) if False else None
-        del native
-        began = time.perf_counter()
-        if by_command:
-            command = [*lab.namespace.prefix, program("sharedstack"), "lower", "--stack", lab.stack, "--format", "json"]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            took.append(time.perf_counter() - began)
-            rings.append(sum(one["rings"] for one in json.loads(done.stdout)["lowered"]))
+def command(lab: Lab) -> tuple[float, int]:
+    """`sharedstack lower`: seconds, and rings that it shut."""
+    began = time.perf_counter()
+    argv = [*lab.namespace.prefix, program("sharedstack"), "lower", "--stack", lab.stack, "--format", "json"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=lab.environ("kernel"))
+    return time.perf_counter() - began, sum(one["rings"] for one in json.loads(done.stdout)["lowered"])
+
+
+def lowering(lab: Lab, binary: str, connections: int, few: int = 500) -> Lowering:
+    start, _ = command(lab)
+    side = Program(lab, binary, "eager", few, 8)
+    done = lab.direct([sys.executable, "-c", ASK, str(lab.namespace.uid), lab.stack, lab.name], lab.environ("kernel"))
+    assert done.returncode == 0, done.stderr
+    side.do("check")
+    side.end()
+    lab.settle()
+    sides = [Program(lab, binary, "eager", connections // 2, 8) for _ in range(2)]  # a process may have 20,000 descriptors as a rule
+    seconds, rings = command(lab)
+    for side in sides:
         side.do("check")
         side.end()
-        lab.settle()
-        del ends
-    return Lowering(connections, 0, took[-1], (0, rings[-1]))
+    lab.settle()
+    return Lowering(json.loads(done.stdout), rings // 2, connections, seconds, start)
 
 
 def show(lab: Lab, binary: str, rounds: int, connections: int, lowered: int) -> None:
@@ -164,14 +187,12 @@ def show(lab: Lab, binary: str, rounds: int, connections: int, lowered: int) -> 
     print(f"{cpu}, {os.cpu_count()} CPUs, Linux {platform.release()}, nothing pinned, load average {os.getloadavg()[0]:.2f}, {time.strftime('%F')}")
     f = fork(lab, binary, connections, rounds)
     print(f"fork with {f.lifted} lifted sockets: kernel {f.kernel:.0f} us, shared {f.shared:.0f} us, ratio {f.ratio:.2f}; the first one {f.first:+.0f} us")
-    for way in WAYS:
-        uses = [u for u in first_uses(lab, binary, connections, max(2, rounds // 5)) if u.way == way] if False else []
-        del uses
-    uses = first_uses(lab, binary, connections)
-    for u in uses:
+    for u in first_uses(lab, binary, connections):
         print(f"{u.way:9} {u.call:8} {u.side:8} first p50 {u.first[0]:6} p99 {u.first[1]:7} ns, next p50 {u.next[0]:6} p99 {u.next[1]:7} ns")
     low = lowering(lab, binary, lowered)
-    print(f"lowering {low.connections} idle connections: {low.command * 1e3:.0f} ms by the command ({low.rings[1]} rings)")
+    p50, p99 = quantiles(low.each)
+    print(f"lowering one of {len(low.each)} lifted connections: p50 {p50 / 1e3:.1f} us, p99 {p99 / 1e3:.1f} us")
+    print(f"sharedstack lower: {low.connections} connections, {low.lowered} of them lifted, {low.seconds:.2f} s, of which {low.start:.2f} s to start")
 
 
 def main() -> None:
