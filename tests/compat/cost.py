@@ -3,10 +3,12 @@
     python -m compat.cost [--rounds N] [--connections N] [--lowered N]
 
 - A fork (with _exit and waitpid) of a process in which 1,000 lifted sockets are open.
-- The first use of a descriptor that came by SCM_RIGHTS, by fork, or by fork and exec: the receive of a waiting byte, and a send; less the same on the kernel, and less its second use.
+- The first use of a descriptor that came by SCM_RIGHTS, by fork, or by fork and exec: the receive of a waiting byte, and a send; less the
+  same on the kernel, and less its second use.
 - Lowering idle connections: one request to the helper for each, and by `sharedstack lower` all at once.
 
-Both sides take turns, a round each, so that what else the machine does meets both. Each figure is a median; nothing is pinned. `tests/programs/sharing.c` does what is measured.
+Both sides take turns, a round each, so that what else the machine does meets both. Each figure is a median; nothing is pinned.
+`tests/programs/sharing.c` does what is measured.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from compat.fix_lab import Builder, Lab, Namespace, program
 
 WARM = 40  # messages each way: enough to be lifted
 WAYS = ("passed", "forked", "executed")
-CALLS = ("receive", "send")
+CALLS = ("receive", "send", "recvmsg")
 PATIENCE = 120.0
 
 
@@ -122,8 +124,10 @@ def first_uses(lab: Lab, binary: str, connections: int = 500, rounds: int = 2) -
                 lines += side.do(way, connections)[1:]
                 side.end()
         for mode, lines in samples.items():
-            columns = [quantiles(column) for column in zip(*lines, strict=True)]
-            found += [Use(way, call, mode, columns[i], columns[i + 2]) for i, call in enumerate(CALLS)]
+            *columns, rights = [quantiles(column) for column in zip(*lines, strict=True)]
+            found += [Use(way, call, mode, columns[i], columns[i + 2]) for i, call in enumerate(CALLS[:2])]
+            if way == "passed":
+                found.append(Use(way, CALLS[2], mode, rights, rights))
     return found
 
 
@@ -133,23 +137,25 @@ import sys, time, json
 from sharedstack.cli.lower import _helper, _lower
 from sharedstack.inspection import snapshot
 from sharedstack.inspection.state import lifted
-uid, stack, name = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-ends, took = lifted(snapshot.take(name)), []
+uid, stack, name, pid = int(sys.argv[1]), *sys.argv[2:]
+def cpu():
+    return time.process_time() + int(open(f"/proc/{pid}/schedstat").read().split()[0]) / 1e9
+ends = lifted(snapshot.take(name))
 with _helper(uid, stack) as helper:
-    for end in ends:
-        began = time.perf_counter_ns()
-        rings = _lower(helper, end).rings
-        if rings:  # its mate has nothing left
-            took.append(time.perf_counter_ns() - began)
-print(json.dumps(took))
+    began, used = time.perf_counter(), cpu()
+    lowered = sum(one.rings > 0 for one in _lower(helper, ends))
+    print(json.dumps([lowered, time.perf_counter() - began, cpu() - used]))
 """
 
 
 @dataclass(frozen=True)
 class Lowering:
-    """Of idle connections: nanoseconds of each request for one that is lifted; and how many the command found lifted of how many, in how many seconds."""
+    """Of idle connections: how many were lifted, seconds of all requests for them, and of CPU, ours and the helper's; and how many
+    the command found lifted of how many, in how many seconds."""
 
-    each: list[int]
+    asked: int
+    requests: float
+    cpu: float
     lowered: int
     connections: int
     seconds: float
@@ -166,8 +172,11 @@ def command(lab: Lab) -> tuple[float, int]:
 
 def lowering(lab: Lab, binary: str, connections: int, few: int = 500) -> Lowering:
     start, _ = command(lab)
+    assert lab.daemon.process
     side = Program(lab, binary, "eager", few, 8)
-    done = lab.direct([sys.executable, "-c", ASK, str(lab.namespace.uid), lab.stack, lab.name], lab.environ("kernel"))
+    done = lab.direct(
+        [sys.executable, "-c", ASK, str(lab.namespace.uid), lab.stack, lab.name, str(lab.daemon.process.pid)], lab.environ("kernel")
+    )
     assert done.returncode == 0, done.stderr
     side.do("check")
     side.end()
@@ -178,21 +187,23 @@ def lowering(lab: Lab, binary: str, connections: int, few: int = 500) -> Lowerin
         side.do("check")
         side.end()
     lab.settle()
-    return Lowering(json.loads(done.stdout), rings // 2, connections, seconds, start)
+    return Lowering(*json.loads(done.stdout), rings // 2, connections, seconds, start)
 
 
 def show(lab: Lab, binary: str, rounds: int, connections: int, lowered: int) -> None:
     with Path("/proc/cpuinfo").open() as f:
         cpu = next((line.partition(":")[2].strip() for line in f if line.startswith("model name")), platform.machine())
-    print(f"{cpu}, {os.cpu_count()} CPUs, Linux {platform.release()}, nothing pinned, load average {os.getloadavg()[0]:.2f}, {time.strftime('%F')}")
+    print(f"{cpu}, {os.cpu_count()} CPUs, Linux {platform.release()}, load average {os.getloadavg()[0]:.2f}, {time.strftime('%F')}")
     f = fork(lab, binary, connections, rounds)
-    print(f"fork with {f.lifted} lifted sockets: kernel {f.kernel:.0f} us, shared {f.shared:.0f} us, ratio {f.ratio:.2f}; the first one {f.first:+.0f} us")
+    print(f"fork with {f.lifted} lifted sockets: kernel {f.kernel:.0f} us, shared {f.shared:.0f} us, ratio {f.ratio:.2f}")
+    print(f"the first fork, which marks them: {f.first:+.0f} us")
     for u in first_uses(lab, binary, connections):
-        print(f"{u.way:9} {u.call:8} {u.side:8} first p50 {u.first[0]:6} p99 {u.first[1]:7} ns, next p50 {u.next[0]:6} p99 {u.next[1]:7} ns")
+        print(
+            f"{u.way:9} {u.call:8} {u.side:8} first p50 {u.first[0]:6} p99 {u.first[1]:7} ns, next p50 {u.next[0]:6} p99 {u.next[1]:7} ns"
+        )
     low = lowering(lab, binary, lowered)
-    p50, p99 = quantiles(low.each)
-    print(f"lowering one of {len(low.each)} lifted connections: p50 {p50 / 1e3:.1f} us, p99 {p99 / 1e3:.1f} us")
-    print(f"sharedstack lower: {low.connections} connections, {low.lowered} of them lifted, {low.seconds:.2f} s, of which {low.start:.2f} s to start")
+    print(f"lowering {low.asked} lifted connections: {low.requests / low.asked * 1e6:.1f} us each, CPU {low.cpu / low.asked * 1e6:.1f} us")
+    print(f"sharedstack lower: {low.connections} connections, {low.lowered} lifted, {low.seconds:.2f} s; without any {low.start:.2f} s")
 
 
 def main() -> None:

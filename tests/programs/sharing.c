@@ -6,7 +6,7 @@
  *   passed N    N descriptors come to another process by SCM_RIGHTS
  *   forked N    ... by fork
  *   executed N  ... by fork and exec
- *               each sample: the first receive of one waiting byte, the first send, and both once more, as "recv send recv send"
+ *               each sample: the first receive of one waiting byte, the first send, and both once more, as "recv send recv send"; then the recvmsg by which it came, or 0
  *   check       a byte each way on each connection
  */
 #include "pairs.h"
@@ -55,7 +55,7 @@ static void forks(int times)
 }
 
 /* The other process: `in` and `out` say when the next byte waits. */
-static void use(int fd, int in, int out)
+static void use(int fd, int in, int out, uint64_t rights)
 {
     char byte;
     uint64_t took[4];
@@ -73,8 +73,8 @@ static void use(int fd, int in, int out)
         if (write(out, &byte, 1) != 1)
             fail("turn");
     }
-    printf("%llu %llu %llu %llu\n", (unsigned long long)took[0], (unsigned long long)took[1], (unsigned long long)took[2],
-           (unsigned long long)took[3]);
+    printf("%llu %llu %llu %llu %llu\n", (unsigned long long)took[0], (unsigned long long)took[1], (unsigned long long)took[2],
+           (unsigned long long)took[3], (unsigned long long)rights);
 }
 
 /* Ours: a byte waits; take the answer; twice. */
@@ -108,17 +108,21 @@ static void shared(const char *how, int times)
         for (int i = 0; i < n_ends && passed; i++)
             close(ends[i][1]);
         for (int i = 0; i < times; i++) {
-            int fd = ends[i][1], fds[RIGHTS_MOST];
+            int fds[RIGHTS_MOST] = {ends[i][1]};
+            char byte;
+            if (passed && read(there[0], &byte, 1) != 1) /* the message waits */
+                fail("turn");
+            uint64_t start = ns();
             if (passed && receive_rights(rights[0], 0, fds) != 1)
                 fail("rights");
-            use(passed ? fds[0] : fd, there[0], back[1]);
+            use(fds[0], there[0], back[1], ns() - start);
         }
         fflush(stdout);
         _exit(0);
     }
     for (int i = 0; i < times; i++) {
-        if (passed)
-            send_rights(rights[1], &ends[i][1], 1);
+        if (passed && (send_rights(rights[1], &ends[i][1], 1) != 1 || write(there[1], "x", 1) != 1))
+            fail("pass");
         serve(ends[i][0], back[0], there[1]);
     }
     if (waitpid(pid, NULL, 0) != pid)
@@ -136,7 +140,7 @@ int main(int argc, char **argv)
     int n = 0;
     if (argc == 6) { /* executed: descriptors are two apart, since both ends of each connection were made in turn */
         for (int i = 0; i < atoi(argv[5]); i++)
-            use(atoi(argv[4]) + 2 * i, atoi(argv[2]), atoi(argv[3]));
+            use(atoi(argv[4]) + 2 * i, atoi(argv[2]), atoi(argv[3]), 0);
         return 0;
     }
     self = argv[0];

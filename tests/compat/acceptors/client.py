@@ -1,8 +1,9 @@
 """A client that is told what to do: `client.py FIRST`; its connections are numbered from FIRST on.
 
-A line "PORT COUNT WIDTH REQUESTS UNTIL" on its standard input is one load: at least COUNT connections, and until the file UNTIL exists (`-`: COUNT is all),
-WIDTH of them at a time, REQUESTS by turns on each. It answers by a line of JSON: for each connection its number, who answered (0: nobody, before it ended), how many requests, what ended
-it ("" where it was the client), and how many bytes were asked and answered. A wrong or another process's answer ends it by an assertion; hanging, by faulthandler.
+A line "PORT COUNT WIDTH REQUESTS UNTIL" on its standard input is one load: at least COUNT connections, and until the file UNTIL exists
+(`-`: COUNT is all), WIDTH of them at a time, REQUESTS by turns on each. It answers by a line of JSON: for each connection its number, who
+answered (0: nobody, before it ended), how many requests, what ended it ("" where it was the client), and how many bytes were asked and
+answered. A wrong or another process's answer ends it by an assertion; hanging, by faulthandler.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """Receivers of one UDP port, and who sends to them.
 
-    datagrams.py receive NOTES PORT   with SO_REUSEPORT; prints "ready PORT PID", notes and answers each datagram; at the end of its input it takes what waits, closes, and ends
-    datagrams.py send                 is told lines "PORT FIRST LAST ROUNDS SECONDS": from each of those sources so many datagrams by turns, each answered before the next one
+    datagrams.py receive NOTES PORT   with SO_REUSEPORT; prints "ready PORT PID", notes and answers each datagram; at the end of its input
+                                      it takes what waits, closes, and ends
+    datagrams.py send                 is told lines "PORT FIRST LAST ROUNDS SECONDS": from each of those sources so many datagrams by
+                                      turns, each answered before the next one
 
-A source that gets no answer within TRY asks again, by a datagram of the next number, for SECONDS at most. The answer to a line is JSON: for each datagram that was answered its source, number, who
-answered, which try it was, and how many seconds that took from the first one. Even sources are connected.
+A source that gets no answer within TRY asks again, by a datagram of the next number, for SECONDS at most. The answer to a line is JSON:
+for each datagram that was answered its source, number, who answered, which try it was, and how many seconds that took from the first one.
+Even sources are connected.
 """
 
 from __future__ import annotations

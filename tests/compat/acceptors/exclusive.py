@@ -1,8 +1,8 @@
 """EPOLLEXCLUSIVE: what epoll_ctl(2) allows, and who is woken. It prints what it finds; the kernel's lines are the right ones.
 
-    exclusive.py ctl        which events, on a listener, on a connection that has been used, and on one that is used in the set
-    exclusive.py processes  a connection that forked processes watch, each in a set of its own
-    exclusive.py threads    the same by threads; and plain members beside exclusive ones
+exclusive.py ctl        which events, on a listener, on a connection that has been used, and on one that is used in the set
+exclusive.py processes  a connection that forked processes watch, each in a set of its own
+exclusive.py threads    the same by threads; and plain members beside exclusive ones
 """
 
 from __future__ import annotations

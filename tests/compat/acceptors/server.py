@@ -5,9 +5,9 @@
     server.py given HOW NOTES PATH        takes the listener of the server that is told `pass PATH`
     server.py inherited HOW NOTES FD      was executed by the server that is told `exec`
 
-HOW: `block` (accept waits, one connection at a time), or all connections at once, the listener without waiting, by `poll`, epoll's `level`, `edge`,
-or `exclusive` (EPOLLEXCLUSIVE). NOTES: a file; a line for each connection that is accepted. It prints "ready PORT" first, and for children their process ids; then it does what is said
-on its standard input, a line each:
+HOW: `block` (accept waits, one connection at a time), or all connections at once, the listener without waiting, by `poll`, epoll's
+`level`, `edge`, or `exclusive` (EPOLLEXCLUSIVE). NOTES: a file; a line for each connection that is accepted. It prints "ready PORT" first,
+and for children their process ids; then it does what is said on its standard input, a line each:
 
     kill N      (prefork) SIGKILL for child N, and another one in its place, whose process id is printed
     stop        accept what waits, close the listener, serve what is established to its end, exit
