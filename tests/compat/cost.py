@@ -7,8 +7,8 @@
   same on the kernel, and less its second use.
 - Lowering idle connections: one request to the helper for each, and by `sharedstack lower` all at once.
 
-Both sides take turns, a round each, so that what else the machine does meets both. Each figure is a median; nothing is pinned.
-`tests/programs/sharing.c` does what is measured.
+Both sides take turns, a round each, so that what else the machine does meets both. Figures are medians (of forks, of the faster half);
+nothing is pinned. `tests/programs/sharing.c` does what is measured.
 """
 
 from __future__ import annotations
@@ -65,11 +65,10 @@ class Program:
 
 @dataclass(frozen=True)
 class Fork:
-    """Medians in microseconds, and how many of the sockets were lifted."""
+    """Medians of the faster half in microseconds (the slower one is what else the machine does), and how many sockets were lifted."""
 
     kernel: float
     shared: float
-    first: float
     lifted: int
 
     @property
@@ -85,7 +84,8 @@ def paired(lab: Lab) -> int:
 def fork(lab: Lab, binary: str, connections: int = 500, rounds: int = 10, each: int = 20) -> Fork:
     sides = [Program(lab, binary, mode, connections) for mode in ("kernel", "default")]
     lifted = paired(lab)
-    first = [side.do("fork", 1)[0][0] for side in sides]  # marks each end as shared; later ones find it so
+    for side in sides:
+        side.do("fork", 1)  # marks each end as shared; later ones find it so
     took: list[list[int]] = [[], []]
     for _ in range(rounds):
         for side, samples in zip(sides, took, strict=True):
@@ -93,8 +93,8 @@ def fork(lab: Lab, binary: str, connections: int = 500, rounds: int = 10, each: 
     for side in sides:
         side.do("check")
         side.end()
-    kernel, shared = (statistics.median(samples) / 1e3 for samples in took)
-    return Fork(kernel, shared, (first[1] - first[0]) / 1e3, lifted)
+    kernel, shared = (statistics.median(sorted(samples)[: len(samples) // 2]) / 1e3 for samples in took)
+    return Fork(kernel, shared, lifted)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,6 @@ def show(lab: Lab, binary: str, rounds: int, connections: int, lowered: int) -> 
     print(f"{cpu}, {os.cpu_count()} CPUs, Linux {platform.release()}, load average {os.getloadavg()[0]:.2f}, {time.strftime('%F')}")
     f = fork(lab, binary, connections, rounds)
     print(f"fork with {f.lifted} lifted sockets: kernel {f.kernel:.0f} us, shared {f.shared:.0f} us, ratio {f.ratio:.2f}")
-    print(f"the first fork, which marks them: {f.first:+.0f} us")
     for u in first_uses(lab, binary, connections):
         print(
             f"{u.way:9} {u.call:8} {u.side:8} first p50 {u.first[0]:6} p99 {u.first[1]:7} ns, next p50 {u.next[0]:6} p99 {u.next[1]:7} ns"

@@ -31,6 +31,7 @@ static struct shs_thread late;
 static pid_t late_tid[MAX_THREADS];
 static uint32_t n_late;
 static struct shs_nested threads_lock;
+static const volatile char *single_threaded; /* glibc's own word, if it has it */
 
 #if defined(__x86_64__)
 __asm__(".symver dlsym, dlsym@GLIBC_2.2.5");
@@ -92,6 +93,7 @@ void shs_start(void)
 {
     int saved = errno;
     shs_resolve();
+    single_threaded = shs_next("__libc_single_threaded"); /* here: a forked child must not ask the loader */
     __register_atfork(prepare, parent, child, &__dso_handle);
     read_options(&shs_proc.env.opt);
     if (shs_proc.env.opt.eager)
@@ -116,12 +118,7 @@ __attribute__((constructor)) static void start(void)
 /* Has this thread never made another one? Then nobody opens anything while it forks. glibc says so from 2.32 on; before that it is not known. */
 static bool single(void)
 {
-    static const volatile char *word;
-    static bool asked;
-    if (!asked)
-        word = shs_next("__libc_single_threaded");
-    asked = true;
-    return word && *word && shs_proc.threads <= 1;
+    return single_threaded && *single_threaded && shs_proc.threads <= 1;
 }
 
 static void lock_threads(void)
