@@ -18,7 +18,7 @@ M32 := build/sharedstack/native/m32/libsharedstack.so
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
-.PHONY: help build demo test lint format sanitize fuzz m32 abi bench wire conformance soak suites processes matrix models clean system-build system-demo system-test system-suites system-processes system-wire system-fuzz FORCE
+.PHONY: help build demo test lint format sanitize fuzz m32 abi bench cost wire conformance soak suites processes matrix models clean system-build system-demo system-test system-suites system-processes system-wire system-fuzz FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -83,6 +83,9 @@ suites: system-test system-suites $(VENV)/.test $(VENV)/.built ## the tests of C
 
 processes: system-processes $(VENV)/.test $(VENV)/.built ## real software in several processes under load, on the kernel and through sharedstack, compared (root)
 	@cd tests && ../$(BIN)/python -m compat.processes.main $(PROCESSES)
+
+cost: $(VENV)/.test $(VENV)/.built ## what it costs to fork with, pass on, inherit and lower lifted connections, beside the kernel
+	@cd tests && ../$(BIN)/python -m compat.cost $(COST)
 
 matrix: system-test $(VENV)/.test $(VENV)/.built ## every way in which a socket comes to another process, times its state, the next step and the path (root)
 	@cd tests && ../$(BIN)/python -m matrix.main $(MATRIX)

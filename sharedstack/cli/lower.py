@@ -17,10 +17,11 @@ from ..declare.messages import MAX_MESSAGE, PROTOCOL_VERSION
 from ..declare.names import DEFAULT_STACK, control_socket
 from ..declare.reasons import REASONS
 from ..inspection import snapshot
-from ..inspection.state import Endpoint, decode
+from ..inspection.state import Endpoint, decode, lifted, registered
 from .doctor import Form
 
 _PATIENCE = 10.0  # seconds for an answer
+_AT_A_TIME = 32  # requests on their way: neither side waits for the other at each
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,12 @@ def lower(
     """Make what is lifted the kernel's again, every holder at once, and say what was done. It is lifted anew when that pays."""
     uid = os.getuid() if uid < 0 else uid
     try:
-        ends = _chosen(decode(snapshot.take(snapshot.find(uid, stack)), live=True).endpoints, endpoint, pid)
+        shot = snapshot.take(snapshot.find(uid, stack))
+        everything = endpoint is None and pid is None
+        ends = lifted(shot) if everything else _chosen(decode(shot, live=True).endpoints, endpoint, pid)
+        count = registered(shot) if everything else len(ends)
         with _helper(uid, stack) as helper:
-            found = [one for end in ends if (one := _lower(helper, end)).rings or one.wire]
+            found = [one for one in _lower(helper, ends) if one.rings or one.wire]
     except (snapshot.NoStackError, snapshot.LayoutError, RefusedError) as e:
         typer.echo(f"sharedstack: {e}", err=True)
         raise typer.Exit(1) from e
@@ -69,7 +73,7 @@ def lower(
     else:
         for one in found:
             typer.echo(one.text)
-        typer.echo(f"{len(found)} of {len(ends)} lowered" if ends else "nothing is registered there")
+        typer.echo(f"{len(found)} of {count} lowered" if count else "nothing is registered there")
     if any(one.why for one in found):
         raise typer.Exit(1)
 
@@ -91,16 +95,27 @@ def _helper(uid: int, stack: str) -> Iterator[socket.socket]:
         yield helper
 
 
-def _lower(helper: socket.socket, end: Endpoint) -> Lowered:
-    reply = _ask(helper, {"v": PROTOCOL_VERSION, "t": "unlift", "endpoint": end.index, "cookie": end.cookie})
-    why = REASONS[reply["why"]].text if reply["why"] else ""
-    names = [f"{p['comm']} {p['pid']}" for p in end.processes]
-    return Lowered(end.index, end.local, end.remote, names, reply["rings"], reply["wire"], why)
+def _lower(helper: socket.socket, ends: list[Endpoint]) -> Iterator[Lowered]:
+    for at in range(0, len(ends), _AT_A_TIME):
+        some = ends[at : at + _AT_A_TIME]
+        for end in some:
+            _ask(helper, {"v": PROTOCOL_VERSION, "t": "unlift", "endpoint": end.index, "cookie": end.cookie})
+        for end in some:
+            reply = _answer(helper)
+            why = REASONS[reply["why"]].text if reply["why"] else ""
+            names = [f"{p['comm']} {p['pid']}" for p in end.processes]
+            yield Lowered(end.index, end.local, end.remote, names, reply["rings"], reply["wire"], why)
 
 
-def _ask(helper: socket.socket, message: dict[str, Any]) -> dict[str, Any]:
+def _ask(helper: socket.socket, message: dict[str, Any]) -> None:
     try:
         helper.send(msgpack.packb(message))
+    except OSError as e:
+        raise RefusedError(f"the helper does not answer: {e}") from e
+
+
+def _answer(helper: socket.socket) -> dict[str, Any]:
+    try:
         reply: dict[str, Any] = msgpack.unpackb(helper.recv(MAX_MESSAGE))
     except (OSError, ValueError) as e:
         raise RefusedError(f"the helper does not answer: {e}") from e

@@ -7,7 +7,7 @@ store on the platforms that we run on; nothing here is a compare-and-swap: what 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import layout, sim
@@ -35,16 +35,7 @@ class View:
         return self._offset
 
     def __getitem__(self, name: str) -> Any:
-        place = _place(self._struct, name)
-        at, count = self._offset + place.offset, place.field.count
-        if scalar_size(place.field.type) is None:
-            inner = layout.BY_NAME[place.field.type]
-            views = tuple(View(inner, self._buffer, at + i * inner.size) for i in range(count))
-            return views if count > 1 else views[0]
-        if place.field.type == "u8" and count > 1:
-            return bytes(self._buffer[at : at + count])
-        values = struct.unpack_from(f"<{count}{_CODES[place.field.type]}", self._buffer, at)
-        return values if count > 1 else values[0]
+        return _READERS[self._struct.name][name](self._buffer, self._offset)
 
     def __setitem__(self, name: str, value: int | bytes | tuple[int, ...]) -> None:
         place = _place(self._struct, name)
@@ -64,6 +55,23 @@ class View:
 
 
 _PLACES: dict[str, dict[str, Placed]] = {s.name: {p.field.name: p for p in s.placed()} for s in (*layout.STRUCTS, *sim.STRUCTS)}
+
+
+def _reader(place: Placed) -> Callable[[Buffer, int], Any]:
+    """What reads the field of a struct at an offset: made once, since a stack has tens of thousands of records."""
+    offset, count = place.offset, place.field.count
+    if scalar_size(place.field.type) is None:
+        inner = layout.BY_NAME[place.field.type]
+        if count == 1:
+            return lambda buffer, at: View(inner, buffer, at + offset)
+        return lambda buffer, at: tuple(View(inner, buffer, at + offset + i * inner.size) for i in range(count))
+    if place.field.type == "u8" and count > 1:
+        return lambda buffer, at: bytes(buffer[at + offset : at + offset + count])
+    unpack = struct.Struct(f"<{count}{_CODES[place.field.type]}").unpack_from
+    return lambda buffer, at: unpack(buffer, at + offset) if count > 1 else unpack(buffer, at + offset)[0]
+
+
+_READERS = {name: {field: _reader(place) for field, place in places.items()} for name, places in _PLACES.items()}
 
 
 def _place(struct_: Struct, name: str) -> Placed:

@@ -139,6 +139,29 @@ def decode(shot: Snapshot, *, live: bool) -> State:
     )
 
 
+def registered(shot: Snapshot) -> int:
+    """How many records are in use."""
+    return sum(binary.endpoint(shot.stack, i)["state"] != C["EP_FREE"] for i in range(shot.endpoints_top))
+
+
+def lifted(shot: Snapshot) -> list[Endpoint]:
+    """Of those the ones that are not the kernel's already: a ring is open, or an engine has it. Cheap, however many are idle.
+
+    Of the two ends of a connection one stands for both.
+    """
+    found, seen = [], set()
+    for i in range(shot.endpoints_top):
+        ep = binary.endpoint(shot.stack, i)
+        if ep["state"] == C["EP_FREE"]:
+            continue
+        rings = binary.pair(shot.arena, ep["pair"] - 1)["dir"] if 0 < ep["pair"] <= shot.pairs_top and ep["pair"] not in seen else ()
+        if ep["wire"] & C["WIRE_STATE_MASK"] == C["WIRE_ON"] or any(DirectionWord.decode(d["word"]).open for d in rings):
+            found.append((i, ep))
+            seen.add(ep["pair"])
+    holders = _holders(_participants(shot, True)) if found else {}
+    return [_endpoint(shot, ep, i, holders.get(ep["inode"], [])) for i, ep in found]
+
+
 def _named(values: tuple[int, ...]) -> dict[str, int]:
     return {c.name: value for c, value in zip(COUNTERS, values, strict=False)}
 

@@ -186,7 +186,7 @@ static void identity(int family)
     begin(family);
     for (int i = 0; i < 2; i++) {
         struct shs_stat st;
-        CHECK(shs_anchor_identify(&env, fd[i], false, &a[i]), ==, 0);
+        CHECK(shs_anchor_identify(&env, fd[i], &a[i]), ==, 0);
         CHECK(shs_sys_stat(fd[i], "", &st), ==, 0);
         CHECK(a[i].inode, ==, st.ino);
         CHECK(a[i].flow.family, ==, family);
@@ -197,10 +197,10 @@ static void identity(int family)
     CHECK(memcmp(a[0].flow.laddr, a[1].flow.raddr, 16), ==, 0);
     CHECK(shs_flow_bucket(&a[0].flow), ==, shs_flow_bucket(&a[1].flow));
     w.stack->netns++;
-    CHECK(shs_anchor_identify(&env, fd[0], false, &a[0]), ==, SHS_REASON_OTHER_NETNS);
+    CHECK(shs_anchor_identify(&env, fd[0], &a[0]), ==, SHS_REASON_OTHER_NETNS);
     int plain = socket(family, SOCK_STREAM, 0), file = open("/dev/null", O_RDWR);
-    CHECK(shs_anchor_identify(&env, plain, false, &a[0]), ==, SHS_REASON_NOT_ESTABLISHED);
-    CHECK(shs_anchor_identify(&env, file, false, &a[0]), ==, SHS_REASON_NOT_INET);
+    CHECK(shs_anchor_identify(&env, plain, &a[0]), ==, SHS_REASON_NOT_ESTABLISHED);
+    CHECK(shs_anchor_identify(&env, file, &a[0]), ==, SHS_REASON_NOT_INET);
     close(plain);
     close(file);
     end();

@@ -74,8 +74,8 @@ uint32_t shs_anchor_buffer(int fd, int option)
     return shs_sys_getsockopt(fd, SOL_SOCKET, option, &value, &len) == 0 ? (uint32_t)value / 2 : 0;
 }
 
-/* Who it is, and whether it belongs here. */
-static int identity(struct shs_env *env, int fd, struct shs_anchor *anchor)
+/* Which socket it is, and whether it belongs here. */
+static int belongs(struct shs_env *env, int fd, struct shs_anchor *anchor)
 {
     uint64_t netns = 0;
     socklen_t len = sizeof netns;
@@ -84,7 +84,16 @@ static int identity(struct shs_env *env, int fd, struct shs_anchor *anchor)
     len = sizeof anchor->cookie;
     if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &anchor->cookie, &len) != 0)
         return SHS_REASON_NOT_INET;
+    return 0;
+}
+
+/* The same, and what a record says of it. */
+static int identity(struct shs_env *env, int fd, struct shs_anchor *anchor)
+{
     struct shs_stat st;
+    int why = belongs(env, fd, anchor);
+    if (why)
+        return why;
     if (shs_sys_stat(fd, "", &st) != 0)
         return SHS_REASON_NOT_INET;
     anchor->inode = st.ino;
@@ -93,16 +102,8 @@ static int identity(struct shs_env *env, int fd, struct shs_anchor *anchor)
     return 0;
 }
 
-int shs_anchor_identify(struct shs_env *env, int fd, bool any, struct shs_anchor *anchor)
+static int take_flow(int fd, struct shs_anchor *anchor)
 {
-    struct tcp_info info;
-    if (get_info(fd, &info) != 0)
-        return SHS_REASON_NOT_INET;
-    if (info.tcpi_state != STATE_ESTABLISHED && !any)
-        return SHS_REASON_NOT_ESTABLISHED;
-    int why = identity(env, fd, anchor);
-    if (why)
-        return why;
     struct sockaddr_storage here = {0}, there = {0};
     socklen_t here_len = sizeof here, there_len = sizeof there;
     if (SHS_SYS(getsockname(fd, (struct sockaddr *)&here, &here_len)) != 0 ||
@@ -115,6 +116,23 @@ int shs_anchor_identify(struct shs_env *env, int fd, bool any, struct shs_anchor
     /* a v4-mapped IPv6 socket speaks IPv4: it has to meet the AF_INET socket at its other end */
     anchor->flow.family = is_v4(anchor->flow.laddr) ? AF_INET : AF_INET6;
     return 0;
+}
+
+int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor)
+{
+    struct tcp_info info;
+    if (get_info(fd, &info) != 0)
+        return SHS_REASON_NOT_INET;
+    if (info.tcpi_state != STATE_ESTABLISHED)
+        return SHS_REASON_NOT_ESTABLISHED;
+    int why = identity(env, fd, anchor);
+    return why ? why : take_flow(fd, anchor);
+}
+
+int shs_anchor_recognise(struct shs_env *env, int fd, struct shs_anchor *anchor)
+{
+    int why = belongs(env, fd, anchor);
+    return why ? why : take_flow(fd, anchor);
 }
 
 int shs_anchor_datagram(struct shs_env *env, int fd, struct shs_anchor *anchor)

@@ -12,8 +12,10 @@ struct shs_anchor {
     uint32_t sndbuf, rcvbuf; /* as the program set them (SO_SNDBUF, SO_RCVBUF), in bytes; 0: it did not */
 };
 
-/* Fill in the identity of a TCP connection, established, or (any) ending as well: 0, or the REASON_* (positive) why it cannot be lifted. */
-int shs_anchor_identify(struct shs_env *env, int fd, bool any, struct shs_anchor *anchor);
+/* Fill in the identity of an established TCP connection: 0, or the REASON_* (positive) why it cannot be lifted. */
+int shs_anchor_identify(struct shs_env *env, int fd, struct shs_anchor *anchor);
+/* Of one that may be ending, flow and cookie alone, by which its record is found: each system call is part of the first use of an inherited descriptor. */
+int shs_anchor_recognise(struct shs_env *env, int fd, struct shs_anchor *anchor);
 /* The same of a UDP socket, which has to be bound (REASON_NOT_ESTABLISHED else). */
 int shs_anchor_datagram(struct shs_env *env, int fd, struct shs_anchor *anchor);
 /* Are both ends of that flow on this host, by the addresses alone? (Others may be as well.) */

@@ -167,7 +167,7 @@ static void share(struct shs_env *env, struct shs_endpoint *ep)
 static int enter(struct shs_env *env, const struct shs_who *who, int fd, bool shared)
 {
     struct shs_anchor anchor;
-    int why = shs_anchor_identify(env, fd, false, &anchor);
+    int why = shs_anchor_identify(env, fd, &anchor);
     if (why)
         return -why;
     if (!shs_tables_lock(env, who))
@@ -227,7 +227,7 @@ int shs_register_shared(struct shs_env *env, const struct shs_who *who, int fd)
 int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd)
 {
     struct shs_anchor anchor;
-    if (shs_anchor_identify(env, fd, true, &anchor) != 0) /* a record that is there is good to the end: its ring may hold bytes */
+    if (shs_anchor_recognise(env, fd, &anchor) != 0) /* a record that is there is good to the end: its ring may hold bytes */
         return 0;
     /* "not now" would be taken for "none", and what its ring holds would be lost. It stays: whoever left it to us has told that it is shared. */
     bool locked = shs_tables_lock(env, who);

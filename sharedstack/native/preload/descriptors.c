@@ -15,6 +15,7 @@
 #include "preload/epoll.h"
 #include "preload/gate.h"
 #include "preload/kept.h"
+#include "preload/member.h"
 #include "preload/outside.h"
 #include "preload/own.h"
 #include "preload/restart.h"
@@ -103,10 +104,19 @@ static int moved(struct shs_fd *f, int fd, int (*call)(int, const struct sockadd
     return r;
 }
 
+/* The same, to a port that others may have: a server does this first, and has to be in its stack to say so to those who send there already. */
+static int bind_port(int fd, const struct sockaddr *addr, socklen_t addrlen)
+{
+    int r = shs_n_bind(fd, addr, addrlen);
+    if (r == 0 && (addr->sa_family == AF_INET || addr->sa_family == AF_INET6) && ((const struct sockaddr_in *)(const void *)addr)->sin_port)
+        shs_attach(fd);
+    return r;
+}
+
 int shs_i_bind(int fd, const struct sockaddr *addr, socklen_t addrlen)
 {
     struct shs_fd *f = shs_fd_look(fd);
-    return f && f->udp ? moved(f, fd, shs_n_bind, addr, addrlen) : shs_n_bind(fd, addr, addrlen);
+    return f && f->udp ? moved(f, fd, bind_port, addr, addrlen) : shs_n_bind(fd, addr, addrlen);
 }
 
 int shs_i_connect(int fd, const struct sockaddr *addr, socklen_t addrlen)

@@ -20,6 +20,7 @@
 /* An entry's own memory is kept while the descriptor lives: another thread may look at it. */
 static struct shs_dgram *memory_of(struct shs_fd *f)
 {
+    shs_proc.private = true;
     if (!f->dgram)
         f->dgram = calloc(1, sizeof *f->dgram);
     else

@@ -57,6 +57,7 @@ struct shs_set *shs_set_of(int epfd)
         set->room = room;
         set->opened = (int *)(void *)(set + 1);
         set->dirty = set->opened + room;
+        shs_proc.private = true;
         f->epoll = set;
         __atomic_store_n(&f->state, SHS_FD_EPOLL, __ATOMIC_RELEASE);
     }
@@ -148,7 +149,7 @@ void shs_set_nested(struct shs_set *set, int epfd)
 void shs_sets_told(bool inherited_only)
 {
     struct shs_fd *f;
-    for (int epfd = 0; (f = shs_fd_next(&epfd)); epfd++) {
+    for (int epfd = 0; shs_proc.private && (f = shs_fd_next(&epfd)); epfd++) {
         if (f->state != SHS_FD_EPOLL || !f->epoll || !f->epoll->n_dirty || (inherited_only && shs_sys_fcntl(epfd, F_GETFD, 0) != 0))
             continue;
         shs_set_lock(f->epoll);

@@ -23,6 +23,7 @@ __thread struct shs_thread shs_self __attribute__((tls_model("initial-exec")));
 
 #define MAX_THREADS 4096
 static struct shs_thread *threads[MAX_THREADS];
+static uint32_t tags = 1; /* from there on no place was ever taken */
 /*
  * Destructors of pthread keys run after we heard of the thread's end, and we do not hear of the end that comes then. A thread that uses a socket
  * there is listed as `late`, by its number: nothing points at its memory, it counts as inside any call, and leaves the list once it is gone.
@@ -31,6 +32,7 @@ static struct shs_thread late;
 static pid_t late_tid[MAX_THREADS];
 static uint32_t n_late;
 static struct shs_nested threads_lock;
+static const volatile char *single_threaded; /* glibc's own word, if it has it */
 
 #if defined(__x86_64__)
 __asm__(".symver dlsym, dlsym@GLIBC_2.2.5");
@@ -92,6 +94,7 @@ void shs_start(void)
 {
     int saved = errno;
     shs_resolve();
+    single_threaded = shs_next("__libc_single_threaded"); /* here: a forked child must not ask the loader */
     __register_atfork(prepare, parent, child, &__dso_handle);
     read_options(&shs_proc.env.opt);
     if (shs_proc.env.opt.eager)
@@ -113,6 +116,12 @@ __attribute__((constructor)) static void start(void)
 {
     if (!shs_proc.resolved)
         shs_start();
+}
+
+/* Has this thread never made another one? Then nobody opens anything while it forks. glibc says so from 2.32 on; before that it is not known. */
+static bool single(void)
+{
+    return single_threaded && *single_threaded && shs_proc.threads <= 1;
 }
 
 static void lock_threads(void)
@@ -153,7 +162,7 @@ static void thread_ends(void *arg)
 /* Under the lock: forget late threads that are gone. */
 static void sweep_late(void)
 {
-    for (uint32_t tag = 1; n_late && tag < MAX_THREADS; tag++)
+    for (uint32_t tag = 1; n_late && tag < tags; tag++)
         if (threads[tag] == &late && SHS_SYS(syscall(SYS_tgkill, getpid(), late_tid[tag], 0)) == -ESRCH) {
             threads[tag] = NULL;
             n_late--;
@@ -173,6 +182,7 @@ bool shs_list_thread(void)
             n_late += t->ended;
             t->who.tag = tag;
             t->listed = true;
+            tags = tag < tags ? tags : tag + 1;
             shs_proc.threads++;
         }
     unlock_threads();
@@ -193,7 +203,7 @@ static void child(void)
     struct shs_thread *self = &shs_self;
     shs_defer_forked();
     memset(&threads_lock, 0, sizeof threads_lock);
-    for (uint32_t tag = 1; tag < MAX_THREADS; tag++)
+    for (uint32_t tag = 1; tag < tags; tag++)
         if (threads[tag] && threads[tag] != &late) {
             shs_bell_drop(&threads[tag]->bell, true);
             if (threads[tag] != self)
@@ -206,13 +216,14 @@ static void child(void)
     n_late = self->listed && self->ended;
     /* its parent's sets: the parent goes on as before, and looks after its rings; here their members stay with the kernel */
     struct shs_fd *f;
-    for (int fd = 0; (f = shs_fd_next(&fd)); fd++) {
+    for (int fd = 0; shs_proc.private && (f = shs_fd_next(&fd)); fd++) {
         if (f->state == SHS_FD_EPOLL && f->epoll)
             shs_set_inherited(f->epoll);
         if (f->dgram) /* another thread of the parent may have held it */
             memset(&f->dgram->lock, 0, sizeof f->dgram->lock);
     }
-    mark_shared(); /* what other threads opened after prepare() */
+    if (!single())
+        mark_shared(); /* what other threads opened after prepare() */
     shs_proc.forks++;
     shs_fd_forked();
     shs_member_forked();
@@ -229,11 +240,12 @@ void shs_fd_shared(struct shs_fd *f)
 {
     if ((f->state == SHS_FD_NEW || f->state == SHS_FD_TCP || f->state == SHS_FD_BUSY) && !f->why)
         f->why = SHS_REASON_FORKED;
-    if (shs_fd_registered(f)) {
-        shs_endpoint_flag(shs_fd_record(f), SHS_EPF_SHARED);
-        if (f->udp)
-            shs_dgram_lower(f, SHS_REASON_FORKED);
-    }
+    if (!shs_fd_registered(f))
+        return;
+    struct shs_endpoint *ep = shs_fd_record(f);
+    if (f->udp && !(shs_load32(&ep->flags) & SHS_EPF_SHARED))
+        shs_dgram_lower(f, SHS_REASON_FORKED);
+    shs_endpoint_flag(ep, SHS_EPF_SHARED);
 }
 
 /* Under the join lock: nobody leaves the stack meanwhile. */
@@ -286,7 +298,8 @@ static void prepare(void)
 static void parent(void)
 {
     shs_add32(&shs_proc.forks, 1);
-    mark_shared();
+    if (!single())
+        mark_shared();
     shared(forking);
     shs_join_unlock();
 }
@@ -319,7 +332,7 @@ bool shs_bell_moved(int from, int to)
 {
     bool found = false;
     lock_threads();
-    for (uint32_t tag = 1; tag < MAX_THREADS && !found; tag++) {
+    for (uint32_t tag = 1; tag < tags && !found; tag++) {
         struct shs_thread *t = threads[tag] == &late ? NULL : threads[tag];
         found = t && t->bell.handle && t->bell.fd == from;
         if (found)
@@ -332,7 +345,7 @@ bool shs_bell_moved(int from, int to)
 void shs_each_thread(void (*visit)(struct shs_thread *t, void *arg), void *arg)
 {
     lock_threads();
-    for (uint32_t tag = 1; tag < MAX_THREADS; tag++)
+    for (uint32_t tag = 1; tag < tags; tag++)
         if (threads[tag] && threads[tag] != &late)
             visit(threads[tag], arg);
     unlock_threads();
@@ -359,7 +372,7 @@ bool shs_in_flight(int fd, int receive)
     lock_threads();
     sweep_late();
     uint32_t own = shs_self.ended && shs_self.listed ? shs_self.who.tag : 0;
-    for (uint32_t tag = 1; tag < MAX_THREADS && !found; tag++)
+    for (uint32_t tag = 1; tag < tags && !found; tag++)
         found = threads[tag] && threads[tag] != &shs_self && tag != own && inside(threads[tag], fd, receive);
     unlock_threads();
     return found;

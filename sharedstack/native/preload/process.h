@@ -108,6 +108,7 @@ struct shs_process {
     uint32_t kept;           /* descriptors that may have kept bytes (kept.h) */
     bool uring;              /* io_uring was set up: no connection is lifted any more (aside.c) */
     bool wired;              /* some connection was lifted to the wire path */
+    bool private;            /* there are epoll sets, or datagram sockets that were used: a forked child has to look for them */
     bool met;                /* what was inherited over exec has been looked at */
     uint32_t attach;         /* enum shs_attach_state */
     uint32_t attach_why;     /* REASON_* if it failed */
@@ -127,6 +128,7 @@ extern __thread struct shs_thread shs_self __attribute__((tls_model("initial-exe
 #define SHS_FD_CHUNK 1024
 #define SHS_FD_CHUNKS 1024
 extern struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
+extern uint32_t shs_fd_top; /* chunks from there on were never made: walks end there */
 
 /* Is it registered, whatever path it is on? */
 static inline bool shs_fd_registered(const struct shs_fd *f)
@@ -153,7 +155,8 @@ static inline struct shs_fd *shs_fd_look(int fd)
  * for (int fd = 0; (f = shs_fd_next(&fd)); fd++) */
 static inline struct shs_fd *shs_fd_next(int *fd)
 {
-    for (struct shs_fd *f; *fd < SHS_FD_CHUNK * SHS_FD_CHUNKS; *fd += SHS_FD_CHUNK - *fd % SHS_FD_CHUNK)
+    int end = SHS_FD_CHUNK * (int)__atomic_load_n(&shs_fd_top, __ATOMIC_ACQUIRE);
+    for (struct shs_fd *f; *fd < end; *fd += SHS_FD_CHUNK - *fd % SHS_FD_CHUNK)
         if ((f = shs_fd_look(*fd)))
             return f;
     return NULL;

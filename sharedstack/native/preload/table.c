@@ -21,6 +21,7 @@
 #include "shm/sys.h"
 
 struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
+uint32_t shs_fd_top;
 static uint16_t ep_refs[SHS_N_ENDPOINTS];
 
 struct shs_fd *shs_fd_make(int fd)
@@ -28,11 +29,14 @@ struct shs_fd *shs_fd_make(int fd)
     if ((unsigned)fd >= SHS_FD_CHUNK * SHS_FD_CHUNKS)
         return NULL;
     struct shs_fd **place = &shs_fd_chunk[fd / SHS_FD_CHUNK];
+    uint32_t above = (uint32_t)fd / SHS_FD_CHUNK + 1, top;
     if (!__atomic_load_n(place, __ATOMIC_ACQUIRE)) {
         struct shs_fd *fresh = mmap(NULL, SHS_FD_CHUNK * sizeof *fresh, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
                       *none = NULL;
         if (fresh == MAP_FAILED)
             return NULL;
+        while ((top = shs_load32(&shs_fd_top)) < above && !shs_cas32(&shs_fd_top, top, above))
+            ;
         if (!__atomic_compare_exchange_n(place, &none, fresh, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
             munmap(fresh, SHS_FD_CHUNK * sizeof *fresh);
     }
