@@ -47,6 +47,7 @@ class Native:
         self._lower_all = _function(library, "lower_all", ctypes.c_int, address, address)
         self._lower = _function(library, "lower", ctypes.c_int, address, address, u32, u64)
         self._cool = _function(library, "cool", ctypes.c_int, address, address, u32)
+        self._search = _function(library, "search", None, address)
         self._probe = _function(library, "probe", ctypes.c_int, address, u32, u64)
         self._sole = _function(library, "sole", ctypes.c_int, address, address, u32, u64, u32)
         self._endpoint_gone = _function(library, "endpoint_gone", ctypes.c_int, address, address, u32, u64)
@@ -77,6 +78,10 @@ class Native:
     def settle(self) -> None:
         """Put right what participants that died or left may have left uneven: the number of threads that spin."""
         self._settle(self._stack)
+
+    def search(self) -> None:
+        """A search for holders begins: before any `probe` of it."""
+        self._search(self._stack)
 
     def probe(self, endpoint: int, cookie: int) -> bool:
         """From now on `sole` sees whether the connection is shared, or lowered; False: it is not that one any more."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from sharedstack.declare import layout
 from sharedstack.declare.layout import CONSTANTS
-from sharedstack.declare.reasons import REASONS
 
 from . import scan
 from .gc import Participants
@@ -24,12 +23,11 @@ from .loop import Loop, Timer
 from .native import Native
 from .segments import Segments
 
-_ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "inode", "pair", "flags", "family", "why_tx"))
+_ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "inode", "pair", "flags", "family"))
 _SLOT = scan.reader(layout.SLOT, ("state", "sharing"))
 _LIVE, _PEER = CONSTANTS["EP_LIVE"], CONSTANTS["FAMILY_DATAGRAM"]
-_SHARED, _KERNEL_ONLY, _ABROAD, _REMOTE = (CONSTANTS[f"EPF_{name}"] for name in ("SHARED", "KERNEL_ONLY", "ABROAD", "REMOTE"))
-_NEVER = _ABROAD | CONSTANTS["EPF_RDSHUT"] | CONSTANTS["EPF_WRSHUT"] | CONSTANTS["EPF_SEALED"] | CONSTANTS["EPF_PINNED"]
-_STORED = next(i for i, reason in enumerate(REASONS) if reason.name == "outside_holder")
+_SHARED, _KERNEL_ONLY, _STORED, _REMOTE = (CONSTANTS[f"EPF_{name}"] for name in ("SHARED", "KERNEL_ONLY", "STORED", "REMOTE"))
+_NEVER = CONSTANTS["EPF_RDSHUT"] | CONSTANTS["EPF_WRSHUT"] | CONSTANTS["EPF_SEALED"] | CONSTANTS["EPF_PINNED"]
 # The first look comes at once, and at most a tenth of a CPU is spent on this.
 _DELAY, _SHARE = 0.005, 10
 _FIRST, _LAST = 0.1, 30.0
@@ -82,14 +80,15 @@ class Sole:
     def _candidates(self) -> Iterable[_Candidate]:
         """Shared connections, and stored ones that were taken back, whose peer is there to lift them with."""
         found = scan.records(self._segments.stack_view, layout.STACK_ENDPOINTS, self._segments.endpoints_top, _ENDPOINT)
-        for index, (state, cookie, inode, pair, flags, family, why) in enumerate(found):
+        for index, (state, cookie, inode, pair, flags, family) in enumerate(found):
             if state != _LIVE or not flags & _SHARED or flags & _NEVER or family >= _PEER or not (pair or flags & _REMOTE):
                 continue
-            if not flags & _KERNEL_ONLY or why == _STORED:
+            if not flags & _KERNEL_ONLY or flags & _STORED:
                 yield _Candidate(index, cookie, inode)
 
     def _find(self, candidates: list[_Candidate]) -> bool:
         """One search for all of them; is any left that may yet come to have one holder?"""
+        self._native.search()
         probed = [one for one in candidates if self._native.probe(one.index, one.cookie)]
         calm = {slot for slot, (_, sharing) in enumerate(self._slots()) if not sharing}
         slots = {pid: slot for slot, pid in self._participants() if pid}

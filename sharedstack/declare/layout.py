@@ -78,7 +78,7 @@ CONSTANTS: dict[str, int] = {
     "EPF_UNPAIRED": 512,  # registered, no pair for now: the next calls of either end pair it
     "EPF_REMOTE": 1024,  # its peer may be on another host, and there is a link: perhaps for the engine
     "EPF_PROBED": 2048,  # the helper looks who holds it; whoever shares or lowers it takes this away first
-    "EPF_ABROAD": 4096,  # a process outside the library got it, and may have it still: the kernel's for good
+    "EPF_STORED": 4096,  # KERNEL_ONLY is for the helper alone, which stores it: it goes when somebody has taken it
     # endpoint.wire: state | link << WIRE_LINK_SHIFT | generation << WIRE_GEN_SHIFT, the generation changes when it is lifted
     "WIRE_NONE": 0,
     "WIRE_LIFTING": 1,
@@ -382,6 +382,7 @@ STACK = Struct(
         Field("state", "u32", "STACK_*"),
         Field("helper", "u32", "slot plus one of the helper; 0: none"),
         Field("pair_ok", "u32", "1: endpoints may be paired"),
+        Field("probes", "u32", "searches for holders: who has marked an endpoint as shared since the last one need not do so again"),
         Field("n_nics", "u32", "interfaces that are lent to the stack"),
         Line("whoever holds ctl"),
         Field("ctl", "u32", "lock word: slots, endpoints, flow table"),

@@ -33,6 +33,7 @@ def check_stack_header(found: Findings, shot: Snapshot) -> bool:
     found.within(at, s, "n_cpus", 1, CPUS_MAX)
     found.within(at, s, "state", C["STACK_READY"], C["STACK_RETIRED"])
     found.within(at, s, "pair_ok", 0, 1)
+    found.within(at, s, "probes", 0, GEN_MAX)
     found.within(at, s, "n_nics", 0, C["N_NICS"])
     found.within(at, s, "slots_top", 0, C["N_SLOTS"])
     found.within(at, s, "endpoints_top", 0, shot.endpoints_there)
@@ -135,6 +136,7 @@ def _live_slot(found: Findings, shot: Snapshot, slot: View, at: str) -> None:
     ok = 0 < len(text) < len(comm) and b"\0" not in text and all(c >= 32 and c != 127 for c in text)
     found.expect(ok, f"{at}.comm", comm, "a printable name, zero-terminated")
     found.within(at, slot, "spinning", 0, PID_MAX)
+    found.within(at, slot, "sharing", 0, PID_MAX)
     _bells(found, slot, at)
     _counts(found, f"{at}.counters", slot["counters"])
     for i, entry in enumerate(slot["told"]):

@@ -53,13 +53,12 @@ static void shared(void)
     CHECK(shs_native_sole(world.stack, world.arena, l.ep1[0] - 1, record()->cookie, SHS_N_SLOTS), ==, 0);
 }
 
-/* As preload/outside.c lowers it for somebody outside. */
+/* As the preload library lowers it for the helper, which stores it. */
 static void hand_over(void)
 {
     struct shs_who who = world_who(env[0], 1);
-    shs_set32(&record()->why_rx, SHS_REASON_OUTSIDE_HOLDER);
-    shs_set32(&record()->why_tx, SHS_REASON_OUTSIDE_HOLDER);
     shs_endpoint_flag(record(), SHS_EPF_KERNEL_ONLY | SHS_EPF_SHARED);
+    __atomic_fetch_or(&record()->flags, SHS_EPF_STORED, __ATOMIC_SEQ_CST);
     CHECK(shs_end_recall(env[0], &who, &l.end[0], false), ==, 0);
     CHECK(shs_load64(&l.end[0].rx->word) & SHS_WORD_STICKY, !=, 0);
 }
@@ -107,7 +106,8 @@ static void never(void)
     CHECK(sole(), ==, 1);
     CHECK(flags(SHS_EPF_KERNEL_ONLY), !=, 0);
     shs_set32(&record()->opt_level, 0);
-    shs_endpoint_flag(record(), SHS_EPF_ABROAD);
+    shs_endpoint_flag(record(), SHS_EPF_KERNEL_ONLY); /* for somebody else */
+    CHECK(flags(SHS_EPF_STORED), ==, 0);
     CHECK(probe(), ==, 0);
     CHECK(sole(), ==, 1);
     CHECK(flags(SHS_EPF_KERNEL_ONLY), !=, 0);

@@ -26,6 +26,7 @@ EXCEPTIONS = {
 # With only the lowest bit flipped: fields of which a neighbouring value is as good.
 NEIGHBOURS_AS_GOOD = {
     "counters and statistics": {
+        "slot.sharing", "stack.probes",
         "slot.counters", "stack.totals", "endpoint.tx_kernel", "endpoint.tx_calls", "endpoint.tx_full", "endpoint.tx_bells",
         "endpoint.tx_local", "endpoint.rx_kernel", "endpoint.rx_lowers", "endpoint.rx_lifts", "endpoint.rx_local", "endpoint.rx_calls",
         "endpoint.pairings", "endpoint.tx_wire", "endpoint.rx_wire",

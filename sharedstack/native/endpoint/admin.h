@@ -22,6 +22,8 @@ SHS_PUBLIC int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, u
 /* One look at all pairs: rings that carried nothing since the last look give their memory back; a pair that was cold for more than
  * `patience` looks is given back. Returns how many are worth another look. */
 SHS_PUBLIC int shs_native_cool(void *stack, void *arena, uint32_t patience);
+/* A search for holders begins; then each endpoint is probed. */
+SHS_PUBLIC void shs_native_search(void *stack);
 /* Endpoint `ep` is looked at: from now on what shares or lowers it is seen by shs_native_sole. 0, or -ENOENT. */
 SHS_PUBLIC int shs_native_probe(void *stack, uint32_t ep, uint64_t cookie);
 /* Since it was probed one descriptor only was found that holds the anchor, of the participant `slot`, which was giving none away when the search

@@ -1,11 +1,12 @@
 /*
  * A connection that was shared, by fork, exec, passing or dup, and has one descriptor left, is nobody else's any more: it may be lifted as
  * if it never had been. Who holds it the kernel does not say; the helper looks, in this order:
- * 1  probe: the flag PROBED is set. Whoever shares the record, or lowers it, takes it away before he does (shs_endpoint_flag);
+ * 1  search: `probes` is counted, so that nobody takes a mark of before for one that still holds; probe: the flag PROBED is set. Whoever
+ *    shares the record, or lowers it, takes it away before he does (shs_endpoint_flag);
  * 2  the participants' `sharing`: who is between telling that he shares and having shared is not believed;
  * 3  the search, in /proc: one descriptor, of one participant, and none under way in a Unix socket;
  * 4  sole: SHARED goes, in one step that finds PROBED still there. The holder's own threads it cannot know: shs_activate looks for them.
- * What was lowered for a holder outside the library is lifted again only where that was the helper, which stored it (no ABROAD): its ring was
+ * What was lowered for a holder outside the library is lifted again only where that was the helper, which stored it (STORED): its ring was
  * recalled for good (STICKY), so the pair goes first.
  */
 #include "endpoint/admin.h"
@@ -16,6 +17,11 @@ static struct shs_endpoint *record(struct shs_stack *stack, uint32_t index, uint
 {
     struct shs_endpoint *ep = shs_endpoint_at(stack, index + 1);
     return ep && shs_load32(&ep->state) == SHS_EP_LIVE && shs_load64(&ep->cookie) == cookie && !shs_is_datagram(ep) ? ep : NULL;
+}
+
+void shs_native_search(void *stack)
+{
+    __atomic_add_fetch(&((struct shs_stack *)stack)->probes, 1, __ATOMIC_SEQ_CST);
 }
 
 int shs_native_probe(void *stack, uint32_t index, uint64_t cookie)
@@ -53,12 +59,6 @@ static int without_pair(struct shs_env *env, struct shs_endpoint *ep, uint32_t i
     return shs_unpair(env, pair1, at, me, index + 1) == 1 ? 0 : -EBUSY;
 }
 
-static bool stored(const struct shs_endpoint *ep, uint32_t flags)
-{
-    return (flags & SHS_EPF_KERNEL_ONLY) && !(flags & SHS_EPF_ABROAD) && !shs_load32(&ep->opt_level) &&
-           shs_load32(&ep->why_tx) == SHS_REASON_OUTSIDE_HOLDER && shs_load32(&ep->why_rx) == SHS_REASON_OUTSIDE_HOLDER;
-}
-
 int shs_native_sole(void *stack, void *arena, uint32_t index, uint64_t cookie, uint32_t slot)
 {
     struct shs_env env = {.stack = stack, .arena = arena, .bulk_fd = -1, .bell_fd = -1};
@@ -67,7 +67,7 @@ int shs_native_sole(void *stack, void *arena, uint32_t index, uint64_t cookie, u
     struct shs_endpoint *ep = record(stack, index, cookie);
     if (!ep || slot >= SHS_N_SLOTS || shs_load32(&shs_slot_at(stack, slot)->sharing))
         return 0;
-    bool again = stored(ep, shs_load32(&ep->flags));
+    bool again = (shs_load32(&ep->flags) & SHS_EPF_STORED) && !shs_load32(&ep->opt_level);
     if (again && without_pair(&env, ep, index, me) != 0)
         return -EBUSY;
     if (!shs_admin_take_tables(&env, me))
@@ -75,7 +75,7 @@ int shs_native_sole(void *stack, void *arena, uint32_t index, uint64_t cookie, u
     int done = 0;
     if (record(stack, index, cookie) == ep && shs_slot_alive(stack, slot + 1)) {
         shs_store32(&ep->slot, slot + 1);
-        done = change(ep, SHS_EPF_SHARED | SHS_EPF_PROBED | (again ? SHS_EPF_KERNEL_ONLY : 0));
+        done = change(ep, SHS_EPF_SHARED | SHS_EPF_PROBED | (again ? SHS_EPF_KERNEL_ONLY | SHS_EPF_STORED : 0));
         if (done && (again || shs_load32(&ep->why_tx) == SHS_REASON_FORKED)) {
             uint32_t why = shs_load32(&ep->pair) ? SHS_REASON_NOT_READING : again ? SHS_REASON_IDLE : SHS_REASON_PEER_UNKNOWN;
             shs_set32(&ep->why_tx, why);

@@ -248,6 +248,7 @@ int shs_fd_copied(int from, int to)
         shs_ring_quit(a);
         b->why = a->why;
         b->ep1 = a->ep1;
+        b->marked = 0;
         b->registered = a->registered;
         b->end = a->end;
         b->end.fd = to;
@@ -360,18 +361,24 @@ static long passed(int fd)
     return f && f->state == SHS_FD_PAIRED;
 }
 
-static long passed_to_helper(int fd)
+static long passed_outside(int fd)
 {
     struct shs_fd *f = shs_fd_look(fd);
     long r = f ? shs_hand_over(f, SHS_REASON_OUTSIDE_HOLDER, false) : 0;
+    shs_gone_abroad(fd);
     return r == -EPIPE ? 0 : r;
 }
 
-static long passed_outside(int fd)
+/* It stores it: that will be over, and shows in its own descriptors. */
+static long passed_to_helper(int fd)
 {
-    long r = passed_to_helper(fd);
-    shs_gone_abroad(fd);
-    return r;
+    struct shs_fd *f = shs_fd_look(fd);
+    struct shs_endpoint *ep = f && shs_fd_registered(f) && !f->udp ? shs_fd_record(f) : NULL;
+    bool lowered = ep && (shs_load32(&ep->flags) & (SHS_EPF_KERNEL_ONLY | SHS_EPF_STORED)) == SHS_EPF_KERNEL_ONLY;
+    long r = f ? shs_hand_over(f, SHS_REASON_OUTSIDE_HOLDER, false) : 0;
+    if (ep && !lowered)
+        __atomic_fetch_or(&ep->flags, SHS_EPF_STORED, __ATOMIC_SEQ_CST);
+    return r == -EPIPE ? 0 : r;
 }
 
 static long one(int fd)

@@ -48,6 +48,7 @@ void shs_dgram_begin(struct shs_fd *f, int fd)
     if (!shs_end_of(&shs_proc.env, (uint32_t)r, &end))
         return;
     f->ep1 = (uint32_t)r;
+    f->marked = 0;
     shs_ep_refs(f->ep1, 1);
     end.fd = fd;
     f->end = end;

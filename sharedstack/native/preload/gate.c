@@ -34,6 +34,7 @@ static void classify(struct shs_fd *f, int fd)
         shs_guard_memory();
         if (ep1 > 0) {
             f->ep1 = (uint32_t)ep1;
+            f->marked = 0;
             f->registered = shs_endpoint_at(shs_proc.env.stack, f->ep1);
             shs_ep_refs(f->ep1, 1);
             state = SHS_FD_REG;
@@ -71,7 +72,7 @@ static void register_joined(struct shs_fd *f, int fd)
     }
     if (r <= 0 || shs_proc.env.epoch != epoch) /* a signal handler became somebody else meanwhile */
         return;
-    f->why = 0; /* the record says it */
+    f->why = f->marked = 0; /* the record says it */
     f->ep1 = (uint32_t)r;
     shs_ep_refs(f->ep1, 1);
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
@@ -223,7 +224,7 @@ void shs_gate_pass(struct shs_gate *g, int fd, int receive)
                 return;
             }
             /* without a slot there is no lock; whoever opens the ring looks at the flag again afterwards */
-            shs_endpoint_flag(end.ep, SHS_EPF_KERNEL_ONLY | SHS_EPF_ABROAD);
+            shs_endpoint_flag(end.ep, SHS_EPF_KERNEL_ONLY);
             shs_ring_close(end.rx);
             shs_join_unlock();
         }

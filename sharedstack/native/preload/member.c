@@ -157,7 +157,7 @@ static void leave_to_others(struct shs_endpoint *ep)
         return;
     shs_set32(&ep->why_rx, SHS_REASON_OUTSIDE_HOLDER);
     shs_set32(&ep->why_tx, SHS_REASON_OUTSIDE_HOLDER);
-    shs_endpoint_flag(ep, SHS_EPF_KERNEL_ONLY | SHS_EPF_ABROAD);
+    shs_endpoint_flag(ep, SHS_EPF_KERNEL_ONLY);
 }
 
 static void leave_stream(struct shs_fd *f, int fd, const struct shs_who *who)

@@ -127,10 +127,8 @@ void shs_gone_abroad(int fd)
     struct shs_fd *f = shs_fd_look(fd);
     uint32_t ep1 = f && shs_fd_registered(f) ? f->ep1 : !f || (f->state == SHS_FD_TCP && !f->udp) ? record_of(fd) : 0;
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
-    if (!ep)
-        return;
-    lowered(ep, SHS_REASON_OUTSIDE_HOLDER);
-    shs_endpoint_flag(ep, SHS_EPF_ABROAD);
+    if (ep)
+        lowered(ep, SHS_REASON_OUTSIDE_HOLDER);
 }
 
 /* What a look through the descriptors is for. */
@@ -164,7 +162,6 @@ static long hand_over_number(int fd, struct goes goes)
     if (!ep)
         return 0;
     lowered(ep, SHS_REASON_OUTSIDE_HOLDER);
-    shs_endpoint_flag(ep, SHS_EPF_ABROAD);
     if (!shs_end_of(&shs_proc.env, ep1, &end))
         return 0;
     end.fd = fd; /* the entry's own number may be closed here */

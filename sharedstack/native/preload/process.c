@@ -242,10 +242,14 @@ void shs_fd_shared(struct shs_fd *f)
         f->why = SHS_REASON_FORKED;
     if (!shs_fd_registered(f))
         return;
-    struct shs_endpoint *ep = shs_fd_record(f);
-    if (f->udp && !(shs_load32(&ep->flags) & SHS_EPF_SHARED))
+    /* servers fork again and again: a search for holders that begins now finds us, as one of them or about to share */
+    uint32_t probes = __atomic_load_n(&shs_proc.env.stack->probes, __ATOMIC_SEQ_CST) + 1;
+    if (f->marked == probes)
+        return;
+    if (f->udp && !(shs_load32(&shs_fd_record(f)->flags) & SHS_EPF_SHARED))
         shs_dgram_lower(f, SHS_REASON_FORKED);
-    shs_endpoint_flag(ep, SHS_EPF_SHARED);
+    shs_endpoint_flag(shs_fd_record(f), SHS_EPF_SHARED);
+    f->marked = probes;
 }
 
 /* Under the join lock: nobody leaves the stack meanwhile. */

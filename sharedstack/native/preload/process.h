@@ -32,6 +32,7 @@ struct shs_fd {
     uint32_t ep1;
     struct shs_endpoint *registered; /* the record of ep1 */
     uint32_t why;         /* REASON_*: never register */
+    uint32_t marked;      /* stack->probes plus one when its record was last marked as shared */
     uint32_t set;         /* epoll descriptor plus one that it is a member of */
     uint32_t events;      /* as given to epoll_ctl */
     uint64_t data;        /* as given to epoll_ctl */

@@ -97,6 +97,7 @@ int shs_slot_claim(struct shs_stack *stack, uint32_t pid, uint32_t flags)
         slot->flags = flags;
         slot->bits = sizeof(void *) * 8;
         slot->spinning = 0;
+        slot->sharing = 0;
         memset(slot->comm, 0, sizeof slot->comm);
         (void)SHS_SYS(syscall(SYS_prctl, PR_GET_NAME, slot->comm, 0, 0, 0));
         memset(slot->bells, 0, sizeof slot->bells);

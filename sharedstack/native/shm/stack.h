@@ -72,10 +72,8 @@ static inline struct shs_pair *shs_pair_at(struct shs_arena *arena, uint32_t pai
 /* Flags that keep the helper from finding that a connection has one holder only (endpoint/sole.c): it begins again. */
 static inline void shs_endpoint_flag(struct shs_endpoint *ep, uint32_t flags)
 {
-    /* servers fork again and again; a probe that begins now finds us, as a holder or about to share */
-    if ((__atomic_load_n(&ep->flags, __ATOMIC_SEQ_CST) & (flags | SHS_EPF_PROBED)) == flags)
-        return;
-    __atomic_fetch_and(&ep->flags, ~(uint32_t)SHS_EPF_PROBED, __ATOMIC_SEQ_CST);
+    uint32_t stored = flags & SHS_EPF_KERNEL_ONLY ? SHS_EPF_STORED : 0; /* there is another reason now */
+    __atomic_fetch_and(&ep->flags, ~(SHS_EPF_PROBED | stored), __ATOMIC_SEQ_CST);
     __atomic_fetch_or(&ep->flags, flags, __ATOMIC_SEQ_CST);
 }
 
