@@ -25,7 +25,7 @@ from .segments import Segments
 
 _ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "inode", "pair", "flags", "family"))
 _SLOT = scan.reader(layout.SLOT, ("state", "sharing"))
-_LIVE, _PEER = CONSTANTS["EP_LIVE"], CONSTANTS["FAMILY_DATAGRAM"]
+_LIVE, _DATAGRAM = CONSTANTS["EP_LIVE"], CONSTANTS["FAMILY_DATAGRAM"]
 _SHARED, _KERNEL_ONLY, _STORED, _REMOTE = (CONSTANTS[f"EPF_{name}"] for name in ("SHARED", "KERNEL_ONLY", "STORED", "REMOTE"))
 _NEVER = CONSTANTS["EPF_RDSHUT"] | CONSTANTS["EPF_WRSHUT"] | CONSTANTS["EPF_SEALED"] | CONSTANTS["EPF_PINNED"]
 # The first look comes at once, and at most a tenth of a CPU is spent on this.
@@ -81,7 +81,7 @@ class Sole:
         """Shared connections, and stored ones that were taken back, whose peer is there to lift them with."""
         found = scan.records(self._segments.stack_view, layout.STACK_ENDPOINTS, self._segments.endpoints_top, _ENDPOINT)
         for index, (state, cookie, inode, pair, flags, family) in enumerate(found):
-            if state != _LIVE or not flags & _SHARED or flags & _NEVER or family >= _PEER or not (pair or flags & _REMOTE):
+            if state != _LIVE or not flags & _SHARED or flags & _NEVER or family >= _DATAGRAM or not (pair or flags & _REMOTE):
                 continue
             if not flags & _KERNEL_ONLY or flags & _STORED:
                 yield _Candidate(index, cookie, inode)
@@ -91,7 +91,9 @@ class Sole:
         self._native.search()
         probed = [one for one in candidates if self._native.probe(one.index, one.cookie)]
         calm = {slot for slot, (_, sharing) in enumerate(self._slots()) if not sharing}
-        slots = {pid: slot for slot, pid in self._participants() if pid}
+        slots = {pid: slot for slot, pid in self._participants()}
+        if 0 in slots:  # one of another pid namespace, where /proc may not show us who has what
+            return bool(probed)
         among = holders(slots, {one.inode for one in probed}, rights=False)
         likely = [one for one in probed if among.sole(one.inode) is not None]
         if not likely:

@@ -204,7 +204,7 @@ def test_no_option_is_named_for_another_reason(lab: Lab) -> None:
 
 def test_outside_holder(lab: Lab) -> None:
     t = talk(lab)
-    t.server.do("c.set_inheritable(True); os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)")
+    t.server.do("c.set_inheritable(True); os.waitpid(os.posix_spawn('/bin/true', ['true'], {'LD_PRELOAD': ''}), 0)")
     t.turns(2)
     assert why(lab, t.server, "c") == ("outside_holder", "outside_holder")
 

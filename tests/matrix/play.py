@@ -15,7 +15,6 @@ from matrix.steps import STEPS, afterwards
 from matrix.ways import WAYS
 from matrix.worlds import AnyWorld
 
-_STREAMS = tuple(name for name in SOCKETS if name.startswith(("established", "half-closed", "peer gone", "epoll")))
 _UDP = tuple(name for name in SOCKETS if name.startswith("UDP"))
 _ELSEWHERE = tuple(
     name for name in WAYS if name.startswith(("exec", "vfork", "posix_spawn", "SCM_RIGHTS", "pidfd_getfd", "setns", "seccomp"))
@@ -23,21 +22,16 @@ _ELSEWHERE = tuple(
 _OUTSIDE = tuple(name for name in _ELSEWHERE if WAYS[name].lowers and not name.startswith(("setns", "seccomp")))
 # What stays different, as docs/differences.md says: a case with values of each of these lists is played, and may differ.
 KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
-    "bytes that are unread in a ring when their writer ends": {
-        "way": _OUTSIDE,
-        "socket": ("half-closed by the peer", "peer gone"),
-        "path": ("local",),
-    },
     "an epoll set that is taken by pidfd_getfd": {
         "way": ("pidfd_getfd",),
         "socket": ("epoll set",),
         "step": ("read", "poll and epoll"),
-        "path": ("local",),
+        "path": ("local", "wire"),
     },
-    "taken by pidfd_getfd while it is an engine's": {
-        "way": ("pidfd_getfd",),
-        "socket": _STREAMS,
-        "path": ("wire",),
+    "bytes that are unread in a ring when their writer ends": {
+        "way": _OUTSIDE,
+        "socket": ("half-closed by the peer", "peer gone"),
+        "path": ("local",),
     },
 }
 

@@ -205,7 +205,7 @@ static int enter(struct shs_env *env, const struct shs_who *who, int fd, bool sh
         }
     } else {
         struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
-        if (ep && !ep->slot && !(shs_load32(&ep->flags) & SHS_EPF_SHARED))
+        if (ep && !ep->slot && !shared && !(shs_load32(&ep->flags) & SHS_EPF_SHARED))
             ep->slot = env->slot1; /* its only holder left, and is here again */
         else
             share(env, ep);

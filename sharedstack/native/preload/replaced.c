@@ -13,6 +13,7 @@
 #include "preload/member.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
+#include "preload/wire.h"
 #include "shm/sys.h"
 
 static intptr_t reopen(const char *path, const char *mode, FILE *stream, intptr_t (*call)(const char *, const char *, FILE *))
@@ -117,9 +118,11 @@ static void taken(int fd)
     if (!f)
         return;
     shs_dgram_taken(fd);
-    if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)
+    if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) {
         shs_fd_shared(f);
-    else if (f->state == SHS_FD_TCP && shs_attach(fd) && shs_join_try()) {
+        if (!f->udp && (shs_load32(&shs_fd_record(f)->wire) & SHS_WIRE_STATE_MASK) != SHS_WIRE_NONE)
+            shs_wire_ask(SHS_MSG_LOWER, f->ep1 - 1, shs_fd_record(f)->cookie, -1);
+    } else if (f->state == SHS_FD_TCP && shs_attach(fd) && shs_join_try()) {
         const struct shs_who *who = shs_who();
         int r = who ? shs_register(&shs_proc.env, who, fd) : 0;
         struct shs_endpoint *ep = r > 0 ? shs_endpoint_at(shs_proc.env.stack, (uint32_t)r) : NULL;
