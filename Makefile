@@ -63,9 +63,10 @@ m32: system-test $(VENV)/.tools ## library and layout for 32 bits: same offsets,
 abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing exported but what is declared
 	@$(BIN)/python scripts/abi.py build/libsharedstack.so build/libshs_native.so $(wildcard $(M32))
 
-soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps on the kernel and through sharedstack, compared; all wire tests
+soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps and 3,000 cases of the matrix, compared with the kernel; all tests of which make test plays a share
 	@cd tests && ../$(BIN)/python -m differential.soak --steps 200000
 	@cd tests && ../$(BIN)/python -m matrix.main --all --cases 3000
+	@COMPAT_ALL=1 RECALL_ALL=1 $(BIN)/pytest -q tests/compat/test_recall.py tests/compat/test_follow.py tests/compat/test_acceptors.py
 	@WIRE_ALL=1 LIFTS=1000 CONVERSATION_SECONDS=300 $(BIN)/pytest -q -s tests/wire
 
 wire: system-test system-wire $(VENV)/.test $(VENV)/.built ## the wire path beside the kernel, on two hosts joined by a cable (root)

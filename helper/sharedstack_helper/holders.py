@@ -53,9 +53,13 @@ class Holders:
 
 
 def holders(pids: Iterable[int], inodes: set[int], rights: bool) -> Holders:
-    """Look at these processes. `rights`: descriptors that are under way in one of their Unix sockets may be any."""
+    """Look at these processes. `rights`: descriptors that are under way in one of their Unix sockets may be any.
+
+    That is looked at last, and only if some socket has one descriptor: it takes longer than all the rest.
+    """
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     found = Holders()
+    others: list[tuple[int, str]] = []
     for pid in pids:
         try:
             theirs = links(pid)
@@ -68,7 +72,9 @@ def holders(pids: Iterable[int], inodes: set[int], rights: bool) -> Holders:
             if link in wanted:
                 found.of.setdefault(wanted[link], Counter())[pid] += 1
             elif rights and link.startswith("socket:"):
-                found.hidden |= _under_way(pid, number)
+                others.append((pid, number))
+    if any(found.sole(inode) is not None for inode in inodes):
+        found.hidden = any(_under_way(pid, number) for pid, number in others)
     return found
 
 

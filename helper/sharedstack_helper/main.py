@@ -167,7 +167,7 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
         links.attend()
 
     keeper = KeeperOf(loop, place)
-    store = Store(loop, keeper, keeper.adopt())
+    store = Store(loop, keeper, keeper.adopt(), sole.request)
     keeper.holds(lambda: store.all)
     control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped), links, native, store)
     nudges = nudge.listen(loop, place, nudged)

@@ -24,6 +24,8 @@ from sharedstack.demo.children import program
 
 pytest_plugins = ["compat.fix_paths"]
 
+SHARE = 0.5  # of its cases in one run: conftest.py
+
 # tests/programs/follow.c
 TURNS, SIZE, UNREAD = 40, 500, 3000
 # the program's own environment decides in these

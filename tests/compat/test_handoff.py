@@ -17,7 +17,7 @@ ROUNDS = 3
 SERVER = """
 import select, socket, sys
 from sharedstack import fdstore
-stack, rounds = sys.argv[1], int(sys.argv[2])
+stack, most = sys.argv[1], int(sys.argv[2])  # bytes that it echoes before it stores what it has
 listening, talking = fdstore.get('listening', stack=stack), fdstore.get('talking', stack=stack)
 if not listening:
     listening = [socket.create_server(('127.0.0.1', 0))]
@@ -38,7 +38,7 @@ while not stop:
         data = s.recv(1000)
         s.sendall(data)
         echoed += len(data)
-        stop = stop or echoed > 200_000
+        stop = stop or echoed > most
         if not data:
             poller.unregister(s)
             talking.remove(s)
@@ -60,11 +60,11 @@ for i in range(int(sys.argv[2])):
     assert s.recv(64, socket.MSG_WAITALL) == data, i
 print('whole')
 """
-MESSAGES, CLIENTS = 4000, 3
+MESSAGES, CLIENTS, EACH = 4000, 3, 200_000
 
 
 def server(lab: Lab, mode: str) -> subprocess.Popen[str]:
-    return lab.start([sys.executable, "-c", SERVER, lab.stack, str(ROUNDS)], mode, stderr=None)
+    return lab.start([sys.executable, "-c", SERVER, lab.stack, str(EACH)], mode, stderr=None)
 
 
 @pytest.mark.parametrize("mode", ["kernel", "default", "eager"])

@@ -308,11 +308,11 @@ static void inherited_over_exec(void)
     }
 }
 
-/* A program without the library has the set, but no member: it hears of what comes to them all the same. */
-static void watched_by_a_plain_process(void)
+/* A program, with the library or without, has the set, but no member: it hears of what comes to them all the same. */
+static void watched_by_another_program(void)
 {
     static const uint32_t kinds[] = {0, EPOLLET};
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
         int e[2], status = -1;
         char number[16];
         char *args[] = {"sets", number, NULL};
@@ -320,13 +320,14 @@ static void watched_by_a_plain_process(void)
         fcntl(e[0], F_SETFD, FD_CLOEXEC);
         fcntl(e[1], F_SETFD, FD_CLOEXEC);
         set = epoll_create1(0);
-        control(EPOLL_CTL_ADD, e[0], EPOLLIN | kinds[i]);
+        control(EPOLL_CTL_ADD, e[0], EPOLLIN | kinds[i % 2]);
         put(e[1], 30);
         must_recv(e[0], buf, 30);
         snprintf(number, sizeof number, "%d", 1000 + set);
         pid_t child = fork();
         if (child == 0) {
-            unsetenv("LD_PRELOAD");
+            if (i < 2)
+                setenv("LD_PRELOAD", "", 1); /* the user's wish: without it */
             execv("/proc/self/exe", args);
             _exit(126);
         }
@@ -469,7 +470,7 @@ int main(int argc, char **argv)
         {"end_of_a_disarmed_one", end_of_a_disarmed_one},
         {"one_at_a_time", one_at_a_time},
         {"both_ways_at_once", both_ways_at_once},
-        {"watched_by_a_plain_process", watched_by_a_plain_process},
+        {"watched_by_another_program", watched_by_another_program},
         {"exclusive", exclusive},
         {"bytes_in_two_sets", bytes_in_two_sets},
         {"read_by_a_child", read_by_a_child},

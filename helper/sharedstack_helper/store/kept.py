@@ -50,10 +50,10 @@ class Backup(Protocol):
 
 
 class Store:
-    """Descriptors by name. What is wrong with a request is a Refused."""
+    """Descriptors by name. What is wrong with a request is a Refused. `dropped` is called when some are stored no more."""
 
-    def __init__(self, loop: Loop, backup: Backup, adopted: list[Kept]) -> None:
-        self._loop, self._backup = loop, backup
+    def __init__(self, loop: Loop, backup: Backup, adopted: list[Kept], dropped: Callable[[], None]) -> None:
+        self._loop, self._backup, self._dropped = loop, backup, dropped
         self._kept = {kept.number: kept for kept in adopted}
         self._timers: dict[int, Timer] = {}
         for kept in adopted:
@@ -107,6 +107,7 @@ class Store:
             os.close(kept.fd)
         if found:
             self._backup.drop([kept.number for kept in found])
+            self._dropped()
 
     def remove(self, name: str) -> int:
         """Drop all of that name; how many there were."""

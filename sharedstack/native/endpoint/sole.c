@@ -9,9 +9,16 @@
  * What was lowered for a holder outside the library is lifted again only where that was the helper, which stored it (STORED): its ring was
  * recalled for good (STICKY), so the pair goes first.
  */
+#include "common.h"
+
+#include <time.h>
+
 #include "endpoint/admin.h"
 #include "endpoint/dgram.h"
 #include "shm/slot.h"
+
+#define TRIES 50
+#define PAUSE_NS 20000
 
 static struct shs_endpoint *record(struct shs_stack *stack, uint32_t index, uint64_t cookie)
 {
@@ -68,8 +75,13 @@ int shs_native_sole(void *stack, void *arena, uint32_t index, uint64_t cookie, u
     if (!ep || slot >= SHS_N_SLOTS || shs_load32(&shs_slot_at(stack, slot)->sharing))
         return 0;
     bool again = (shs_load32(&ep->flags) & SHS_EPF_STORED) && !shs_load32(&ep->opt_level);
-    if (again && without_pair(&env, ep, index, me) != 0)
-        return -EBUSY;
+    int r = again ? without_pair(&env, ep, index, me) : 0;
+    for (int tries = 0; r != 0 && tries < TRIES; tries++) { /* a busy connection is locked more often than not, for a moment each time */
+        nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
+        r = without_pair(&env, ep, index, me);
+    }
+    if (r != 0)
+        return r;
     if (!shs_admin_take_tables(&env, me))
         return -EBUSY;
     int done = 0;

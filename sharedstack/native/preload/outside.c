@@ -214,6 +214,17 @@ static long hand_over_streams(struct goes goes)
     return r;
 }
 
+/* Members that the program will not have, of sets that it will: nobody tells it of what is in their rings. */
+static long hand_over_watched(struct goes goes)
+{
+    struct shs_fd *f;
+    long r = 0;
+    for (int fd = 0; r == 0 && (f = shs_fd_next(&fd)); fd++)
+        if (f->set && shs_sys_fcntl((int)f->set - 1, F_GETFD, 0) == 0 && shs_sys_fcntl(fd, F_GETFD, 0) != 0)
+            r = hand_over_number(fd, goes);
+    return r;
+}
+
 static bool have_datagrams(void)
 {
     struct shs_fd *f;
@@ -264,8 +275,10 @@ long shs_before_exec(const char *path, int fd, bool search, bool stays, struct s
         return r;
     if (preload->how != SHS_PRELOAD_NOT && shs_outside_program(search ? found : path, fd, preload))
         preload->how = SHS_PRELOAD_NOT;
-    /* whatever it is, stdio uses those three natively */
-    return inside(preload) ? hand_over_streams(goes) : hand_over_below(INT32_MAX, goes);
+    if (!inside(preload))
+        return hand_over_below(INT32_MAX, goes);
+    r = hand_over_watched(goes);
+    return r < 0 ? r : hand_over_streams(goes); /* whatever it is, stdio uses those three natively */
 }
 
 long shs_before_shell(struct shs_preload *preload)

@@ -8,7 +8,7 @@ from compat.processes.load import echo
 from compat.processes.stage import PYTHON, Case, Said, Stage, until
 from compat.test_handoff import CLIENT, SERVER
 
-CONNECTIONS = 6
+CONNECTIONS, CLIENTS = 6, 3
 
 
 def multiprocessing(method: str) -> Case:
@@ -27,14 +27,15 @@ def multiprocessing(method: str) -> Case:
 
 def handoff(stage: Stage) -> Said:
     """Each server stores its listener and its connections when it has echoed enough, and ends; the next one takes them."""
-    messages = round(4000 * max(1, stage.seconds))
-    server = stage.start(PYTHON, "-uc", SERVER, stage.lab.stack, "3")
+    messages = round(30_000 * max(1, stage.seconds))
+    each = str(CLIENTS * messages * 64 // 4)
+    server = stage.start(PYTHON, "-uc", SERVER, stage.lab.stack, each)
     port = until(lambda: re.match(r"(\d+)\n", server.said()), "the server has said its port")[1]
-    clients = [stage.start(PYTHON, "-uc", CLIENT, port, str(messages)) for _ in range(3)]
+    clients = [stage.start(PYTHON, "-uc", CLIENT, port, str(messages)) for _ in range(CLIENTS)]
     restarts = 0
     while "over" not in server.result(60):
         restarts += 1
-        server = stage.start(PYTHON, "-uc", SERVER, stage.lab.stack, "3")
+        server = stage.start(PYTHON, "-uc", SERVER, stage.lab.stack, each)
         if restarts == 1:
             stage.look()
     said = [client.result(60) for client in clients]

@@ -63,6 +63,9 @@ def tcp_info(stage: Stage) -> None:
         stage.say(f"{name}: a part", len(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 20)))
     a.shutdown(socket.SHUT_WR)
     stage.say("end", c.recv(b, 1))
+    until = time.monotonic() + 5
+    while c.state_of(a) == 4 and time.monotonic() < until:  # FIN_WAIT1: the answer to its FIN is under way
+        time.sleep(0.001)
     stage.say("states", (c.state_of(a), c.state_of(b)))
     b.shutdown(socket.SHUT_WR)
     c.recv(a, 1)
