@@ -8,7 +8,7 @@ from compat.fix_lab import Builder, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
-FORK_RATIO = 2.0  # with the walks and marks of old it was 2.3 and more
+FORK_RATIO = 2.0  # 1.36 on a quiet machine
 FIRST_USE = 15_000  # nanoseconds that the library may add to a median call
 PER_CONNECTION = 150e-6  # seconds of CPU, of the command and the helper; 54e-6 while both ends were asked for, 800e-6 when all were decoded
 
