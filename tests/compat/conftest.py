@@ -22,14 +22,16 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a module with a SHARE, that share of its parametrized tests, chosen by the seed (the commit's number); all with COMPAT_ALL=1, and
-    where tests are named."""
+    """Of a module that says PLAYED, that share of its parametrized tests, chosen by the seed (the commit's number).
+
+    All with COMPAT_ALL=1, and where tests are named.
+    """
     if os.environ.get("COMPAT_ALL") or config.getoption("keyword") or any("::" in one for one in config.args):
         return
     dice = random.Random(seed_of(config))
     left = []
     for item in items:
-        share = getattr(getattr(item, "module", None), "SHARE", 1.0)
+        share = getattr(getattr(item, "module", None), "PLAYED", 1.0)
         if hasattr(item, "callspec") and dice.random() >= share:
             left.append(item)
     if left:

@@ -24,7 +24,7 @@ from sharedstack.demo.children import program
 
 pytest_plugins = ["compat.fix_paths"]
 
-SHARE = 0.5  # of its cases in one run: conftest.py
+PLAYED = 0.35  # of its cases, in one run: conftest.py
 
 # tests/programs/follow.c
 TURNS, SIZE, UNREAD = 40, 500, 3000
