@@ -49,7 +49,6 @@ class Sole:
         self._due = 0.0
         self._cost = 0.0
         self._next = _FIRST
-        self.found = 0
 
     def request(self) -> None:
         """Somebody came, went, or gave up a shared socket."""
@@ -107,7 +106,6 @@ class Sole:
             slot = slots.get(pid) if pid is not None else None
             if slot in calm:
                 done += bool(self._native.sole(one.index, one.cookie, slot))
-        self.found += done
         return done < len(probed)
 
     def _slots(self) -> Iterable[tuple[int, ...]]:

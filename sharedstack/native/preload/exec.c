@@ -151,18 +151,25 @@ int shs_exec_list(const char *path, const char *arg, va_list args, bool search, 
 
 static long call_spawn(const struct exec *e, char *const *envp)
 {
-    return shs_n_posix_spawn(e->pid, e->path, e->actions, e->attributes, e->argv, envp);
+    return e->search ? shs_n_posix_spawnp(e->pid, e->path, e->actions, e->attributes, e->argv, envp)
+                     : shs_n_posix_spawn(e->pid, e->path, e->actions, e->attributes, e->argv, envp);
 }
 
-static long call_spawnp(const struct exec *e, char *const *envp)
+static int spawn(pid_t *pid, const char *path, bool search, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
+                 char *const *argv, char *const *envp)
 {
-    return shs_n_posix_spawnp(e->pid, e->path, e->actions, e->attributes, e->argv, envp);
-}
-
-static int spawn(const struct exec *e)
-{
+    const struct exec e = {.call = call_spawn,
+                           .path = path,
+                           .fd = -1,
+                           .search = search,
+                           .child = true,
+                           .argv = argv,
+                           .envp = envp,
+                           .pid = pid,
+                           .actions = actions,
+                           .attributes = attributes};
     uint32_t begun = shs_share_begin();
-    long r = execute(e);
+    long r = execute(&e);
     shs_share_end(begun);
     return (int)(r < 0 ? -r : r);
 }
@@ -170,30 +177,13 @@ static int spawn(const struct exec *e)
 int shs_i_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                       char *const *argv, char *const *envp)
 {
-    return spawn(&(struct exec){.call = call_spawn,
-                                .path = path,
-                                .fd = -1,
-                                .child = true,
-                                .argv = argv,
-                                .envp = envp,
-                                .pid = pid,
-                                .actions = actions,
-                                .attributes = attributes});
+    return spawn(pid, path, false, actions, attributes, argv, envp);
 }
 
 int shs_i_posix_spawnp(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                        char *const *argv, char *const *envp)
 {
-    return spawn(&(struct exec){.call = call_spawnp,
-                                .path = path,
-                                .fd = -1,
-                                .search = true,
-                                .child = true,
-                                .argv = argv,
-                                .envp = envp,
-                                .pid = pid,
-                                .actions = actions,
-                                .attributes = attributes});
+    return spawn(pid, path, true, actions, attributes, argv, envp);
 }
 
 /* Which program will have it is not known yet. */
