@@ -3,7 +3,8 @@
 1  candidates: records whose registrar is dead, or that several processes may hold; no others, because a live sole holder frees
    its own, and a socket that was reset is in no list of the kernel while its holder may still read;
 2  the kernel's list of sockets, taken after the candidates: who is on it stays;
-3  for those that are not, the descriptors of the living participants: who holds it open stays;
+3  for those that are not, the descriptors of the living participants: who holds it open stays. Where bytes are unread for it, those of all
+   processes: a program that was just executed is no participant yet, and will find them by the record;
 4  the native core frees the rest, each if it still bears the same cookie.
 """
 
@@ -17,7 +18,7 @@ from sharedstack.declare import layout
 from sharedstack.declare.layout import CONSTANTS
 
 from . import announce, diag, scan
-from .holders import held_open
+from .holders import everybody, held_open, holders
 from .loop import Loop
 from .native import Native
 from .segments import Segments
@@ -88,12 +89,12 @@ class Collector:
     def _candidates(self) -> Iterable[_Candidate]:
         alive: dict[int, bool] = {}
         found = scan.records(self._segments.stack_view, layout.STACK_ENDPOINTS, self._segments.endpoints_top, _ENDPOINT)
-        for index, (state, cookie, inode, flags, slot1, holders) in enumerate(found):
+        for index, (state, cookie, inode, flags, slot1, held_by) in enumerate(found):
             if state == _FREE or not cookie:
                 continue
             if slot1 not in alive:
                 alive[slot1] = 0 < slot1 <= CONSTANTS["N_SLOTS"] and self._native.slot_alive(slot1 - 1)
-            shared = bool(flags & _SHARED) or holders > 1
+            shared = bool(flags & _SHARED) or held_by > 1
             if shared or not alive[slot1]:
                 yield _Candidate(index, cookie, inode, shared)
 
@@ -102,4 +103,9 @@ class Collector:
         if not missing:
             return missing
         held, hidden = held_open(self._participants(), {c.inode for c in missing})
-        return [c for c in missing if c.inode not in held and not (hidden and c.shared)]
+        unheld = [c for c in missing if c.inode not in held and not (hidden and c.shared)]
+        unread = {c.inode for c in unheld if c.shared and self._native.unread(c.index, c.cookie)}
+        if not unread:
+            return unheld
+        anywhere = holders(everybody(), unread, rights=False).of
+        return [c for c in unheld if c.inode not in anywhere]

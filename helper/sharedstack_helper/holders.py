@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 _RIGHTS = re.compile(r"^scm_fds:\s*([1-9]\d*)", re.MULTILINE)
@@ -37,6 +37,11 @@ def links(pid: int) -> dict[str, str]:
         except FileNotFoundError:
             continue  # closed meanwhile
     return found
+
+
+def everybody() -> Iterator[int]:
+    """The pids of all processes."""
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
 @dataclass

@@ -50,6 +50,7 @@ class Native:
         self._search = _function(library, "search", None, address)
         self._probe = _function(library, "probe", ctypes.c_int, address, u32, u64)
         self._sole = _function(library, "sole", ctypes.c_int, address, address, u32, u64, u32)
+        self._unread = _function(library, "unread", ctypes.c_int, address, address, u32, u64)
         self._endpoint_gone = _function(library, "endpoint_gone", ctypes.c_int, address, address, u32, u64)
 
     def claim(self, pid: int, flags: int) -> int:
@@ -91,6 +92,10 @@ class Native:
         """Only one descriptor, of that participant, was found since `probe`. False: it is not so any more; None: try later."""
         result = self._tried(self._sole(self._stack, self._arena, endpoint, cookie, slot), "free a connection of its former holders")
         return None if result is None else bool(result)
+
+    def unread(self, endpoint: int, cookie: int) -> bool:
+        """Does the ring hold something for that record's socket?"""
+        return bool(self._unread(self._stack, self._arena, endpoint, cookie))
 
     def endpoint_gone(self, endpoint: int, cookie: int) -> bool | None:
         """Free an endpoint record if it still has this cookie: was it so? None: a table is locked, try again later."""

@@ -8,7 +8,6 @@ pay to be lifted, the look is repeated, ever more seldom.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from sharedstack.declare.layout import CONSTANTS
 
 from . import scan
 from .gc import Participants
-from .holders import holders
+from .holders import everybody, holders
 from .loop import Loop, Timer
 from .native import Native
 from .segments import Segments
@@ -98,8 +97,7 @@ class Sole:
         likely = [one for one in probed if among.sole(one.inode) is not None]
         if not likely:
             return bool(probed)
-        everybody = (int(name) for name in os.listdir("/proc") if name.isdigit())
-        among = holders(everybody, {one.inode for one in likely}, rights=True)
+        among = holders(everybody(), {one.inode for one in likely}, rights=True)
         done = 0
         for one in likely:
             pid = among.sole(one.inode)

@@ -15,29 +15,13 @@ from matrix.steps import STEPS, afterwards
 from matrix.ways import WAYS
 from matrix.worlds import AnyWorld
 
-_UDP = tuple(name for name in SOCKETS if name.startswith("UDP"))
-_ELSEWHERE = tuple(
-    name for name in WAYS if name.startswith(("exec", "vfork", "posix_spawn", "SCM_RIGHTS", "pidfd_getfd", "setns", "seccomp"))
-)
-_OUTSIDE = tuple(name for name in _ELSEWHERE if WAYS[name].lowers and not name.startswith(("setns", "seccomp")))
 # What stays different, as docs/differences.md says: a case with values of each of these lists is played, and may differ.
 KNOWN: dict[str, dict[str, tuple[str, ...]]] = {
-    "two events for what is kept and what the kernel has": {
-        "way": ("seccomp",),
-        "socket": ("half-closed by the peer", "peer gone"),
-        "step": ("poll and epoll",),
-        "path": ("local",),
-    },
-    "an epoll set that is taken by pidfd_getfd": {
+    "an epoll set that is taken by pidfd_getfd, of a connection on the wire path": {
         "way": ("pidfd_getfd",),
         "socket": ("epoll set",),
         "step": ("read", "poll and epoll"),
-        "path": ("local", "wire"),
-    },
-    "bytes that are unread in a ring when their writer ends": {
-        "way": _OUTSIDE,
-        "socket": ("half-closed by the peer", "peer gone"),
-        "path": ("local",),
+        "path": ("wire",),
     },
 }
 

@@ -199,6 +199,13 @@ int shs_native_lower(void *stack, void *arena, uint32_t index, uint64_t cookie)
     return shut;
 }
 
+int shs_native_unread(void *stack, void *arena, uint32_t ep, uint64_t cookie)
+{
+    struct shs_env env = admin_env(stack, arena);
+    struct shs_end end;
+    return shs_end_of(&env, ep + 1, &end) && end.cookie == cookie && shs_end_waiting(&end);
+}
+
 int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie)
 {
     struct shs_env env = admin_env(stack, arena);

@@ -17,6 +17,8 @@ SHS_PUBLIC void shs_native_settle(void *stack);
 SHS_PUBLIC int shs_native_lower_all(void *stack, void *arena);
 /* Shut the rings of endpoint `ep` (an index), both ways; returns how many were open, or -ENOENT: it is not, or no longer, that one. */
 SHS_PUBLIC int shs_native_lower(void *stack, void *arena, uint32_t ep, uint64_t cookie);
+/* Does its ring hold something for endpoint `ep` (an index), if it is still that record? */
+SHS_PUBLIC int shs_native_unread(void *stack, void *arena, uint32_t ep, uint64_t cookie);
 /* The anchor with this cookie is gone: free endpoint `ep` (an index) if it is still its record; 1 if it was. */
 SHS_PUBLIC int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie);
 /* One look at all pairs: rings that carried nothing since the last look give their memory back; a pair that was cold for more than

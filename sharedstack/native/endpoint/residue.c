@@ -11,6 +11,7 @@
 
 #include "endpoint/anchor.h"
 #include "endpoint/bell.h"
+#include "endpoint/lift.h"
 #include "shm/lock.h"
 #include "shm/sys.h"
 #include "shm/units.h"
@@ -192,8 +193,8 @@ void shs_residue_finish(struct shs_env *env, const struct shs_who *who, struct s
     }
 }
 
-/* Under both locks: what the residue is. re_on is set last. */
-static long declare_residue(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir)
+/* Under both locks: what the residue is. re_on is set last. Without a descriptor of the reader's no kernel bytes can be part of it: -EPIPE. */
+static long declare_residue(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir, int fd)
 {
     struct shs_walk walk = {.index = shs_rd_index(dir->rd),
                             .off = shs_rd_off(dir->rd),
@@ -204,11 +205,14 @@ static long declare_residue(struct shs_env *env, const struct shs_who *who, stru
     uint64_t before, ksent = shs_load64(&dir->ksent), taken = shs_load64(&dir->taken);
     if (shs_ring_walk(env, &walk, &at, &len, &before) != 1)
         return -EIO;
+    /* kernel bytes before the first ring byte stay where they are, unless others come behind that: a queue has one way out */
+    uint64_t behind = (int64_t)(ksent - before) > 0 ? ksent - taken : 0;
+    if (behind && fd < 0)
+        return -EPIPE;
     shs_store64(&dir->re_base, taken);
     shs_store64(&dir->re_ksent, ksent);
     shs_store64(&dir->re_rd, shs_load64(&dir->rd));
-    /* kernel bytes before the first ring byte stay where they are, unless others come behind that: a queue has one way out */
-    long r = take_chunks(env, who, dir, (int64_t)(ksent - before) > 0 ? ksent - taken : 0);
+    long r = take_chunks(env, who, dir, behind);
     if (r < 0)
         return r;
     shs_store32(&dir->re_on, 1);
@@ -229,27 +233,12 @@ static bool collect_all(struct shs_env *env, struct shs_end *end, struct shs_dir
     return true;
 }
 
-long shs_end_recall(struct shs_env *env, const struct shs_who *who, struct shs_end *end, bool surely)
+/* Under rlock and, if `w` >= 0, wlock: by the descriptor `fd` of the writer's, which `sends` and may be -1. */
+static long recall(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_direction *dir, int w, bool sends,
+                   int fd, bool surely)
 {
-    struct shs_direction *dir = shs_end_rx(end);
-    const struct shs_pair *pair = shs_pair_at(env->arena, shs_load32(&end->ep->pair));
-    const struct shs_endpoint *peer = pair ? shs_endpoint_at(env->stack, shs_load32(&pair->endpoint[1 - (end->ep->side & 1)])) : NULL;
-    long r = shs_end_lock_rx(env, who, end, dir);
-    if (r < 0)
-        return r == SHS_STALE ? 0 : r;
-    __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
-    if (!shs_load32(&dir->re_on) && !shs_ring_waiting(dir)) {
-        shs_unlock(&dir->rlock);
-        return 0;
-    }
-    int w = shs_lock(env, &dir->wlock, who->lock_word), fd = -1;
-    if (w == SHS_LOCK_REPAIR)
-        shs_dir_repair_writer(dir);
-    bool sends = w >= 0 && peer && shs_load32(&peer->state) == SHS_EP_LIVE && peer->cookie == shs_load64(&dir->wcookie) &&
-                 !(shs_load32(&peer->flags) & SHS_EPF_WRSHUT) && shs_anchor_peer_sends(end->fd);
-    if (sends)
-        fd = shs_borrow(env, peer);
     uint64_t sent;
+    long r;
     if (fd >= 0 && shs_load32(&dir->tx_on) == SHS_RECOUNT && shs_anchor_sent(fd, &sent) == 0) { /* a writer died just now */
         shs_store64(&dir->ksent, sent);
         shs_store32(&dir->tx_on, SHS_ON);
@@ -264,15 +253,83 @@ long shs_end_recall(struct shs_env *env, const struct shs_who *who, struct shs_e
     else if (!certain) /* until the writer's next call */
         r = -EAGAIN;
     else
-        r = declare_residue(env, who, dir);
+        r = declare_residue(env, who, dir, end->fd);
     if (r == 0 && !collect_all(env, end, dir))
         r = -EAGAIN;
     if (r == 0 && fd >= 0 && certain)
         (void)shs_residue_send(env, who, dir, fd);
-    if (fd >= 0)
-        shs_sys_close(fd);
+    return r;
+}
+
+/* Under rlock: nothing is pushed any more; is there anything to recall? */
+static bool shut(struct shs_direction *dir)
+{
+    __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+    return shs_load32(&dir->re_on) || shs_ring_waiting(dir);
+}
+
+static int lock_writer(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir)
+{
+    int w = shs_lock(env, &dir->wlock, who->lock_word);
+    if (w == SHS_LOCK_REPAIR)
+        shs_dir_repair_writer(dir);
+    return w;
+}
+
+static void unlock_both(struct shs_direction *dir, int w)
+{
     if (w >= 0)
         shs_unlock(&dir->wlock);
     shs_unlock(&dir->rlock);
+}
+
+static struct shs_endpoint *peer_of(struct shs_env *env, const struct shs_endpoint *ep, uint32_t *peer1)
+{
+    const struct shs_pair *pair = shs_pair_at(env->arena, shs_load32(&ep->pair));
+    *peer1 = pair ? shs_load32(&pair->endpoint[1 - (ep->side & 1)]) : 0;
+    struct shs_endpoint *peer = shs_endpoint_at(env->stack, *peer1);
+    return peer && shs_load32(&peer->state) == SHS_EP_LIVE ? peer : NULL;
+}
+
+void shs_end_recall_own(struct shs_env *env, const struct shs_who *who, struct shs_end *end)
+{
+    struct shs_direction *dir = shs_end_tx(end);
+    struct shs_end other;
+    uint32_t peer1;
+    if (!shs_ring_waiting(dir) || (shs_load32(&end->ep->flags) & SHS_EPF_WRSHUT))
+        return;
+    struct shs_endpoint *peer = peer_of(env, end->ep, &peer1);
+    if (!peer || !shs_end_of(env, peer1, &other) || other.rx != dir)
+        return;
+    other.fd = shs_borrow(env, peer);
+    if (shs_end_lock_rx(env, who, &other, dir) == 0) {
+        int w = shut(dir) ? lock_writer(env, who, dir) : -EAGAIN;
+        (void)recall(env, who, &other, dir, w, shs_end_writes(end, dir), end->fd, true);
+        unlock_both(dir, w);
+    }
+    if (other.fd >= 0)
+        shs_sys_close(other.fd);
+}
+
+long shs_end_recall(struct shs_env *env, const struct shs_who *who, struct shs_end *end, bool surely)
+{
+    struct shs_direction *dir = shs_end_rx(end);
+    uint32_t peer1;
+    const struct shs_endpoint *peer = peer_of(env, end->ep, &peer1);
+    long r = shs_end_lock_rx(env, who, end, dir);
+    if (r < 0)
+        return r == SHS_STALE ? 0 : r;
+    if (!shut(dir)) {
+        shs_unlock(&dir->rlock);
+        return 0;
+    }
+    int w = lock_writer(env, who, dir);
+    bool sends = w >= 0 && peer && peer->cookie == shs_load64(&dir->wcookie) && !(shs_load32(&peer->flags) & SHS_EPF_WRSHUT) &&
+                 shs_anchor_peer_sends(end->fd);
+    int fd = sends ? shs_borrow(env, peer) : -1;
+    r = recall(env, who, end, dir, w, sends, fd, surely);
+    if (fd >= 0)
+        shs_sys_close(fd);
+    unlock_both(dir, w);
     return r;
 }

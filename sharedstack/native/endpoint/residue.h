@@ -15,6 +15,11 @@
  * `surely`: -EPIPE also where the writer's descriptor cannot be had.
  */
 long shs_end_recall(struct shs_env *env, const struct shs_who *who, struct shs_end *end, bool surely);
+/*
+ * The sending direction of `end` is about to be shut, and its writer to stay: what is unread in its ring becomes residue, as if its reader had
+ * recalled it, whose descriptor is fetched for that. Where it cannot be, the ring keeps it, for a reader of the stack.
+ */
+void shs_end_recall_own(struct shs_env *env, const struct shs_who *who, struct shs_end *end);
 /* Under rlock: take out what is still missing of the kernel bytes that belong to the residue; false: not all is there yet. */
 bool shs_residue_collect(struct shs_env *env, struct shs_direction *dir, int fd);
 /* Under wlock, and with ksent certain: send the residue by the kernel, without waiting: 0: nothing is left; -EAGAIN; or -errno. */

@@ -15,6 +15,7 @@
 #include "preload/outside.h"
 #include "preload/raw.h"
 #include "preload/signals.h"
+#include "preload/standin.h"
 #include "preload/wire.h"
 #include "shm/probe.h"
 
@@ -24,6 +25,7 @@ static long goes_aside(int fd, uint32_t why)
     shs_meet_inherited();
     shs_wire_leave_for(fd);
     struct shs_fd *f = shs_fd_look(fd);
+    (void)shs_stand_in(f, fd, false);
     if (!f || f->state < SHS_FD_NEW || f->state > SHS_FD_PAIRED)
         return 0;
     long r = shs_hand_over(f, why, true);

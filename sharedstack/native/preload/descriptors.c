@@ -20,6 +20,7 @@
 #include "preload/own.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
+#include "preload/standin.h"
 #include "preload/tell.h"
 #include "preload/wire.h"
 #include "shm/sys.h"
@@ -145,8 +146,12 @@ int shs_i_shutdown(int fd, int how)
     shs_wire_leave_for(fd);
     if (SHS_UNLIKELY((f = shs_fd_look(fd)) && f->state == SHS_FD_WIRE)) /* there is no helper */
         return shs_wire_shutdown(f, how);
-    if (shs_gate_paired(fd, &f) && how != SHUT_RD)
+    if (shs_gate_paired(fd, &f) && how != SHUT_RD) {
+        if (SHS_UNLIKELY(shs_proc.env.opt.eager == 1))
+            shs_eager_read(f);
+        shs_end_recall_own(&shs_proc.env, shs_who(), &f->end); /* whoever gets the other end outside later has nobody to send it again */
         shs_residue_finish(&shs_proc.env, shs_who(), &f->end, SHS_FINISH_MS);
+    }
     long r = shs_gate_paired(fd, &f) ? shs_end_shutdown(&shs_proc.env, shs_who(), &f->end, how) : SHS_STALE;
     if (r == SHS_STALE) {
         if (f && (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED)) { /* never to be brought under count any more */
@@ -270,6 +275,8 @@ static int replacing(int fd, int to)
     shs_meet_inherited();
     if (fd == to || shs_proc.quiet || shs_sys_fcntl(fd, F_GETFD, 0) < 0)
         return 0;
+    if (to <= 2 && fd > 2)
+        (void)shs_stand_in(shs_fd_look(fd), fd, false);
     int r = shs_make_way(to);
     if (r == 0)
         shs_fd_closing(to);
@@ -358,7 +365,7 @@ static long passed(int fd)
         shs_fd_shared(f);
     if (f && f->state == SHS_FD_EPOLL && f->epoll)
         shs_set_pass(f->epoll, fd);
-    return f && f->state == SHS_FD_PAIRED;
+    return 0;
 }
 
 static long passed_outside(int fd)
@@ -381,6 +388,17 @@ static long passed_to_helper(int fd)
     return r == -EPIPE ? 0 : r;
 }
 
+static long lifted(int fd)
+{
+    const struct shs_fd *f = shs_fd_look(fd);
+    return f && f->state == SHS_FD_PAIRED;
+}
+
+static long ends_outside(int fd)
+{
+    return shs_stand_in(shs_fd_look(fd), fd, false);
+}
+
 static long one(int fd)
 {
     return fd >= 0;
@@ -392,8 +410,11 @@ long shs_sending_rights(int over, const struct msghdr *msg, uint32_t *begun)
         return 0;
     if (!*begun)
         *begun = shs_share_begin();
-    bool lifted = each_right(msg, passed) > 0;
-    switch (shs_receiver(over, lifted)) {
+    enum shs_receiver receiver = shs_receiver(over, each_right(msg, lifted) > 0);
+    if (receiver == SHS_RECEIVER_PLAIN)
+        each_right(msg, ends_outside);
+    each_right(msg, passed);
+    switch (receiver) {
     case SHS_RECEIVER_HELPER:
         return each_right(msg, passed_to_helper);
     case SHS_RECEIVER_PLAIN:

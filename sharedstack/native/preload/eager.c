@@ -128,6 +128,14 @@ static uint64_t progress(const struct shs_fd *f)
     return (shs_load64(&dir->rd) << 1) + shs_load64(&dir->taken);
 }
 
+void shs_eager_read(struct shs_fd *f)
+{
+    const struct shs_direction *dir = shs_end_tx(&f->end);
+    uint64_t until = shs_now() + COMES_NONBLOCKING_NS;
+    while (shs_ring_waiting(dir) && !own_reader(f, shs_who()) && shs_now() < until && !nap())
+        ;
+}
+
 /* Does the peer wait for us to receive? Its ring to us is as good as full. */
 static bool awaits_us(const struct shs_fd *f)
 {

@@ -17,6 +17,9 @@ void shs_eager_accepted(int fd);
 /* The same for descriptors that are about to be waited on for reading. */
 void shs_eager_polled(const struct pollfd *fds, nfds_t n);
 
+/* Its sending direction is about to be shut: what is in the ring is given a moment to be read. */
+void shs_eager_read(struct shs_fd *f);
+
 /* A first send, which would go by the kernel: is it worth while to pass the gate again? It sleeps a little before it says so. */
 bool shs_eager_again(struct shs_gate *g, int fd, uint64_t *until);
 

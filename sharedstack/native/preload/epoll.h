@@ -90,7 +90,7 @@ void shs_set_list(struct shs_set *set, struct shs_fd *f, int epfd, int fd);
 void shs_set_list_lifted(struct shs_set *set, struct shs_fd *f, int epfd, int fd);
 /* The record of a registered connection says in whose sets it is: other processes that share it open no ring, which such a set's sleepers would miss. */
 void shs_set_mark(struct shs_fd *f, bool member);
-/* The set came over exec, should it be one: members with bytes in their rings are reported from now on. */
+/* The set came over exec, or was taken from another process, should it be one: members with bytes in their rings are reported from now on. */
 void shs_set_meet(int epfd);
 /* The set of `epoll descriptor plus one`; NULL: none that is known. */
 struct shs_set *shs_set_at(uint32_t epfd1);

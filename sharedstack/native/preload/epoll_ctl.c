@@ -19,6 +19,9 @@ static bool note_change(struct shs_set *set, struct shs_fd *f, int epfd, int op,
     if (f->state != SHS_FD_PAIRED || set->shared || set->sleepers || !ours || (f->known && f->known != (uint32_t)epfd + 1) ||
         member != (op != EPOLL_CTL_ADD) || (f->events & SHS_KERNEL_EVENTS & (member ? ~0u : 0u)))
         return false;
+    if (op == EPOLL_CTL_ADD &&
+        !f->known) /* whoever takes the set out of this process (pidfd_getfd(2)) learns its members from the kernel */
+        return false;
     if (f->copied || (op != EPOLL_CTL_DEL && (!event || (event->events & SHS_KERNEL_EVENTS))))
         return false;
     struct shs_direction *dir = shs_end_rx(&f->end);

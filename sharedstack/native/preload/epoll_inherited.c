@@ -62,11 +62,20 @@ static bool begins_member(struct reader *r, bool *over)
     return !*want;
 }
 
-/* "tfd: 5 events: 19 data: 5 pos:0 ino:b0f7 sdev:8": the number may mean another file in this process, the inode does not. */
-static void meet_member(int epfd, uint64_t fd, uint64_t events, uint64_t data, uint64_t ino)
+static bool is_member(const struct shs_fd *f, uint64_t ino)
 {
-    struct shs_fd *f = fd < INT32_MAX ? shs_fd_look((int)fd) : NULL;
-    if (!f || f->state != SHS_FD_PAIRED || f->udp || f->set || f->end.ep->inode != ino)
+    return f && f->state == SHS_FD_PAIRED && !f->udp && f->end.ep->inode == ino;
+}
+
+/* "tfd: 5 events: 19 data: 5 pos:0 ino:b0f7 sdev:8": the number may mean another file in this process, the inode does not. */
+static void meet_member(int epfd, uint64_t number, uint64_t events, uint64_t data, uint64_t ino)
+{
+    int fd = number < INT32_MAX ? (int)number : 0;
+    struct shs_fd *f = shs_fd_look(fd);
+    if (!is_member(f, ino)) /* it came from another process, by itself */
+        for (fd = 0; (f = shs_fd_next(&fd)) && !is_member(f, ino); fd++)
+            ;
+    if (!f || f->set)
         return;
     struct shs_set *set = shs_set_of(epfd);
     if (!set)
@@ -79,7 +88,7 @@ static void meet_member(int epfd, uint64_t fd, uint64_t events, uint64_t data, u
     f->data = f->known_data = data;
     f->edge_index = ~0ull;
     shs_set_mark(f, true);
-    shs_set_list(set, f, epfd, (int)fd);
+    shs_set_list(set, f, epfd, fd);
     shs_set_unlock(set);
 }
 
@@ -92,10 +101,10 @@ void shs_set_meet(int epfd)
             path[at++] = (char)('0' + epfd / digits % 10);
     struct reader r = {.fd = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0))};
     for (bool over = r.fd < 0; !over;) {
-        uint64_t fd, events, data, pos, ino, sdev;
-        if (begins_member(&r, &over) && next_number(&r, 10, &fd) && next_number(&r, 16, &events) && next_number(&r, 16, &data) &&
+        uint64_t number, events, data, pos, ino, sdev;
+        if (begins_member(&r, &over) && next_number(&r, 10, &number) && next_number(&r, 16, &events) && next_number(&r, 16, &data) &&
             next_number(&r, 10, &pos) && next_number(&r, 16, &ino) && next_number(&r, 16, &sdev))
-            meet_member(epfd, fd, events, data, ino);
+            meet_member(epfd, number, events, data, ino);
     }
     if (r.fd >= 0)
         shs_sys_close(r.fd);

@@ -18,6 +18,7 @@
 #include "preload/follow.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
+#include "preload/standin.h"
 #include "preload/wire.h"
 #include "shm/sys.h"
 
@@ -192,6 +193,7 @@ int shs_i_posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, 
     struct shs_fd *f = shs_fd_look(fd);
     long r = 0;
     shs_wire_leave_for(fd);
+    (void)shs_stand_in(f, fd, false);
     if (f && f->state >= SHS_FD_NEW && f->state <= SHS_FD_PAIRED) {
         shs_fd_shared(f);
         r = shs_hand_over(f, SHS_REASON_OUTSIDE_HOLDER, false);

@@ -12,6 +12,7 @@
 #include "intercepts.gen.h"
 #include "preload/boundary.h"
 #include "preload/member.h"
+#include "preload/outside.h"
 #include "preload/raw.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
@@ -19,6 +20,8 @@
 /* Leave until shs_join_unlock, if `change`. */
 static void leave(bool change)
 {
+    if (change)
+        shs_before_leaving();
     shs_join_lock();
     if (change)
         shs_leave();
@@ -73,6 +76,7 @@ int shs_i_setresuid(uid_t real, uid_t effective, uid_t saved)
 /* The library is out of the way for good: before a confinement takes hold of any thread. */
 static void withdraw(void)
 {
+    shs_before_leaving();
     shs_join_lock();
     shs_leave();
     shs_proc.quiet = true;

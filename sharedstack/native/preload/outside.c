@@ -14,6 +14,7 @@
 #include "preload/member.h"
 #include "preload/outside.h"
 #include "preload/restart.h"
+#include "preload/standin.h"
 #include "preload/wire.h"
 #include "shm/sys.h"
 
@@ -135,19 +136,21 @@ void shs_gone_abroad(int fd)
 struct goes {
     bool datagrams; /* these alone: no program finds the record of one that it inherits */
     bool stays;     /* this process goes on as well */
+    uint64_t cookie; /* of the socket that has got a stand-in (standin.h), and the number where that is */
+    int at;
 };
 
 /* One descriptor that another program will have. */
-static long hand_over_number(int fd, struct goes goes)
+static long hand_over_number(int fd, struct goes *goes)
 {
     uint64_t cookie = 0;
     socklen_t len = sizeof cookie;
     int protocol = shs_fd_own(fd) ? 0 : protocol_of(fd);
-    if (!protocol || (goes.datagrams && protocol != IPPROTO_UDP) || shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) != 0)
+    if (!protocol || (goes->datagrams && protocol != IPPROTO_UDP) || shs_sys_getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) != 0)
         return 0;
     struct shs_fd *f = shs_proc.attach == SHS_ATTACHED ? entry_of(fd, cookie) : NULL;
     if (protocol == IPPROTO_UDP) { /* one that was inherited, and is not ours yet, was handed over then */
-        long r = f ? shs_dgram_hand_over(f, fd, SHS_REASON_OUTSIDE_HOLDER, goes.stays) : 0;
+        long r = f ? shs_dgram_hand_over(f, fd, SHS_REASON_OUTSIDE_HOLDER, goes->stays) : 0;
         return r == -EPIPE ? 0 : r;
     }
     struct shs_end end;
@@ -165,8 +168,14 @@ static long hand_over_number(int fd, struct goes goes)
     if (!shs_end_of(&shs_proc.env, ep1, &end))
         return 0;
     end.fd = fd; /* the entry's own number may be closed here */
+    if (cookie == goes->cookie) {
+        shs_stand_in_put(goes->at, fd);
+        return 0;
+    }
     long r = recall(&end, false);
-    return r == -EPIPE ? 0 : r; /* lost: docs/differences.md */
+    if (r == -EPIPE && (!goes->stays || shs_self.vfork) && shs_stand_in_alone(&end))
+        *goes = (struct goes){.stays = goes->stays, .cookie = cookie, .at = fd};
+    return r == -EPIPE ? 0 : r; /* what has no stand-in is lost: docs/differences.md */
 }
 
 struct entry {
@@ -186,27 +195,27 @@ static bool goes_along(int fd)
     return f && f->set && shs_sys_fcntl((int)f->set - 1, F_GETFD, 0) == 0;
 }
 
-/* Each of our descriptors below `limit` that the program will have to do with. */
-static long hand_over_below(int limit, struct goes goes)
+/* Each of our descriptors that the program will have to do with, until something fails. */
+static long each_along(long (*visit)(int fd, struct goes *goes), struct goes goes)
 {
     _Alignas(struct entry) char buf[1024];
     long n, r = 0;
     int dir = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    for (int fd = 0; dir < 0 && fd < limit && fd < SHS_FD_CHUNK && r == 0; fd++) /* no /proc */
-        r = goes_along(fd) ? hand_over_number(fd, goes) : 0;
+    for (int fd = 0; dir < 0 && fd < SHS_FD_CHUNK && r == 0; fd++) /* no /proc */
+        r = goes_along(fd) ? visit(fd, &goes) : 0;
     while (dir >= 0 && r == 0 && (n = SHS_SYS(syscall(SYS_getdents64, dir, buf, sizeof buf))) > 0)
         for (long at = 0; at < n && r == 0; at += ((struct entry *)(buf + at))->len) {
             const char *name = ((struct entry *)(buf + at))->name;
             int fd = *name == '.' ? -1 : atoi(name);
-            if (fd >= 0 && fd < limit && fd != dir && goes_along(fd))
-                r = hand_over_number(fd, goes);
+            if (fd >= 0 && fd != dir && goes_along(fd))
+                r = visit(fd, &goes);
         }
     if (dir >= 0)
         shs_sys_close(dir);
     return r;
 }
 
-static long hand_over_streams(struct goes goes)
+static long hand_over_streams(struct goes *goes)
 {
     long r = 0;
     for (int fd = 0; fd <= 2 && r == 0; fd++)
@@ -215,7 +224,7 @@ static long hand_over_streams(struct goes goes)
 }
 
 /* Members that the program will not have, of sets that it will: nobody tells it of what is in their rings. */
-static long hand_over_watched(struct goes goes)
+static long hand_over_watched(struct goes *goes)
 {
     struct shs_fd *f;
     long r = 0;
@@ -232,6 +241,15 @@ static bool have_datagrams(void)
         if (f->udp && f->state == SHS_FD_PAIRED)
             return true;
     return false;
+}
+
+/* What this process and the program will share. Before it is marked so. */
+static void stand_in_along(void)
+{
+    struct shs_fd *f;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
+        if (f->state == SHS_FD_PAIRED && goes_along(fd))
+            (void)shs_stand_in(f, fd, false);
 }
 
 /* Whatever is not close-on-exec another program will have too, at the same time if it is a child. */
@@ -257,7 +275,7 @@ static bool inside(const struct shs_preload *preload)
 /* Whatever the program is. Datagrams before their sockets are marked: nobody pushes in between, and it is seen whether others have them already. */
 static long before_any(bool stays)
 {
-    long r = have_datagrams() ? hand_over_below(INT32_MAX, (struct goes){.datagrams = true, .stays = stays}) : 0;
+    long r = have_datagrams() ? each_along(hand_over_number, (struct goes){.datagrams = true, .stays = stays}) : 0;
     mark_inherited();
     return r;
 }
@@ -270,25 +288,43 @@ long shs_before_exec(const char *path, int fd, bool search, bool stays, struct s
         return 0;
     if (search && path && !shs_find_program(path, found, sizeof found))
         return 0; /* it will fail */
+    if (preload->how != SHS_PRELOAD_NOT && shs_outside_program(search ? found : path, fd, preload))
+        preload->how = SHS_PRELOAD_NOT;
+    if (!inside(preload) && stays && !shs_self.vfork)
+        stand_in_along();
     long r = before_any(stays);
     if (r < 0)
         return r;
-    if (preload->how != SHS_PRELOAD_NOT && shs_outside_program(search ? found : path, fd, preload))
-        preload->how = SHS_PRELOAD_NOT;
     if (!inside(preload))
-        return hand_over_below(INT32_MAX, goes);
-    r = hand_over_watched(goes);
-    return r < 0 ? r : hand_over_streams(goes); /* whatever it is, stdio uses those three natively */
+        return each_along(hand_over_number, goes);
+    r = hand_over_watched(&goes);
+    return r < 0 ? r : hand_over_streams(&goes); /* whatever it is, stdio uses those three natively */
 }
 
 long shs_before_shell(struct shs_preload *preload)
 {
     if (shs_proc.off)
         return 0;
-    long r = before_any(true);
     if (preload->how != SHS_PRELOAD_NOT && shs_outside_program("/bin/sh", -1, preload))
         preload->how = SHS_PRELOAD_NOT;
-    return r < 0 || inside(preload) ? r : hand_over_below(INT32_MAX, (struct goes){.stays = true});
+    if (!inside(preload))
+        stand_in_along();
+    long r = before_any(true);
+    return r < 0 || inside(preload) ? r : each_along(hand_over_number, (struct goes){.stays = true});
+}
+
+void shs_before_leaving(void)
+{
+    struct shs_fd *f;
+    if (shs_load32(&shs_proc.attach) != SHS_ATTACHED)
+        return;
+    for (int fd = 0; (f = shs_fd_next(&fd)); fd++) {
+        if (f->state != SHS_FD_PAIRED || f->udp || !shs_end_waiting(&f->end))
+            continue;
+        bool shared = shs_load32(&f->end.ep->flags) & SHS_EPF_SHARED;
+        if (!shared || shs_hand_over(f, SHS_REASON_OUTSIDE_HOLDER, true) == -EPIPE)
+            (void)shs_stand_in(f, fd, true);
+    }
 }
 
 /* Which of these words does a file of another process hold? A bit for each; -errno. */

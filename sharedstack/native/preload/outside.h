@@ -23,6 +23,9 @@ void shs_push_back(struct shs_fd *f, int fd, FILE *file);
  * open descriptor `fd` where path is NULL, or (`search`) looked for in PATH. `stays`: in a child. `preload` is what its environment will say;
  * SHS_PRELOAD_NOT afterwards where the program cannot have the library. 0 or -errno. */
 long shs_before_exec(const char *path, int fd, bool search, bool stays, struct shs_preload *preload);
+/* The process is about to leave its stack: what is unread in rings that it shares with others goes to the kernel, or to a stand-in. (Of its own ones
+ * shs_leave takes care, but where their writer is gone.) */
+void shs_before_leaving(void);
 /* A shell is to be executed by libc. */
 long shs_before_shell(struct shs_preload *preload);
 /* Will the library not be in the program of that file (`path`, or NULL and `fd`), though its environment names it so? */

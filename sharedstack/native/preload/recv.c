@@ -319,8 +319,13 @@ static long receive(struct shs_fd *f, const struct shs_who *who, const struct io
             r = recv_rest(f, &cur, flags, deadline);
             return r > 0 ? total + r : total ? total : r;
         }
-        if (r <= 0)
-            return total ? total : shs_is_lost(f, r) ? SHS_LOST : r;
+        if (r <= 0 && !total)
+            return shs_is_lost(f, r) ? SHS_LOST : r;
+        if (r <= 0) {
+            if (r == -ECONNRESET || r == -ETIMEDOUT || r == -EPIPE) /* told by the next call: this one has bytes to tell of */
+                shs_store32(&f->end.ep->error, (uint32_t)-r);
+            return total;
+        }
         total += r;
         f->got = (uint32_t)r;
         if (!(flags & MSG_WAITALL) || (flags & MSG_PEEK) || cur.left == 0 || at_mark(f))

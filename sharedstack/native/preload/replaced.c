@@ -9,6 +9,7 @@
 #include "intercepts.gen.h"
 #include "preload/boundary.h"
 #include "preload/dgram.h"
+#include "preload/epoll.h"
 #include "preload/gate.h"
 #include "preload/member.h"
 #include "preload/outside.h"
@@ -109,6 +110,16 @@ static pid_t process_of(int pidfd)
     return line ? (pid_t)strtol(line + 4, NULL, 10) : 0;
 }
 
+/* A set tells who its members are, which may be taken after it. (Of several sets, the last.) */
+static void meet_set(int fd, const struct shs_fd *f)
+{
+    static int set = -1;
+    if (f->state == SHS_FD_KERNEL)
+        __atomic_store_n(&set, fd, __ATOMIC_RELAXED);
+    if (f->state == SHS_FD_KERNEL || f->state == SHS_FD_PAIRED)
+        shs_set_meet(__atomic_load_n(&set, __ATOMIC_RELAXED));
+}
+
 /* A copy of another process's, which does not hear of it: of a connection that it has not registered the record is made here, for it to find. */
 static void taken(int fd)
 {
@@ -118,6 +129,7 @@ static void taken(int fd)
     if (!f)
         return;
     shs_dgram_taken(fd);
+    meet_set(fd, f);
     if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) {
         shs_fd_shared(f);
         if (!f->udp && (shs_load32(&shs_fd_record(f)->wire) & SHS_WIRE_STATE_MASK) != SHS_WIRE_NONE)
