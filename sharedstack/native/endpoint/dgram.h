@@ -156,5 +156,7 @@ bool shs_is_own_address(int domain, const uint8_t addr[16]);
 bool shs_link_way(struct shs_env *env, uint32_t ep1, uint32_t link1, struct shs_way *way);
 /* Sockets with this local port may receive otherwise than before: the kernel decides anew. port 0: links older than `age_ns`. */
 void shs_links_doubt(struct shs_env *env, uint16_t port, uint64_t age_ns);
+/* Have the kernel say with each datagram of fd's where it was sent to, or no more (ip(7), IP_RECVORIGDSTADDR). `domain`: the socket's. */
+void shs_ask_destinations(int fd, int domain, bool ask);
 /* The destination that a control message of `msg` names; false: none. */
 bool shs_original_destination(struct msghdr *msg, struct shs_where *to);

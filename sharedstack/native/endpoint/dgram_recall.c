@@ -258,14 +258,6 @@ static void give(struct recall *r, struct road *road, uint8_t *bytes, size_t len
     shs_dgram_recall_soon(r->end);
 }
 
-/* Have the kernel say where each datagram was sent to. */
-static void tell_destinations(const struct recall *r, int on)
-{
-    shs_sys_setsockopt(r->end->fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &on, sizeof on);
-    if (r->domain == AF_INET6)
-        shs_sys_setsockopt(r->end->fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, &on, sizeof on);
-}
-
 static size_t kernel_bytes(int fd)
 {
     uint32_t meminfo[SK_MEMINFO_VARS] = {0};
@@ -315,7 +307,7 @@ static void take_out(struct recall *r)
     if (any && shs_sys_getsockopt(r->end->fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &told, &len) == 0 && told)
         any = false; /* the program asked for it */
     if (any)
-        tell_destinations(r, 1);
+        shs_ask_destinations(r->end->fd, r->domain, true);
     while (r->room - r->used >= sizeof *a + LARGEST) {
         a = (struct aside *)(void *)(r->bytes + r->used);
         long got = next_of_kernel(r, a, NULL);
@@ -331,7 +323,7 @@ static void take_out(struct recall *r)
         r->used += (sizeof *a + (size_t)got + 15) & ~(size_t)15;
     }
     if (any)
-        tell_destinations(r, 0);
+        shs_ask_destinations(r->end->fd, r->domain, false);
 }
 
 static void give_back(struct recall *r)

@@ -200,6 +200,14 @@ void shs_links_doubt(struct shs_env *env, uint16_t port, uint64_t age_ns)
     }
 }
 
+void shs_ask_destinations(int fd, int domain, bool ask)
+{
+    int on = ask;
+    shs_sys_setsockopt(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &on, sizeof on);
+    if (domain == AF_INET6)
+        shs_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, &on, sizeof on);
+}
+
 bool shs_original_destination(struct msghdr *msg, struct shs_where *to)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {

@@ -100,12 +100,9 @@ static long recall(const struct shs_end *end, const struct shs_who *who, const s
 /* The kernel is not asked for destinations any more: who gets the socket would see the answers. */
 static void ask_no_more(struct shs_dgram *d, int fd)
 {
-    int off = 0;
     if (!d->orig_dst)
         return;
-    shs_sys_setsockopt(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &off, sizeof off);
-    if (d->domain == AF_INET6)
-        shs_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, &off, sizeof off);
+    shs_ask_destinations(fd, d->domain, false);
     d->orig_dst = false;
 }
 

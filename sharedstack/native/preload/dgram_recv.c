@@ -25,10 +25,7 @@ static void ask_destination(struct shs_fd *f, int fd)
     bool want = d->any_address && shs_links_any(shs_proc.env.stack, f->end.ep->lport, SHS_LINK_WANTED, 0);
     if (SHS_LIKELY(want == d->orig_dst))
         return;
-    int on = want;
-    shs_sys_setsockopt(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &on, sizeof on);
-    if (d->domain == AF_INET6)
-        shs_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, &on, sizeof on);
+    shs_ask_destinations(fd, d->domain, want);
     d->orig_dst = want;
 }
 

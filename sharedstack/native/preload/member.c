@@ -192,7 +192,6 @@ static void leave_datagrams(struct shs_fd *f, int fd, const struct shs_who *who)
 {
     struct shs_env *env = &shs_proc.env;
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, f->ep1);
-    int off = 0;
     if (!ep)
         return;
     if (!f->why)
@@ -204,11 +203,8 @@ static void leave_datagrams(struct shs_fd *f, int fd, const struct shs_who *who)
         shs_dgram_recall_soon(&end);
     leave_to_others(ep);
     shs_ring_close(f->end.rx);
-    if (!shared && f->dgram->orig_dst && !shs_proc.quiet) {
-        shs_sys_setsockopt(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &off, sizeof off);
-        if (f->dgram->domain == AF_INET6)
-            shs_sys_setsockopt(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, &off, sizeof off);
-    }
+    if (!shared && f->dgram->orig_dst && !shs_proc.quiet)
+        shs_ask_destinations(fd, f->dgram->domain, false);
     if (who && shs_dgram_recall(env, who, &end, &f->dgram->shown, shared) > 0)
         shs_log("unread datagrams lost", fd, SHS_REASON_OUTSIDE_HOLDER);
     bool last = shs_ep_refs(f->ep1, -1) == 0;
