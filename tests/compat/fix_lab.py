@@ -378,7 +378,7 @@ class Lab:
             wait_until(lambda: not self.left(), 5)
         assert self.left() == {}
         done = self.inspect("--check")
-        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.returncode == 0, f"status {done.returncode}: {done.stdout}{done.stderr}"
 
     def _sample(self) -> None:
         while not self._stop.wait(self.look_every):
