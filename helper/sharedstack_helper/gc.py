@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sharedstack.declare import layout
+from sharedstack.declare import layout, scan
 from sharedstack.declare.layout import CONSTANTS
 
-from . import announce, diag, scan
+from . import announce, diag
 from .holders import held_open
 from .loop import Loop
 from .native import Native

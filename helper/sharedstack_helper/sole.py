@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sharedstack.declare import layout
+from sharedstack.declare import layout, scan
 from sharedstack.declare.layout import CONSTANTS
 
-from . import scan
 from .gc import Participants
 from .holders import holders
 from .loop import Loop, Timer
