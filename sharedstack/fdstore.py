@@ -14,14 +14,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import msgpack
-
-from .declare.messages import MAX_MESSAGE, PROTOCOL_VERSION
-from .declare.names import DEFAULT_STACK, control_socket
-
-_PATIENCE = 10.0  # seconds for an answer
+from . import ask
+from .declare.names import DEFAULT_STACK
 
 
 class FdStoreError(Exception):
@@ -42,16 +37,16 @@ class Stored:
 class Client:
     """A connection with the helper of a stack, for several requests; it is closed by leaving `connected`."""
 
-    def __init__(self, helper: socket.socket) -> None:
+    def __init__(self, helper: ask.Helper) -> None:
         self._helper = helper
 
     def put(self, name: str, fd: int, seconds: int = 0) -> int:
         """Store a copy of a descriptor, for so many seconds (0: until it is taken); returns how many have that name now."""
-        return int(self._ask("store", fd=fd, name=name, seconds=seconds)[0]["count"])
+        return int(self._helper.exchange("store", fd, name=name, seconds=seconds)[0]["count"])
 
     def take(self, name: str, index: int = 0, keep: bool = False) -> tuple[int, int]:
         """The index-th descriptor of that name, which is the caller's, and how many are stored under it now."""
-        reply, fd = self._ask("retrieve", name=name, index=index, keep=keep)
+        reply, fd = self._helper.exchange("retrieve", None, name=name, index=index, keep=keep)
         assert fd is not None
         return fd, int(reply["count"])
 
@@ -66,37 +61,20 @@ class Client:
 
     def remove(self, name: str) -> int:
         """Close what is stored under that name; returns how many there were."""
-        return int(self._ask("discard", name=name)[0]["count"])
+        return int(self._helper.ask("discard", name=name)["count"])
 
     def list(self) -> list[Stored]:
         """All that is stored, oldest first."""
         found: list[Stored] = []
-        while (reply := self._ask("kept", index=len(found))[0])["name"]:
+        while (reply := self._helper.ask("kept", index=len(found)))["name"]:
             found.append(Stored(reply["name"], reply["what"], reply["pid"], reply["age"], reply["left"]))
         return found
-
-    def _ask(self, kind: str, /, fd: int | None = None, **fields: Any) -> tuple[dict[str, Any], int | None]:
-        packet = msgpack.packb({"v": PROTOCOL_VERSION, "t": kind, **fields})
-        try:
-            socket.send_fds(self._helper, [packet], [] if fd is None else [fd])
-            data, fds, _, _ = socket.recv_fds(self._helper, MAX_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
-            reply: dict[str, Any] = msgpack.unpackb(data)
-        except (OSError, ValueError) as error:
-            raise FdStoreError(f"the helper does not answer: {error}") from error
-        if reply["t"] == "error":
-            raise FdStoreError(reply["text"])
-        return reply, fds[0] if fds else None
 
 
 @contextmanager
 def connected(stack: str = DEFAULT_STACK, uid: int | None = None) -> Iterator[Client]:
     """A connection with the helper of that stack."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper:
-        helper.settimeout(_PATIENCE)
-        try:
-            helper.connect(control_socket(os.getuid() if uid is None else uid, stack))
-        except OSError as error:
-            raise FdStoreError(f"stack {stack} has no helper ({error.strerror}): start one (sharedstack-helper --stack {stack})") from error
+    with ask.connected(stack, uid, FdStoreError) as helper:
         yield Client(helper)
 
 

@@ -1,9 +1,10 @@
-"""Telling that the helper is ready: a line on standard output, a descriptor, systemd. None of them can make it fail."""
+"""Telling that the helper is ready: a line on standard output, a descriptor, systemd. None of them can make it fail, or wait."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 
 
@@ -38,5 +39,9 @@ def notify(state: str) -> None:
 
 
 def _write(fd: int, text: str) -> None:
-    with contextlib.suppress(OSError):
-        os.write(fd, text.encode(errors="replace"))
+    """As far as it is taken at once: nobody may be reading that pipe, and a pipe that polls writable takes PIPE_BUF bytes (pipe(7))."""
+    with contextlib.suppress(OSError, ValueError):  # no such descriptor
+        room = select.poll()
+        room.register(fd, select.POLLOUT)
+        if room.poll(0):
+            os.write(fd, text.encode(errors="replace")[: select.PIPE_BUF])

@@ -126,8 +126,8 @@ class Wire(Protocol):
 class Rings(Protocol):
     """The rings of the stack."""
 
-    def lower(self, endpoint: int, cookie: int) -> int:
-        """Shut those of a record; how many were open."""
+    def lower(self, ends: list[list[int]]) -> list[int]:
+        """Shut those of records, given by endpoint and cookie; how many were open of each."""
 
 
 class Control:
@@ -250,10 +250,7 @@ class Control:
             )
             self._send(client, packet)
         elif name == "unlift":
-            which = (fields["endpoint"], fields["cookie"])
-            rings, wire = self._rings.lower(*which), self._wire.has(*which)
-            why = self._wire.lower(*which) if wire else 0
-            self._send(client, protocol.encode("unlifted", rings=rings, wire=wire, why=why))
+            self._send(client, protocol.encode("unlifted", results=self._unlift(fields["ends"])))
         elif name in ("store", "retrieve", "discard", "kept"):
             self._answer_store(client, name, fields)
         elif name in ("borrow", "lift", "steer", "lower"):
@@ -262,6 +259,13 @@ class Control:
             raise Refused("unknown", f"this helper does not serve {name}")
         client.cut_off.cancel()
         client.cut_off = self._loop.later(SILENCE_SECONDS, lambda: self._drop(client))
+
+    def _unlift(self, ends: list[list[int]]) -> list[list[int | bool]]:
+        results: list[list[int | bool]] = []
+        for end, rings in zip(ends, self._rings.lower(ends), strict=True):
+            wire = self._wire.has(*end)
+            results.append([rings, wire, self._wire.lower(*end) if wire else 0])
+        return results
 
     def _answer_wire(self, client: _Client, name: str, fields: Fields) -> None:
         if name == "borrow":

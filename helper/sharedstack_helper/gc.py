@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sharedstack.declare import layout
+from sharedstack.declare import layout, scan
 from sharedstack.declare.layout import CONSTANTS
 
-from . import announce, diag, scan
+from . import announce, diag
 from .holders import everybody, held_open, holders
 from .loop import Loop
 from .native import Native

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -45,7 +46,7 @@ class Native:
         self._reap = _function(library, "reap", ctypes.c_int, address, address, u32)
         self._settle = _function(library, "settle", None, address)
         self._lower_all = _function(library, "lower_all", ctypes.c_int, address, address)
-        self._lower = _function(library, "lower", ctypes.c_int, address, address, u32, u64)
+        self._lower = _function(library, "lower", None, address, address, u32, ctypes.POINTER(u64), ctypes.POINTER(u32))
         self._cool = _function(library, "cool", ctypes.c_int, address, address, u32)
         self._search = _function(library, "search", None, address)
         self._probe = _function(library, "probe", ctypes.c_int, address, u32, u64)
@@ -106,9 +107,12 @@ class Native:
         """Shut every ring; returns how many were open."""
         return _checked(self._lower_all(self._stack, self._arena), "lower all")
 
-    def lower(self, endpoint: int, cookie: int) -> int:
-        """Shut the rings of a record's pair; returns how many were open, 0 also where the record is another socket's by now."""
-        return max(0, int(self._lower(self._stack, self._arena, endpoint, cookie)))
+    def lower(self, ends: list[list[int]]) -> list[int]:
+        """Shut the rings of records, given by endpoint and cookie; how many each had open, 0 where it is another socket's by now."""
+        shut = (ctypes.c_uint32 * len(ends))()
+        numbers = (ctypes.c_uint64 * (2 * len(ends)))(*itertools.chain.from_iterable(ends))
+        self._lower(self._stack, self._arena, len(ends), numbers, shut)
+        return list(shut)
 
     @staticmethod
     def _tried(result: int, what: str) -> int | None:

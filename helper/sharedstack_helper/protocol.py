@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 
-from sharedstack.declare.messages import ERROR_CODES, MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION, Message
+from sharedstack.declare.messages import ERROR_CODES, LISTS, MAX_MESSAGE, MESSAGES, MOST_ENDS, PROTOCOL_VERSION, Message, in_words
 
 Fields = dict[str, Any]
 
@@ -25,12 +25,12 @@ class Refused(Exception):
         self.code, self.text = code, text
 
 
-def encode(kind: str, /, **fields: int | str | bool) -> bytes:
+def encode(kind: str, /, **fields: Any) -> bytes:
     """The packet of the declared message `kind`; ValueError if the fields are not the declared ones."""
     wanted = _BY_NAME[kind].fields
     for key, type_ in wanted.items():
         if key not in fields or not _is(fields[key], type_):
-            raise ValueError(f"message {kind}: {key} must be {type_}")
+            raise ValueError(f"message {kind}: {key} must be {in_words(type_)}")
     if len(fields) != len(wanted):
         raise ValueError(f"message {kind} has the fields {sorted(wanted)}, not {sorted(fields)}")
     packet: bytes = msgpack.packb({"v": PROTOCOL_VERSION, "t": kind, **fields})
@@ -82,9 +82,9 @@ def _decode(packet: bytes) -> tuple[str, Fields]:
 def _checked(message: Message, fields: Fields) -> Fields:
     for key, type_ in message.fields.items():
         if key not in fields:
-            raise Refused("field", f"message {message.name} lacks the field {key} ({type_})")
+            raise Refused("field", f"message {message.name} lacks the field {key} ({in_words(type_)})")
         if not _is(fields[key], type_):
-            raise Refused("field", f"message {message.name}: the field {key} must be {type_}")
+            raise Refused("field", f"message {message.name}: the field {key} must be {in_words(type_)}")
     for key in fields:
         if key not in message.fields:
             raise Refused("field", f"message {message.name} has no field {_quoted(key)}")
@@ -95,7 +95,13 @@ def _is(value: object, type_: str) -> bool:
     if type_ in _RANGES:
         low, high = _RANGES[type_]
         return type(value) is int and low <= value <= high
+    if type_ in LISTS:
+        return type(value) is list and len(value) <= MOST_ENDS and all(_is_row(one, LISTS[type_]) for one in value)
     return type(value) is _PLAIN[type_]
+
+
+def _is_row(value: object, types: tuple[str, ...]) -> bool:
+    return type(value) is list and len(value) == len(types) and all(map(_is, value, types))
 
 
 def _quoted(name: str) -> str:

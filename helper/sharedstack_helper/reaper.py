@@ -11,10 +11,10 @@ import os
 import select
 from collections.abc import Callable
 
-from sharedstack.declare import layout
+from sharedstack.declare import layout, scan
 from sharedstack.declare.layout import CONSTANTS
 
-from . import environment, scan
+from . import environment
 from .loop import Loop
 from .native import Native
 from .segments import Segments

@@ -12,10 +12,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sharedstack.declare import layout
+from sharedstack.declare import layout, scan
 from sharedstack.declare.layout import CONSTANTS
 
-from . import scan
 from .gc import Participants
 from .holders import everybody, holders
 from .loop import Loop, Timer

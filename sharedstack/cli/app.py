@@ -10,14 +10,12 @@ from .. import __version__
 from . import fdstore
 from .doctor import doctor
 from .inspect import inspect
-from .lower import lower
 from .options import options
 
 app = typer.Typer(name="sharedstack", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(inspect)
 app.command()(doctor)
 app.command()(options)
-app.command()(lower)
 app.add_typer(fdstore.app, name="fdstore")
 
 _REST = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -38,6 +36,14 @@ def common(version: bool = typer.Option(False, "--version", is_eager=True, callb
 def run(context: typer.Context) -> None:
     """Run a program with its sockets accelerated (see: sharedstack run --help)."""
     from .run import main as start
+
+    raise typer.Exit(start(context.args))
+
+
+@app.command(context_settings=_REST)
+def lower(context: typer.Context) -> None:
+    """Make connections the kernel's again, for now (see: sharedstack lower --help)."""
+    from .lower import main as start
 
     raise typer.Exit(start(context.args))
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from ..doctor import checks
-from ..doctor import interface as of_interface
+from .form import Form
+
+if TYPE_CHECKING:
+    from ..doctor.checks import Finding
 
 _WIDE = 200
-
-
-class Form(StrEnum):
-    """How to print."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 def doctor(
@@ -28,6 +21,9 @@ def doctor(
     form: Form = typer.Option(Form.TABLE, "--format", help="How to print."),
 ) -> None:
     """Say what the wire path needs, what is there, and what to do. Exit status 1 if something is missing."""
+    from ..doctor import checks
+    from ..doctor import interface as of_interface
+
     found = checks.host()
     for name in interfaces or of_interface.candidates():
         found += of_interface.interface(name)
@@ -39,7 +35,10 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _show(found: list[checks.Finding]) -> None:
+def _show(found: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDE)

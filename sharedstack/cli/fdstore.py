@@ -14,7 +14,7 @@ import typer
 
 from .. import fdstore as store
 from ..declare.names import DEFAULT_STACK, notify_socket
-from .doctor import Form
+from .form import Form
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="Sockets stored with the helper, by name.")
 _STACK = typer.Option(DEFAULT_STACK, envvar="SHAREDSTACK_STACK", help="Name of the stack.")

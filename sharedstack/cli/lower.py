@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import msgpack
-import typer
-
-from ..declare.messages import MAX_MESSAGE, PROTOCOL_VERSION
-from ..declare.names import DEFAULT_STACK, control_socket
+from .. import ask
+from ..declare.messages import MOST_ENDS
+from ..declare.names import DEFAULT_STACK
 from ..declare.reasons import REASONS
-from ..inspection import snapshot
-from ..inspection.state import Endpoint, decode, lifted, registered
-from .doctor import Form
+from ..inspection import snapshot, state
+from ..inspection.state import End
 
-_PATIENCE = 10.0  # seconds for an answer
-_AT_A_TIME = 32  # requests on their way: neither side waits for the other at each
+_DESCRIPTION = "Make what is lifted the kernel's again, every holder at once, and say what was done. It is lifted anew when that pays."
 
 
 @dataclass(frozen=True)
@@ -49,76 +44,55 @@ class RefusedError(Exception):
     """There is no helper, or it does not do it; the text says why."""
 
 
-def lower(
-    endpoint: int | None = typer.Argument(None, metavar="[ENDPOINT]", help="Its number, as inspect shows it; all by default."),
-    stack: str = typer.Option(DEFAULT_STACK, envvar="SHAREDSTACK_STACK", help="Name of the stack."),
-    uid: int = typer.Option(-1, help="User whose stack it is.", show_default="you"),
-    pid: int | None = typer.Option(None, help="Only what this process holds."),
-    form: Form = typer.Option(Form.TABLE, "--format", help="How to print."),
-) -> None:
-    """Make what is lifted the kernel's again, every holder at once, and say what was done. It is lifted anew when that pays."""
-    uid = os.getuid() if uid < 0 else uid
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sharedstack lower", description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("endpoint", nargs="?", type=int, metavar="ENDPOINT", help="its number, as inspect shows it; all by default")
+    parser.add_argument("--stack", default=os.environ.get("SHAREDSTACK_STACK") or DEFAULT_STACK, metavar="NAME", help="name of the stack")
+    parser.add_argument("--uid", type=int, metavar="N", help="user whose stack it is (you)")
+    parser.add_argument("--pid", type=int, help="only what this process holds")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="how to print (table)")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command line `argv` (without the program's name); returns the exit status."""
     try:
-        shot = snapshot.take(snapshot.find(uid, stack))
-        everything = endpoint is None and pid is None
-        ends = lifted(shot) if everything else _chosen(decode(shot, live=True).endpoints, endpoint, pid)
-        count = registered(shot) if everything else len(ends)
-        with _helper(uid, stack) as helper:
-            found = [one for one in _lower(helper, ends) if one.rings or one.wire]
+        wanted = _parser().parse_args(list(argv))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 2
+    uid = os.getuid() if wanted.uid is None else wanted.uid
+    try:
+        ends, count = _ends(snapshot.take(snapshot.find(uid, wanted.stack)), wanted.endpoint, wanted.pid)
+        with ask.connected(wanted.stack, uid, RefusedError) as helper:
+            found = [one for one in lower(helper, ends) if one.rings or one.wire]
     except (snapshot.NoStackError, snapshot.LayoutError, RefusedError) as e:
-        typer.echo(f"sharedstack: {e}", err=True)
-        raise typer.Exit(1) from e
-    if form is Form.JSON:
-        typer.echo(json.dumps({"lowered": [asdict(one) for one in found]}, indent=2))
+        print(f"sharedstack: {e}", file=sys.stderr)
+        return 1
+    if wanted.format == "json":
+        print(json.dumps({"lowered": [vars(one) for one in found]}, indent=2))
     else:
-        for one in found:
-            typer.echo(one.text)
-        typer.echo(f"{len(found)} of {count} lowered" if count else "nothing is registered there")
-    if any(one.why for one in found):
-        raise typer.Exit(1)
+        last = f"{len(found)} of {count} lowered" if count else "nothing is registered there"
+        print("\n".join([*(one.text for one in found), last]))
+    return int(any(one.why for one in found))
 
 
-def _chosen(ends: list[Endpoint], endpoint: int | None, pid: int | None) -> list[Endpoint]:
-    if endpoint is not None and all(end.index != endpoint for end in ends):
+def _ends(shot: snapshot.Snapshot, endpoint: int | None, pid: int | None) -> tuple[list[End], int]:
+    """Those to ask for, and how many they are chosen from."""
+    used = state.used(shot)
+    if endpoint is None and pid is None:
+        return state.ends(shot, state.lifted(shot)), len(used)
+    if endpoint is not None and endpoint not in used:
         raise RefusedError(f"there is no endpoint {endpoint}: see `sharedstack inspect`")
-    return [end for end in ends if endpoint in (None, end.index) and (pid is None or any(p["pid"] == pid for p in end.processes))]
+    chosen = state.ends(shot, used if endpoint is None else [endpoint])
+    chosen = [end for end in chosen if pid is None or any(p["pid"] == pid for p in end.processes)]
+    return chosen, len(chosen)
 
 
-@contextmanager
-def _helper(uid: int, stack: str) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper:
-        helper.settimeout(_PATIENCE)
-        try:
-            helper.connect(control_socket(uid, stack))
-        except OSError as e:
-            raise RefusedError(f"stack {stack} has no helper, which would have to do it: {e.strerror}") from e
-        yield helper
-
-
-def _lower(helper: socket.socket, ends: list[Endpoint]) -> Iterator[Lowered]:
-    for at in range(0, len(ends), _AT_A_TIME):
-        some = ends[at : at + _AT_A_TIME]
-        for end in some:
-            _ask(helper, {"v": PROTOCOL_VERSION, "t": "unlift", "endpoint": end.index, "cookie": end.cookie})
-        for end in some:
-            reply = _answer(helper)
-            why = REASONS[reply["why"]].text if reply["why"] else ""
+def lower(helper: ask.Helper, ends: list[End]) -> Iterator[Lowered]:
+    """Have the helper lower them, as many at a time as it takes."""
+    for at in range(0, len(ends), MOST_ENDS):
+        some = ends[at : at + MOST_ENDS]
+        results = helper.ask("unlift", ends=[(end.index, end.cookie) for end in some])["results"]
+        for end, (rings, wire, why) in zip(some, results, strict=True):
             names = [f"{p['comm']} {p['pid']}" for p in end.processes]
-            yield Lowered(end.index, end.local, end.remote, names, reply["rings"], reply["wire"], why)
-
-
-def _ask(helper: socket.socket, message: dict[str, Any]) -> None:
-    try:
-        helper.send(msgpack.packb(message))
-    except OSError as e:
-        raise RefusedError(f"the helper does not answer: {e}") from e
-
-
-def _answer(helper: socket.socket) -> dict[str, Any]:
-    try:
-        reply: dict[str, Any] = msgpack.unpackb(helper.recv(MAX_MESSAGE))
-    except (OSError, ValueError) as e:
-        raise RefusedError(f"the helper does not answer: {e}") from e
-    if reply.get("t") != "unlifted":
-        raise RefusedError(str(reply.get("text", "the helper hung up")))
-    return reply
+            yield Lowered(end.index, end.local, end.remote, names, rings, wire, REASONS[why].text if why else "")

@@ -1,4 +1,4 @@
-"""Entry point: `run` without importing anything heavy, every other command by typer.
+"""Entry point: `run` and `lower` without importing anything heavy, every other command by typer, which is slow to start.
 
 Exit codes: `run` those of env(1) (125 own failure, 126 cannot execute, 127 not found, else the program's); others 0 ok,
 1 finding, 2 usage.
@@ -17,6 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from .run import main as run
 
         return run(args[1:])
+    if args[:1] == ["lower"]:
+        from .lower import main as lower
+
+        return lower(args[1:])
     from .app import main as app
 
     return app(args)

@@ -13,7 +13,7 @@ from typing import Any
 from . import layout, sim
 from .model import Placed, Struct, scalar_size
 
-_CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i32": "i", "i64": "q"}
+CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i32": "i", "i64": "q"}
 
 Buffer = memoryview
 
@@ -46,7 +46,7 @@ class View:
             self._buffer[at : at + place.size] = value.ljust(place.size, b"\0")
             return
         values = value if isinstance(value, tuple) else (value,)
-        struct.pack_into(f"<{count}{_CODES[place.field.type]}", self._buffer, at, *values)
+        struct.pack_into(f"<{count}{CODES[place.field.type]}", self._buffer, at, *values)
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """All fields with their values, in declared order."""
@@ -67,7 +67,7 @@ def _reader(place: Placed) -> Callable[[Buffer, int], Any]:
         return lambda buffer, at: tuple(View(inner, buffer, at + offset + i * inner.size) for i in range(count))
     if place.field.type == "u8" and count > 1:
         return lambda buffer, at: bytes(buffer[at + offset : at + offset + count])
-    unpack = struct.Struct(f"<{count}{_CODES[place.field.type]}").unpack_from
+    unpack = struct.Struct(f"<{count}{CODES[place.field.type]}").unpack_from
     return lambda buffer, at: unpack(buffer, at + offset) if count > 1 else unpack(buffer, at + offset)[0]
 
 

@@ -2,6 +2,9 @@
 
 Keys are the declared names. Every message has `v` (PROTOCOL_VERSION) and `t` (its name). Descriptors travel beside the
 packet by SCM_RIGHTS, in the declared order. An answer is the declared reply or `error`.
+
+PROTOCOL_VERSION is raised when a message of a release changes its fields. Within a version messages may be added. (`unlift` was of one end
+in version 1 as well, before there was a release; who asks in that way is told by `error` which field is missing.)
 """
 
 from __future__ import annotations
@@ -10,11 +13,16 @@ from dataclasses import dataclass
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE = 4096
+# Ends that one message may name: more would fit, but the helper is to be there for others again soon, and the time of a message is divided
+# by enough already.
+MOST_ENDS = 64
+# Types of fields that are lists of at most MOST_ENDS, each of which has a value of each of these types.
+LISTS: dict[str, tuple[str, ...]] = {"ends": ("u64", "u64"), "results": ("u64", "bool", "u64")}
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message: `fields` maps key to type (u64, str, bool); `fds` names the descriptors that travel with it."""
+    """A message: `fields` maps key to type (u64, i64, str, bool, one of LISTS); `fds` names the descriptors that travel with it."""
 
     name: str
     meaning: str
@@ -73,14 +81,16 @@ MESSAGES: tuple[Message, ...] = (
     ),
     Message(
         "unlift",
-        "make this end of a connection, or this datagram socket, the kernel's for now: shut its rings, take it back from its engine",
-        {"endpoint": "u64", "cookie": "u64"},
+        "make these ends of connections, and datagram sockets, the kernel's for now: shut their rings, take them back from their engines;"
+        " of each the endpoint and its cookie",
+        {"ends": "ends"},
         reply="unlifted",
     ),
     Message(
         "unlifted",
-        "how many open rings were shut, whether it was an engine's, and if it is that still, why: a REASON_*",
-        {"rings": "u64", "wire": "bool", "why": "u64"},
+        "of each end, in the same order: how many open rings were shut, whether it was an engine's, and if it is that still, why: a"
+        " REASON_*; 0, false and 0 where the record is not, or no longer, that one",
+        {"results": "results"},
     ),
     Message(
         "store",
@@ -107,6 +117,12 @@ MESSAGES: tuple[Message, ...] = (
     Message("done", "what was asked for is done, or why it is not: a REASON_*, 0 if it is", {"why": "u64"}),
     Message("error", "what failed and what to do", {"code": "str", "text": "str"}),
 )
+
+
+def in_words(type_: str) -> str:
+    """The type of a field, for people."""
+    return f"list of at most {MOST_ENDS} [{', '.join(LISTS[type_])}]" if type_ in LISTS else type_
+
 
 ERROR_CODES: dict[str, str] = {
     "malformed": "the packet is not a msgpack map with v and t",

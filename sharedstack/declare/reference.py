@@ -16,7 +16,7 @@ from .counters import COUNTERS
 from .intercepts import INTERCEPTS, SPECIAL, Intercept
 from .kernel_options import CALL_FLAGS, IPPROTO_TCP, KERNEL_OPTIONS
 from .locks import LOCKS
-from .messages import ERROR_CODES, MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
+from .messages import ERROR_CODES, MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION, in_words
 from .model import Line, Placed, Struct
 from .names import BELL_PREFIX, SHM_PREFIX
 from .options import OPTIONS, PROFILES
@@ -258,7 +258,7 @@ def messages() -> str:
         (
             f"`{m.name}`",
             m.meaning,
-            ", ".join(f"`{k}` {t}" for k, t in m.fields.items()),
+            ", ".join(f"`{k}` {in_words(t)}" for k, t in m.fields.items()),
             ", ".join(m.fds),
             f"`{m.reply}`" if m.reply else "",
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..declare import binary
+from ..declare import binary, layout, scan
 from ..declare.binary import View
 from ..declare.counters import COUNTERS
 from ..declare.kernel_options import shown
@@ -21,6 +23,7 @@ STACK_STATES = {C["STACK_READY"]: "ready", C["STACK_DRAINING"]: "draining", C["S
 SLOT_STATES = {C["SLOT_CLAIMED"]: "claimed", C["SLOT_LIVE"]: "live", C["SLOT_DEAD"]: "dead"}
 EP_STATES = {C["EP_LIVE"]: "live", C["EP_CLOSED"]: "closed"}
 _OPTION = next(i for i, r in enumerate(REASONS) if r.name == "option")
+_RECORD = scan.reader(layout.ENDPOINT, ("state", "pair", "wire"))
 EP_FLAGS = {k[4:].lower(): v for k, v in C.items() if k.startswith("EPF_")}
 
 
@@ -77,6 +80,17 @@ class Endpoint:
     tx: Path
     rx: Path
     processes: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class End:
+    """Of an endpoint record what it takes to name it to people and to the helper."""
+
+    index: int
+    cookie: int
+    local: str
+    remote: str
+    processes: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -139,27 +153,47 @@ def decode(shot: Snapshot, *, live: bool) -> State:
     )
 
 
-def registered(shot: Snapshot) -> int:
-    """How many records are in use."""
-    return sum(binary.endpoint(shot.stack, i)["state"] != C["EP_FREE"] for i in range(shot.endpoints_top))
+def used(shot: Snapshot) -> list[int]:
+    """Records that are in use."""
+    return [i for i, (state, _, _) in enumerate(_records(shot)) if state != C["EP_FREE"]]
 
 
-def lifted(shot: Snapshot) -> list[Endpoint]:
+def lifted(shot: Snapshot) -> list[int]:
     """Of those the ones that are not the kernel's already: a ring is open, or an engine has it. Cheap, however many are idle.
 
     Of the two ends of a connection one stands for both.
     """
-    found, seen = [], set()
-    for i in range(shot.endpoints_top):
+    free, engines, mask = C["EP_FREE"], C["WIRE_ON"], C["WIRE_STATE_MASK"]
+    found, rings = [], _open_pairs(shot)
+    for i, (state, pair, wire) in enumerate(_records(shot)):
+        if state != free and (pair in rings or wire & mask == engines):
+            found.append(i)
+            rings.discard(pair)
+    return found
+
+
+def ends(shot: Snapshot, indices: list[int]) -> list[End]:
+    """These records, and which participants hold their sockets."""
+    holders = _holders(_participants(shot, True)) if indices else {}
+    found = []
+    for i in indices:
         ep = binary.endpoint(shot.stack, i)
-        if ep["state"] == C["EP_FREE"]:
-            continue
-        rings = binary.pair(shot.arena, ep["pair"] - 1)["dir"] if 0 < ep["pair"] <= shot.pairs_top and ep["pair"] not in seen else ()
-        if ep["wire"] & C["WIRE_STATE_MASK"] == C["WIRE_ON"] or any(DirectionWord.decode(d["word"]).open for d in rings):
-            found.append((i, ep))
-            seen.add(ep["pair"])
-    holders = _holders(_participants(shot, True)) if found else {}
-    return [_endpoint(shot, ep, i, holders.get(ep["inode"], [])) for i, ep in found]
+        local, remote = processes.printable(ep["laddr"], ep["lport"]), processes.printable(ep["raddr"], ep["rport"])
+        found.append(End(i, ep["cookie"], local, remote, holders.get(ep["inode"], [])))
+    return found
+
+
+def _records(shot: Snapshot) -> Iterable[tuple[int, ...]]:
+    return scan.records(shot.stack, layout.STACK_ENDPOINTS, shot.endpoints_top, _RECORD)
+
+
+def _open_pairs(shot: Snapshot) -> set[int]:
+    """Pairs of which a ring is open, plus one, as a record names them."""
+    place, size = layout.PAIR.place("dir"), layout.PAIR.size
+    first, second = (place.offset + side * place.item + layout.DIRECTION.place("word").offset for side in (0, 1))
+    word, arena, bit = struct.Struct("<Q").unpack_from, shot.arena, C["WORD_OPEN"]
+    pairs = enumerate(range(layout.ARENA_PAIRS, layout.ARENA_PAIRS + shot.pairs_top * size, size), 1)
+    return {i for i, at in pairs if (word(arena, at + first)[0] | word(arena, at + second)[0]) & bit}
 
 
 def _named(values: tuple[int, ...]) -> dict[str, int]:

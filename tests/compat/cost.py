@@ -5,7 +5,7 @@
 - A fork (with _exit and waitpid) of a process in which 1,000 lifted sockets are open.
 - The first use of a descriptor that came by SCM_RIGHTS, by fork, or by fork and exec: the receive of a waiting byte, and a send; less the
   same on the kernel, and less its second use.
-- Lowering idle connections: one request to the helper for each, and by `sharedstack lower` all at once.
+- Lowering idle connections: by requests to the helper, and by `sharedstack lower`, which finds them as well.
 
 Both sides take turns, a round each, so that what else the machine does meets both. Figures are medians (of forks, of the faster half);
 nothing is pinned. `tests/programs/sharing.c` does what is measured.
@@ -131,19 +131,20 @@ def first_uses(lab: Lab, binary: str, connections: int = 500, rounds: int = 2) -
     return found
 
 
-# in the stack's namespace: each request to the helper alone, of those that are lifted
+# in the stack's namespace: the requests to the helper alone, for those that are lifted
 ASK = """
 import sys, time, json
-from sharedstack.cli.lower import _helper, _lower
-from sharedstack.inspection import snapshot
-from sharedstack.inspection.state import lifted
+from sharedstack import ask
+from sharedstack.cli.lower import lower
+from sharedstack.inspection import snapshot, state
 uid, stack, name, pid = int(sys.argv[1]), *sys.argv[2:]
 def cpu():
     return time.process_time() + int(open(f"/proc/{pid}/schedstat").read().split()[0]) / 1e9
-ends = lifted(snapshot.take(name))
-with _helper(uid, stack) as helper:
+shot = snapshot.take(name)
+ends = state.ends(shot, state.lifted(shot))
+with ask.connected(stack, uid) as helper:
     began, used = time.perf_counter(), cpu()
-    lowered = sum(one.rings > 0 for one in _lower(helper, ends))
+    lowered = sum(one.rings > 0 for one in lower(helper, ends))
     print(json.dumps([lowered, time.perf_counter() - began, cpu() - used]))
 """
 
@@ -214,7 +215,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         namespace = Namespace()
         try:
-            with Lab(namespace, "cost") as lab:
+            # rings that the helper takes back meanwhile, as it does when they are idle, would be none to lower
+            with Lab(namespace, "cost", "--cool-every", "60") as lab:
                 show(lab, Builder(Path(folder))("sharing"), args.rounds, args.connections, args.lowered)
         finally:
             namespace.close()

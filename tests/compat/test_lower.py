@@ -9,6 +9,8 @@ from typing import Any
 
 from compat.fix_lab import Lab, program
 
+from sharedstack.declare.messages import MOST_ENDS
+
 pytest_plugins = ["compat.fix_paths"]
 
 # what is looked at must not have gone idle meanwhile, however busy the machine is
@@ -36,6 +38,19 @@ while True:
     i += 1
 assert os.wait()[1] == 0
 print('whole')
+"""
+
+ASK = """
+import json, sys
+from sharedstack import ask
+answers = []
+with ask.connected(sys.argv[1], int(sys.argv[2])) as helper:
+    for ends in json.loads(sys.argv[3]):
+        try:
+            answers.append(helper.ask('unlift', ends=ends)['results'])
+        except RuntimeError as error:
+            answers.append(str(error))
+print(json.dumps(answers))
 """
 
 
@@ -83,6 +98,31 @@ def test_one_end_or_one_process(own_lab: Lab) -> None:
     assert lower(own_lab, str(some)).stdout == "0 of 1 lowered\n"
     assert lower(own_lab, "--pid", "1").stdout == "nothing is registered there\n"
     for a, b in ((server, client), others):
+        b.do("s.sendall(b'x')")
+        assert a.do("c.recv(1)") == b"x"
+
+
+def asked(lab: Lab, *messages: list[list[int]]) -> list[Any]:
+    """The helper's answers to `unlift` of these ends, or what it says is wrong."""
+    uid = str(lab.namespace.uid)
+    done = lab.direct([sys.executable, "-c", ASK, lab.stack, uid, json.dumps(messages)], lab.environ("kernel"))
+    assert done.returncode == 0, done.stderr
+    return list(json.loads(done.stdout))
+
+
+def test_many_ends_at_once(own_lab: Lab) -> None:
+    """Each has its own result, whatever is wrong with another one."""
+    connections = [own_lab.connected("eager") for _ in range(2)]
+    good = [[end.index, end.cookie] for end in {end.pair: end for end in own_lab.state().endpoints if end.tx.path == "local"}.values()]
+    assert len(good) >= 2
+    wrong = [[99999, 7], [(1 << 32) + good[0][0], good[0][1]], [good[0][0], good[0][1] + 1]]
+    ends = [*wrong, *(end for one in good for end in (one, *wrong))]
+    results, again, empty, too_many = asked(own_lab, ends, [good[0]] * MOST_ENDS, [], [good[0]] * (MOST_ENDS + 1))
+    assert results == [[2 if end in good else 0, False, 0] for end in ends]
+    assert open_rings(own_lab) == 0
+    assert (again, empty) == ([[0, False, 0]] * MOST_ENDS, [])
+    assert too_many == f"message unlift: the field ends must be list of at most {MOST_ENDS} [u64, u64]"
+    for a, b in connections:
         b.do("s.sendall(b'x')")
         assert a.do("c.recv(1)") == b"x"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -17,15 +18,22 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"sharedstack {__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["inspect", "--help"], ["options", "--help"], ["run", "--help"]])
+@pytest.mark.parametrize("argv", [["--help"], *([command, "--help"] for command in ("inspect", "options", "run", "lower"))])
 def test_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 0
     assert "sage: sharedstack" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("argv", [["nonsense"], ["--nonsense"], ["options", "--nonsense"]])
+@pytest.mark.parametrize("argv", [["nonsense"], ["--nonsense"], ["options", "--nonsense"], ["lower", "--nonsense"], ["lower", "all"]])
 def test_bad_usage_is_2(argv: list[str]) -> None:
     assert main(argv) == 2
+
+
+@pytest.mark.parametrize(("module", "heavy"), [("lower", "typer rich pydantic pyroute2 hdrh"), ("app", "rich pydantic pyroute2 hdrh")])
+def test_what_takes_long_to_import_is_imported_where_it_is_used(module: str, heavy: str) -> None:
+    """`lower` has half a second for ten thousand connections, its start included."""
+    code = f"import sys, sharedstack.cli.{module}; print(*set({heavy.split()}) & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30).stdout == "\n"
 
 
 def test_options_and_profiles_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

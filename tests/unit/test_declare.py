@@ -21,7 +21,7 @@ from sharedstack.declare.intercepts import FORWARDED, INTERCEPTS, OWN_SHAPE
 from sharedstack.declare.kernel_options import CALL_FLAGS, KERNEL_OPTIONS
 from sharedstack.declare.layout import CONSTANTS, STRUCTS
 from sharedstack.declare.locks import LOCKS
-from sharedstack.declare.messages import ERROR_CODES, MESSAGES
+from sharedstack.declare.messages import ERROR_CODES, LISTS, MESSAGES
 from sharedstack.declare.model import CACHE_LINE, Field, Line, Placed, Struct, layout_hash, scalar_size
 from sharedstack.declare.options import OPTIONS, PROFILES
 from sharedstack.declare.raw import SYSTEM_CALLS
@@ -202,7 +202,8 @@ def test_messages_answer_with_declared_messages() -> None:
     names = {m.name for m in MESSAGES}
     assert {m.reply for m in MESSAGES if m.reply} <= names
     assert "error" in names
-    assert all(t in ("u64", "i64", "str", "bool") for m in MESSAGES for t in m.fields.values())
+    assert all(t in ("u64", "i64", "str", "bool", *LISTS) for m in MESSAGES for t in m.fields.values())
+    assert all(t in ("u64", "i64", "str", "bool") for types in LISTS.values() for t in types)
     assert all(text and code == code.lower() for code, text in ERROR_CODES.items())
 
 

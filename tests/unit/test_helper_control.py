@@ -22,8 +22,8 @@ from unit.fix_helper_daemon import Client, Daemon, wait_until
 import sharedstack
 from sharedstack.declare import binary, layout
 from sharedstack.declare.layout import CONSTANTS
-from sharedstack.declare.messages import ERROR_CODES, MAX_MESSAGE, MESSAGES, PROTOCOL_VERSION
-from sharedstack_helper import control
+from sharedstack.declare.messages import ERROR_CODES, LISTS, MAX_MESSAGE, MESSAGES, MOST_ENDS, PROTOCOL_VERSION
+from sharedstack_helper import control, protocol
 
 pytest_plugins = ["unit.fix_helper"]
 
@@ -82,6 +82,15 @@ WRONG = [
     ("field", packet(v=V, t="attach", hash=True, netns=0)),
     ("field", packet(v=V, t="attach", hash=layout.HASH, netns=msgpack.Timestamp(1))),
     ("field", packet(v=V, t="ping", extra=1)),
+    ("field", packet(v=V, t="unlift", endpoint=0, cookie=7)),
+    ("field", packet(v=V, t="unlift", ends={"0": 7})),
+    ("field", packet(v=V, t="unlift", ends=[0, 7])),
+    ("field", packet(v=V, t="unlift", ends=[[0, 7], [1]])),
+    ("field", packet(v=V, t="unlift", ends=[[0, 7], [1, 8, 9]])),
+    ("field", packet(v=V, t="unlift", ends=[[0, 7], [1, -8]])),
+    ("field", packet(v=V, t="unlift", ends=[[True, 7]])),
+    ("field", packet(v=V, t="unlift", ends=[[0, "7"]])),
+    ("field", packet(v=V, t="unlift", ends=[[0, 7]] * (MOST_ENDS + 1))),
     ("layout", packet(v=V, t="attach", hash=layout.HASH ^ 1, netns=0)),
     ("netns", packet(v=V, t="attach", hash=layout.HASH, netns=(1 << 64) - 1)),
 ]
@@ -100,6 +109,20 @@ def test_every_code_is_tested() -> None:
 def test_layout_error_has_both_hashes(shared: Daemon) -> None:
     text = refused(shared, packet(v=V, t="attach", hash=0x1234, netns=shared.netns))["text"]
     assert f"{0x1234:#018x}" in text and f"{layout.HASH:#018x}" in text
+
+
+def test_an_error_of_a_list_says_what_it_must_be(shared: Daemon) -> None:
+    text = refused(shared, packet(v=V, t="unlift", ends=[[0]]))["text"]
+    assert text == f"message unlift: the field ends must be list of at most {MOST_ENDS} [u64, u64]"
+
+
+@pytest.mark.parametrize("kind", [m.name for m in MESSAGES if set(m.fields.values()) & set(LISTS)])
+def test_the_longest_list_is_no_message_too_large(kind: str) -> None:
+    (message,) = (m for m in MESSAGES if m.name == kind)
+    most = {"u64": (1 << 64) - 1, "bool": True}
+    fields = {key: [[most[t] for t in LISTS[type_]]] * MOST_ENDS for key, type_ in message.fields.items()}
+    packed = protocol.encode(kind, **fields)
+    assert len(packed) <= MAX_MESSAGE and protocol.decode_reply(packed) == (kind, fields)
 
 
 def test_netns_error_has_both_namespaces(shared: Daemon) -> None:
@@ -132,10 +155,13 @@ _values = st.recursive(
 _keys = st.sampled_from(["v", "t", "hash", "netns", "code"]) | st.text(max_size=5)
 _maps = st.dictionaries(_keys, _values, max_size=5)
 _nearly = st.builds(lambda extra, name: {"v": V, "t": name, **extra}, _maps, _names)
+_numbers = st.integers(0, 9) | st.integers(0, (1 << 64) - 1)
+_ends = st.lists(st.lists(_numbers, min_size=2, max_size=2) | _values, max_size=MOST_ENDS + 2) | _values
+_unlifts = st.builds(lambda ends: {"v": V, "t": "unlift", "ends": ends}, _ends)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(raw=st.binary(max_size=300) | _maps.map(msgpack.packb) | _nearly.map(msgpack.packb))
+@given(raw=st.binary(max_size=300) | (_maps | _nearly | _unlifts).map(msgpack.packb))
 def test_random_packets(shared: Daemon, raw: bytes) -> None:
     with shared.client() as client:
         client.socket.send(raw)
@@ -261,9 +287,9 @@ def test_nothing_is_lifted_that_is_not_there(shared: Daemon, endpoint: int) -> N
             reply = client.reply()
             assert reply["t"] == "done"
             assert (reply["why"] == 0) == (kind == "lower")
-        client.socket.send(packet(v=V, t="unlift", endpoint=endpoint, cookie=7))
-        reply = client.reply()
-        assert (reply["t"], reply["rings"], reply["wire"], reply["why"]) == ("unlifted", 0, False, 0)
+        for count in (0, 1, 2, MOST_ENDS):
+            reply = client.ask("unlift", ends=[[endpoint, 7]] * count)
+            assert (reply["t"], reply["results"]) == ("unlifted", [[0, False, 0]] * count)
         assert descriptors(shared, client) == before
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import pytest
 from unit.fix_helper_daemon import Daemon, Participant, wait_until
 
-from sharedstack.declare import binary, layout, names
+from sharedstack.declare import binary, layout, names, scan
 from sharedstack.declare.layout import CONSTANTS
-from sharedstack_helper import diag, gc, scan
+from sharedstack_helper import diag, gc
 
 pytest_plugins = ["unit.fix_helper"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from unit.fix_stack import NAME, build
+from unit.fix_stack import NAME, build, with_datagrams
 
 from sharedstack.cli.main import main
 from sharedstack.declare import binary, layout, names
@@ -18,7 +18,7 @@ from sharedstack.declare.layout import CONSTANTS as C
 from sharedstack.inspection import dumpfile, processes, snapshot, why
 from sharedstack.inspection.check import check
 from sharedstack.inspection.snapshot import LayoutError, NoStackError, Snapshot
-from sharedstack.inspection.state import decode
+from sharedstack.inspection.state import decode, ends, lifted, used
 from sharedstack.inspection.words import LockWord
 
 STACK = f"t{os.getpid()}"[:16]
@@ -125,6 +125,38 @@ def test_the_other_ends_reason_explains_a_direction(stack: Snapshot) -> None:
     binary.endpoint(stack.stack, 0)["why_rx"] = next(i for i, r in enumerate(why.REASONS) if r.name == "not_reading")
     ends = {e.index: e for e in decode(stack, live=False).endpoints}
     assert (ends[0].rx.why, ends[1].tx.why) == ("not_reading", "not_reading")
+
+
+def test_what_is_lifted_is_found_without_decoding_the_rest(stack: Snapshot) -> None:
+    assert used(stack) == [end.index for end in decode(stack, live=False).endpoints] == [0, 1, 2, 3, 4]
+    assert lifted(stack) == [0, 2]  # one end of each connection
+    assert lifted(with_datagrams()) == [0, 2, 5]
+    for pair in (0, 1):
+        binary.pair(stack.arena, pair)["dir"][0]["word"] &= ~C["WORD_OPEN"]
+    assert lifted(stack) == []
+    binary.pair(stack.arena, 1)["dir"][1]["word"] |= C["WORD_OPEN"]
+    assert lifted(stack) == [2]
+    for end in (1, 4):
+        binary.endpoint(stack.stack, end)["wire"] = C["WIRE_ON"]
+    assert lifted(stack) == [1, 2, 4]
+    binary.arena(stack.arena)["pairs_top"] = 0
+    binary.stack(stack.stack)["endpoints_top"] = 2
+    assert (used(stack), lifted(stack), ends(stack, [])) == ([0, 1], [1], [])
+
+
+def test_ends_are_named_as_decoded_ones(stack: Snapshot) -> None:
+    known = [(end.index, end.cookie, end.local, end.remote) for end in decode(stack, live=False).endpoints]
+    assert [(end.index, end.cookie, end.local, end.remote) for end in ends(stack, used(stack))] == known
+
+
+def test_sockets_of_a_process(connection: tuple[socket.socket, socket.socket]) -> None:
+    first, second = connection
+    with first.dup() as again, open("/dev/null") as other:
+        held = processes.sockets(os.getpid())
+        assert held[os.fstat(first.fileno()).st_ino] == sorted([first.fileno(), again.fileno()])
+        assert held[os.fstat(second.fileno()).st_ino] == [second.fileno()]
+        assert all(other.fileno() not in fds for fds in held.values())
+    assert processes.sockets(1 << 30) == {}
 
 
 def test_locks_name_their_holders(stack: Snapshot) -> None:

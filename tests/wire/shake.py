@@ -6,15 +6,12 @@ shake.py STACK SECONDS EVERY_MS: prints how many lowerings were asked for.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 
-import msgpack
-
-from sharedstack.declare import binary, layout, names
+from sharedstack import ask
+from sharedstack.declare import binary, layout
 from sharedstack.declare.layout import CONSTANTS as C
-from sharedstack.declare.messages import MAX_MESSAGE, PROTOCOL_VERSION
 from sharedstack_helper import environment
 from sharedstack_helper.environment import Place
 from sharedstack_helper.segments import name
@@ -35,19 +32,15 @@ def main(stack: str, seconds: float, every_ms: float) -> None:
     shared = find(name(Place(os.getuid(), environment.netns_cookie(), stack), "stack"))
     assert shared
     memory = memoryview(shared.map(layout.STACK_BYTES))
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    control.connect(names.control_socket(os.getuid(), stack))
     asked, until = 0, time.monotonic() + seconds
-    while time.monotonic() < until:
-        for endpoint, cookie in lifted(memory):
-            control.send(msgpack.packb({"v": PROTOCOL_VERSION, "t": "lower", "endpoint": endpoint, "cookie": cookie}))
-            answer = msgpack.unpackb(control.recv(MAX_MESSAGE))
-            assert answer["t"] == "done", answer
-            asked += 1
-        time.sleep(every_ms / 1000)
-        if not asked % 100:  # the helper hangs up on who is silent
-            control.send(msgpack.packb({"v": PROTOCOL_VERSION, "t": "ping"}))
-            control.recv(MAX_MESSAGE)
+    with ask.connected(stack) as helper:
+        while time.monotonic() < until:
+            for endpoint, cookie in lifted(memory):
+                assert helper.ask("lower", endpoint=endpoint, cookie=cookie)["t"] == "done"
+                asked += 1
+            time.sleep(every_ms / 1000)
+            if not asked % 100:  # the helper hangs up on who is silent
+                helper.ask("ping")
     print(asked)
 
 

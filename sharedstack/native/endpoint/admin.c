@@ -187,13 +187,13 @@ int shs_native_lower_all(void *stack_at, void *arena_at)
     return shut;
 }
 
-int shs_native_lower(void *stack, void *arena, uint32_t index, uint64_t cookie)
+static uint32_t lower(void *stack, void *arena, uint64_t index, uint64_t cookie)
 {
-    struct shs_endpoint *ep = shs_endpoint_at(stack, index + 1);
+    struct shs_endpoint *ep = index < SHS_N_ENDPOINTS ? shs_endpoint_at(stack, (uint32_t)index + 1) : NULL;
     if (!ep || shs_load32(&ep->state) != SHS_EP_LIVE || shs_load64(&ep->cookie) != cookie)
-        return -ENOENT;
+        return 0;
     struct shs_pair *pair = shs_pair_at(arena, shs_load32(&ep->pair));
-    int shut = 0;
+    uint32_t shut = 0;
     for (int d = 0; pair && d < 2 && shs_load32(&pair->state) == SHS_PAIR_LIVE; d++)
         shut += shs_ring_close(&pair->dir[d]);
     return shut;
@@ -204,6 +204,12 @@ int shs_native_unread(void *stack, void *arena, uint32_t ep, uint64_t cookie)
     struct shs_env env = admin_env(stack, arena);
     struct shs_end end;
     return shs_end_of(&env, ep + 1, &end) && end.cookie == cookie && shs_end_waiting(&end);
+}
+
+void shs_native_lower(void *stack, void *arena, uint32_t count, const uint64_t (*ends)[2], uint32_t *shut)
+{
+    for (uint32_t i = 0; i < count; i++)
+        shut[i] = lower(stack, arena, ends[i][0], ends[i][1]);
 }
 
 int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie)

@@ -15,8 +15,9 @@ SHS_PUBLIC int shs_native_reap(void *stack, void *arena, uint32_t slot);
 SHS_PUBLIC void shs_native_settle(void *stack);
 /* Shut every ring; returns how many were open. What is in them is still read by their readers. */
 SHS_PUBLIC int shs_native_lower_all(void *stack, void *arena);
-/* Shut the rings of endpoint `ep` (an index), both ways; returns how many were open, or -ENOENT: it is not, or no longer, that one. */
-SHS_PUBLIC int shs_native_lower(void *stack, void *arena, uint32_t ep, uint64_t cookie);
+/* Shut the rings of so many endpoints, both ways: each is an index and a cookie in `ends`. How many were open is put into `shut`; 0, too, where
+ * the record is not, or no longer, that one. */
+SHS_PUBLIC void shs_native_lower(void *stack, void *arena, uint32_t count, const uint64_t (*ends)[2], uint32_t *shut);
 /* Does its ring hold something for endpoint `ep` (an index), if it is still that record? */
 SHS_PUBLIC int shs_native_unread(void *stack, void *arena, uint32_t ep, uint64_t cookie);
 /* The anchor with this cookie is gone: free endpoint `ep` (an index) if it is still its record; 1 if it was. */

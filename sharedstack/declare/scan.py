@@ -5,16 +5,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from sharedstack.declare.model import Struct
-
-_CODES = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i32": "i", "i64": "q"}
+from .binary import CODES
+from .model import Struct
 
 
 def reader(record: Struct, fields: tuple[str, ...]) -> struct.Struct:
     """A struct.Struct as large as the record that yields these scalar fields, which must be named in declared order."""
     code, at = "<", 0
     for place in (record.place(field) for field in fields):
-        code += f"{place.offset - at}x{_CODES[place.field.type]}"
+        code += f"{place.offset - at}x{CODES[place.field.type]}"
         at = place.offset + place.size
     return struct.Struct(f"{code}{record.size - at}x")
 
