@@ -6,6 +6,9 @@
 3  for those that are not, the descriptors of the living participants: who holds it open stays. Where bytes are unread for it, those of all
    processes: a program that was just executed is no participant yet, and will find them by the record;
 4  the native core frees the rest, each if it still bears the same cookie.
+
+A record whose registrar is dead, and whose socket is not gone, is held by somebody else, who may be no participant: nobody tells when he
+closes it. So that is looked for again, ever more seldom.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from sharedstack.declare.layout import CONSTANTS
 
 from . import announce, diag
 from .holders import everybody, held_open, holders
-from .loop import Loop
+from .loop import Loop, Timer
 from .native import Native
 from .segments import Segments
 
@@ -28,6 +31,7 @@ _FREE, _SHARED = CONSTANTS["EP_FREE"], CONSTANTS["EPF_SHARED"]
 # Deaths come in groups: wait a moment for the rest, and spend at most a twentieth of the time on this.
 _DELAY, _SHARE = 0.01, 20
 _LAST_DELAY = 5.0
+_FIRST, _LAST = 0.03, 30.0
 
 Participants = Callable[[], list[tuple[int, int]]]
 
@@ -38,6 +42,7 @@ class _Candidate:
     cookie: int
     inode: int
     shared: bool
+    alive: bool  # its registrar
 
 
 class Collector:
@@ -46,8 +51,10 @@ class Collector:
     def __init__(self, loop: Loop, native: Native, segments: Segments) -> None:
         self._loop, self._native, self._segments = loop, native, segments
         self._participants: Participants = list
-        self._due = False
+        self._timer: Timer | None = None
+        self._due = 0.0
         self._delay = _DELAY
+        self._next = _FIRST
         self.freed = 0
 
     def look_at(self, participants: Participants) -> None:
@@ -56,35 +63,47 @@ class Collector:
 
     def request(self) -> None:
         """Someone died, or gave up a shared socket: collect soon, once for all requests until then."""
-        if not self._due:
-            self._due = True
-            self._loop.later(self._delay, self._run)
+        self._next = _FIRST
+        self._plan(self._delay)
+
+    def _plan(self, delay: float) -> None:
+        due = time.monotonic() + delay
+        if self._timer is not None:
+            if self._due <= due:
+                return
+            self._timer.cancel()
+        self._due = due
+        self._timer = self._loop.later(delay, self._run)
 
     def _run(self) -> None:
-        self._due = False
+        self._timer = None
         began = time.monotonic()
         try:
-            busy = self._collect()
+            busy, left = self._collect()
         except OSError as error:
             announce.complain(f"cannot ask the kernel for its sockets: {error}; records of closed connections stay for now")
-            busy = False
+            busy = left = False
         cost = time.monotonic() - began
         self._delay = min(_LAST_DELAY, max(_DELAY, cost * _SHARE))
         if busy:
             self.request()
+        elif left:
+            self._plan(max(self._next, self._delay))
+            self._next = min(_LAST, self._next * 2)
 
-    def _collect(self) -> bool:
-        """One collection; True if some records could not be freed because a table was locked."""
+    def _collect(self) -> tuple[bool, bool]:
+        """One collection: could some records not be freed because a table was locked, and does somebody hold a dead one's socket?"""
         candidates = list(self._candidates())
         if not candidates:
-            return False
+            return False, False
         live = diag.live_cookies()
         busy = False
-        for one in self._unheld([c for c in candidates if c.cookie not in live]):
+        gone = self._unheld([c for c in candidates if c.cookie not in live])
+        for one in gone:
             freed = self._native.endpoint_gone(one.index, one.cookie)
             busy = busy or freed is None
             self.freed += bool(freed)
-        return busy
+        return busy, sum(not c.alive for c in candidates) > sum(not c.alive for c in gone)
 
     def _candidates(self) -> Iterable[_Candidate]:
         alive: dict[int, bool] = {}
@@ -96,7 +115,7 @@ class Collector:
                 alive[slot1] = 0 < slot1 <= CONSTANTS["N_SLOTS"] and self._native.slot_alive(slot1 - 1)
             shared = bool(flags & _SHARED) or held_by > 1
             if shared or not alive[slot1]:
-                yield _Candidate(index, cookie, inode, shared)
+                yield _Candidate(index, cookie, inode, shared, alive[slot1])
 
     def _unheld(self, missing: list[_Candidate]) -> list[_Candidate]:
         """Those of them that no living participant holds open; where one cannot be looked at, shared ones are kept."""

@@ -24,7 +24,8 @@ from .segments import Segments
 _ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "inode", "pair", "flags", "family"))
 _SLOT = scan.reader(layout.SLOT, ("state", "sharing"))
 _LIVE, _DATAGRAM = CONSTANTS["EP_LIVE"], CONSTANTS["FAMILY_DATAGRAM"]
-_SHARED, _KERNEL_ONLY, _STORED, _REMOTE = (CONSTANTS[f"EPF_{name}"] for name in ("SHARED", "KERNEL_ONLY", "STORED", "REMOTE"))
+_SHARED, _KERNEL_ONLY, _STORED = (CONSTANTS[f"EPF_{name}"] for name in ("SHARED", "KERNEL_ONLY", "STORED"))
+_REMOTE, _UNPAIRED = CONSTANTS["EPF_REMOTE"], CONSTANTS["EPF_UNPAIRED"]
 _NEVER = CONSTANTS["EPF_RDSHUT"] | CONSTANTS["EPF_WRSHUT"] | CONSTANTS["EPF_SEALED"] | CONSTANTS["EPF_PINNED"]
 # The first look comes at once, and at most a fifth of a CPU is spent on this.
 _DELAY, _SHARE = 0.003, 5
@@ -80,8 +81,8 @@ class Sole:
         for index, (state, cookie, inode, pair, flags, family) in enumerate(found):
             if state != _LIVE or not flags & _SHARED or flags & _NEVER or family >= _DATAGRAM:
                 continue
-            # of what was stored the pair may have gone by a look that did not come to its end
-            if flags & _STORED or (not flags & _KERNEL_ONLY and (pair or flags & _REMOTE)):
+            # of what was stored the pair may have gone by a look that did not come to its end; an idle connection has given it back
+            if flags & _STORED or (not flags & _KERNEL_ONLY and (pair or flags & (_REMOTE | _UNPAIRED))):
                 yield _Candidate(index, cookie, inode)
 
     def _find(self, candidates: list[_Candidate]) -> bool:

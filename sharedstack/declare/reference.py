@@ -278,7 +278,7 @@ def messages() -> str:
         + table(("code of an error", "meaning"), ((f"`{c}`", text) for c, text in ERROR_CODES.items()))
         + f"\nBeside it, the datagram socket `{SHM_PREFIX}/<uid>/<stack>/nudge` takes `slot <number>`: a slot was taken without asking,"
         f" or a shared socket was"
-        " given up. It is a hint, from anybody; the helper looks at all slots and believes nothing of it.\n\n"
+        " met or given up. It is a hint, from anybody; the helper looks at all slots and believes nothing of it.\n\n"
         f"A doorbell is an abstract datagram socket `{BELL_PREFIX}<name, 16 hexadecimal digits>`; what is sent there means nothing but"
         f' "look".\n'
     )

@@ -6,6 +6,7 @@ The helper finds it by looking (helper/sharedstack_helper/sole.py). Each test sa
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 from compat.fix_lab import Actor, Bytes, Lab
+from unit.fix_helper_daemon import wait_until
 
 pytest_plugins = ["compat.fix_paths"]
 
@@ -130,6 +132,29 @@ def test_a_child_that_has_it_too(own_lab: Lab) -> None:
         assert lifted_soon(own_lab, server, client)
 
 
+def test_idle_when_it_was_shared(own_lab: Lab) -> None:
+    """An idle connection has given its pair back when a child comes to have it too; it gets another one when the child has gone."""
+    own_lab.daemon.end()
+    own_lab.daemon.start("--cool-every", "0.01", prefix=tuple(own_lab.namespace.prefix), stdin=subprocess.DEVNULL, cwd="/")
+    with accepted(own_lab, "default") as (server, client):
+        assert lifted_soon(own_lab, server, client)
+        wait_until(lambda: not own_lab.state().memory["pairs_used"])
+        child = server.do("import os; p = os.fork(); (p == 0 and time.sleep(100)); p")
+        assert by_kernel(own_lab, server, client)
+        server.do(f"os.kill({child}, 9); os.waitpid({child}, 0)[0]")
+        assert lifted_soon(own_lab, server, client)
+
+
+def test_shared_while_it_is_lifted(own_lab: Lab) -> None:
+    """It goes on by ring, and is nobody else's again when the child has gone, of which nobody hears."""
+    with accepted(own_lab, "default") as (server, client):
+        assert lifted_soon(own_lab, server, client)
+        found = own_lab.state().counters["sole_again"]
+        server.do("import os; os.fork() or os._exit(0); os.wait()[1]")
+        talk(server, client)
+        wait_until(lambda: own_lab.state().counters["sole_again"] == found + 1)
+
+
 def test_under_way_in_a_unix_socket(own_lab: Lab) -> None:
     """A copy that nobody has received is held by nobody's table, and is not forgotten."""
     with accepted(own_lab, "default") as (server, client):
@@ -164,6 +189,22 @@ def test_what_went_to_a_plain_process_stays_lowered(own_lab: Lab) -> None:
         server.do("socket.send_fds(u, [b'.'], [c.fileno()]) and None")
         plain.do("_, (n, *_), _, _ = socket.recv_fds(u, 1, 1); os.close(n)")
         assert by_kernel(own_lab, server, client)
+
+
+def test_who_has_it_last_is_no_participant(own_lab: Lab) -> None:
+    """Its record goes with the socket, though nobody hears of that: the library's processes had ended before."""
+    with tempfile.TemporaryDirectory() as folder, accepted(own_lab, "eager") as (server, client):
+        plain = own_lab.actor("kernel")
+        plain.do(f"l = socket.socket(socket.AF_UNIX); l.bind({folder + '/s'!r}); l.listen()")
+        talk(server, client)
+        server.do(f"u = socket.socket(socket.AF_UNIX); u.connect({folder + '/s'!r}); socket.send_fds(u, [b'.'], [c.fileno()]) and None")
+        plain.do("u, _ = l.accept(); _, (n, *_), _, _ = socket.recv_fds(u, 1, 1)")
+        server.end()
+        client.end()
+        time.sleep(0.2)
+        assert own_lab.left()["endpoints_used"]
+        plain.end()
+        wait_until(lambda: not own_lab.left())
 
 
 # A few processes hand one another connections at random, by fork and by SCM_RIGHTS; each checks what it reads and says who goes on.

@@ -100,6 +100,8 @@ static void make_pair(struct shs_env *env, uint32_t first, uint32_t second)
     shs_count(env, SHS_CTR_PAIRED, 1);
     shs_fence();
     env->nudge |= shs_load32(&env->arena->cooling) ? 0 : SHS_NUDGE_COOL;
+    if ((shs_load32(&a->flags) | shs_load32(&b->flags)) & SHS_EPF_SHARED)
+        env->nudge |= SHS_NUDGE_MET; /* the helper looks at nothing that has no pair: it may have looked too early */
 }
 
 /* What makes a pair useless, or what an end could not be brought under count again with. */
@@ -161,7 +163,7 @@ static void share(struct shs_env *env, struct shs_endpoint *ep)
         return;
     shs_endpoint_flag(ep, SHS_EPF_SHARED);
     __atomic_add_fetch(&ep->holders, 1, __ATOMIC_RELAXED);
-    env->nudge |= SHS_NUDGE_COOL; /* the helper looks who has it still */
+    env->nudge |= SHS_NUDGE_MET;
 }
 
 static int enter(struct shs_env *env, const struct shs_who *who, int fd, bool shared)
@@ -192,7 +194,7 @@ static int enter(struct shs_env *env, const struct shs_who *who, int fd, bool sh
                 __atomic_fetch_or(&ep->flags, SHS_EPF_REMOTE, __ATOMIC_SEQ_CST);
             if (shared) {
                 __atomic_fetch_or(&ep->flags, SHS_EPF_SHARED, __ATOMIC_SEQ_CST);
-                env->nudge |= SHS_NUDGE_COOL;
+                env->nudge |= SHS_NUDGE_MET;
             }
             shs_store32(&ep->state, SHS_EP_LIVE);
             shs_count(env, SHS_CTR_REGISTERED, 1);

@@ -16,35 +16,46 @@
 #include "preload/wire.h"
 #include "shm/sys.h"
 
+static bool option_is(int fd, int option, int a, int b)
+{
+    int value = 0;
+    socklen_t len = sizeof value;
+    return shs_sys_getsockopt(fd, SOL_SOCKET, option, &value, &len) == 0 && (value == a || value == b);
+}
+
+static bool is_inet_stream(int fd)
+{
+    return option_is(fd, SO_DOMAIN, AF_INET, AF_INET6) && option_is(fd, SO_TYPE, SOCK_STREAM, SOCK_STREAM);
+}
+
 /* First use of a descriptor that no call of ours made: inherited over exec, received, or not a socket at all. */
 static void classify(struct shs_fd *f, int fd)
 {
-    int domain = 0, type = 0, proto = 0;
-    socklen_t len = sizeof domain;
-    uint32_t state = SHS_FD_KERNEL;
-    if (shs_sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && (domain == AF_INET || domain == AF_INET6) &&
-        shs_sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM &&
-        shs_sys_getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &proto, &len) == 0 && proto == IPPROTO_TCP) {
-        /* somebody else may use it at the same time, uncounted: only what is registered already is taken up */
-        f->why = fd <= 2 ? SHS_REASON_STANDARD_STREAM : SHS_REASON_FORKED;
-        shs_join_lock(); /* another thread may be attaching just now: what it finds out holds for this descriptor too */
-        const struct shs_who *who = fd > 2 && shs_attach(fd) ? shs_who() : NULL;
-        int ep1 = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
-        state = SHS_FD_TCP;
-        shs_guard_memory();
-        if (ep1 > 0) {
-            f->ep1 = (uint32_t)ep1;
-            f->marked = 0;
-            f->registered = shs_endpoint_at(shs_proc.env.stack, f->ep1);
-            shs_ep_refs(f->ep1, 1);
-            state = SHS_FD_REG;
-            f->why = 0;
-        }
-        __atomic_store_n(&f->state, state, __ATOMIC_RELEASE);
-        shs_join_unlock();
+    if (!option_is(fd, SO_PROTOCOL, IPPROTO_TCP, IPPROTO_TCP)) { /* of files and pipes too */
+        __atomic_store_n(&f->state, SHS_FD_KERNEL, __ATOMIC_RELEASE);
         return;
     }
+    uint32_t state = SHS_FD_KERNEL;
+    shs_join_lock(); /* another thread may be attaching just now: what it finds out holds for this descriptor too */
+    /* each question is a system call: what has a record need not be asked what it is */
+    bool attached = shs_load32(&shs_proc.attach) == SHS_ATTACHED, tcp = !attached && is_inet_stream(fd);
+    const struct shs_who *who = fd > 2 && (attached || tcp) && shs_attach(fd) ? shs_who() : NULL;
+    int ep1 = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
+    if (ep1 > 0) {
+        f->ep1 = (uint32_t)ep1;
+        f->marked = 0;
+        f->registered = shs_endpoint_at(shs_proc.env.stack, f->ep1);
+        shs_ep_refs(f->ep1, 1);
+        state = SHS_FD_REG;
+    } else if (tcp || is_inet_stream(fd)) {
+        /* somebody else may use it at the same time, uncounted: only what is registered already is taken up */
+        f->why = fd <= 2 ? SHS_REASON_STANDARD_STREAM : SHS_REASON_FORKED;
+        state = SHS_FD_TCP;
+    }
+    if (state != SHS_FD_KERNEL)
+        shs_guard_memory();
     __atomic_store_n(&f->state, state, __ATOMIC_RELEASE);
+    shs_join_unlock();
 }
 
 /* Under the join lock. */
@@ -185,7 +196,8 @@ void shs_gate_pass(struct shs_gate *g, int fd, int receive)
         g->outer = t->hazard;
         return;
     }
-    if (f->state == SHS_FD_UNKNOWN)
+    bool met = f->state == SHS_FD_UNKNOWN;
+    if (met)
         classify(f, fd);
     if (f->state == SHS_FD_KERNEL || f->state == SHS_FD_EPOLL || (!t->listed && !shs_list_thread()))
         return;
@@ -204,6 +216,7 @@ void shs_gate_pass(struct shs_gate *g, int fd, int receive)
         if (due && f->why && (f->why != SHS_REASON_FORKED || f->udp))
             shs_tell(f, fd);
         else if (due && shs_cas32(&f->state, SHS_FD_TCP, SHS_FD_BUSY)) {
+            met = true;
             register_fd(f, fd);
             shs_cas32(&f->state, SHS_FD_BUSY, SHS_FD_TCP);
         }
@@ -230,19 +243,20 @@ void shs_gate_pass(struct shs_gate *g, int fd, int receive)
         }
         return;
     }
-    if (SHS_UNLIKELY(state == SHS_FD_REG) && (shs_peek32(&f->registered->flags) & SHS_EPF_REMOTE) && !f->udp && remote(g, fd, receive))
+    bool far =
+        SHS_UNLIKELY(state == SHS_FD_REG) && (shs_peek32(&f->registered->flags) & SHS_EPF_REMOTE) && !f->udp && remote(g, fd, receive);
+    if (far && g->ring)
         return;
     if (SHS_UNLIKELY(state == SHS_FD_WIRE)) {
         g->ring = shs_wire_gate(g, fd);
         return;
     }
-    if (SHS_UNLIKELY(state == SHS_FD_REG) && !pair_up(g, fd))
-        return;
+    bool paired = SHS_LIKELY(state != SHS_FD_REG) || (!far && pair_up(g, fd));
     if (SHS_UNLIKELY(f->udp))
-        g->dgram = true;
+        g->dgram = paired;
     else
-        g->ring = counted(g, fd, receive);
-    if (SHS_UNLIKELY(shs_proc.env.nudge) && shs_nudged(fd)) { /* another stack: nothing of what was found holds */
+        g->ring = paired && counted(g, fd, receive);
+    if (SHS_UNLIKELY(shs_proc.env.nudge) && shs_nudged(fd, met)) { /* another stack: nothing of what was found holds */
         shs_gate_leave(g);
         *g = (struct shs_gate){0};
         shs_gate_pass(g, fd, receive);
@@ -265,11 +279,24 @@ void shs_gate_slow(struct shs_gate *g, int fd, int receive)
         shs_gate_pass(g, fd, receive);
 }
 
-bool shs_nudged(int fd)
+/*
+ * A message to the helper takes longer than all else that the first use of a descriptor needs, and one is enough for many. So it is sent as many
+ * calls later as a connection needs to be lifted, counted roughly where several threads do.
+ */
+static bool too_early(void)
 {
-    uint32_t what = shs_proc.env.nudge;
-    shs_proc.env.nudge = 0;
-    if (what & SHS_NUDGE_COOL)
+    static uint32_t calls;
+    uint32_t n = shs_peek32(&calls) + 1;
+    bool early = n < shs_proc.env.opt.lift_after;
+    shs_set32(&calls, early ? n : 0);
+    return early;
+}
+
+bool shs_nudged(int fd, bool met)
+{
+    uint32_t later = (shs_peek32(&shs_proc.env.nudge) & SHS_NUDGE_MET) && (met || too_early()) ? SHS_NUDGE_MET : 0;
+    uint32_t what = __atomic_fetch_and(&shs_proc.env.nudge, later, __ATOMIC_SEQ_CST) & ~later;
+    if (what & ~(uint32_t)SHS_NUDGE_OVER)
         shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
     return (what & SHS_NUDGE_OVER) && shs_move(fd);
 }

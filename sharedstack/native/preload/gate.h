@@ -74,8 +74,9 @@ static inline void shs_lowered_by(struct shs_endpoint *ep, uint32_t level, uint3
     shs_endpoint_flag(ep, SHS_EPF_KERNEL_ONLY);
 }
 
-/* Something is to be done for the stack (env.nudge); true: the process has another one now. In no lock. */
-bool shs_nudged(int fd);
+/* Something is to be done for the stack (env.nudge); true: the process has another one now. In no lock. `met`: the call found out what its
+ * descriptor is, and does not pay for a message as well that may be sent later. */
+bool shs_nudged(int fd, bool met);
 
 /* The endpoint of fd if it is paired (whatever is under count); false: the kernel's alone. */
 bool shs_gate_paired(int fd, struct shs_fd **f);

@@ -250,6 +250,8 @@ void shs_fd_shared(struct shs_fd *f)
         shs_dgram_lower(f, SHS_REASON_FORKED);
     shs_endpoint_flag(shs_fd_record(f), SHS_EPF_SHARED);
     f->marked = probes;
+    if (!f->udp)
+        shs_set32(&shs_proc.env.nudge, shs_peek32(&shs_proc.env.nudge) | SHS_NUDGE_MET); /* nobody tells when the other holder has gone */
 }
 
 /* Under the join lock: nobody leaves the stack meanwhile. */

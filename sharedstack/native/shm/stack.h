@@ -10,8 +10,9 @@
 
 enum {
     SHS_NUDGE_COOL = 1, /* the helper has to be told that there is ring memory in use */
-    SHS_NUDGE_TEND = 4, /* the helper is to look after what a stream of sends leaves behind */
     SHS_NUDGE_OVER = 2, /* the stack was retired: perhaps there is another one */
+    SHS_NUDGE_TEND = 4, /* the helper is to look after what a stream of sends leaves behind */
+    SHS_NUDGE_MET = 8,  /* the helper is to look who holds a shared connection; told by a later call (gate.c) */
 };
 
 struct shs_env {
