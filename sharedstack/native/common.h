@@ -21,6 +21,8 @@
 
 #define SHS_LIKELY(x) __builtin_expect(!!(x), 1)
 #define SHS_UNLIKELY(x) __builtin_expect(!!(x), 0)
+/* What a forked child runs before its program goes on, side by side: each page of code that it comes to is a fault. */
+#define SHS_AT_FORK __attribute__((section("shs_fork")))
 #define SHS_PUBLIC __attribute__((visibility("default")))
 
 static inline uint64_t shs_load64(const uint64_t *p)

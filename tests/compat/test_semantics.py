@@ -16,6 +16,8 @@ from compat.fix_lab import EAGER_SHARE, PROGRAMS, Builder, Lab
 
 pytest_plugins = ["compat.fix_paths"]
 
+PLAYED = 0.5  # of its scenes, in one run: conftest.py
+
 SUITES = (
     *("semantics", "ends", "waits", "signals", "pointers", "processes", "threads", "sets", "copying", "sending", "numbers", "forking"),
     *("corners", "deferred", "raw", "beside"),

@@ -55,7 +55,7 @@ int shs_bell_make(struct shs_env *env, uint32_t tag, struct shs_bell_own *own)
     return 0;
 }
 
-void shs_bell_drop(struct shs_bell_own *own, bool forked)
+SHS_AT_FORK void shs_bell_drop(struct shs_bell_own *own, bool forked)
 {
     if (!own->handle)
         return;

@@ -67,9 +67,10 @@ void shs_fd_end(void)
     shs_add32(&users, ~0u);
 }
 
-void shs_fd_forked(void)
+SHS_AT_FORK void shs_fd_forked(void)
 {
-    shs_store32(&users, 0);
+    if (shs_load32(&users)) /* else its page is not copied */
+        shs_store32(&users, 0);
 }
 
 int shs_fd_copy(int fd)

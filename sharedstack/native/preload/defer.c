@@ -101,7 +101,7 @@ bool shs_defer_signal(int sig, const siginfo_t *info, void *context)
     return true;
 }
 
-void shs_defer_forked(void)
+SHS_AT_FORK void shs_defer_forked(void)
 {
     shs_defer.held = shs_defer.pending = 0;
     if (noted.sig) { /* its parent's; our mask is what the deferral made of it */

@@ -253,7 +253,7 @@ int shs_fd_copied(int from, int to)
         shs_ring_quit(a);
         b->why = a->why;
         b->ep1 = a->ep1;
-        b->marked = 0;
+        shs_fd_unmark(b);
         b->registered = a->registered;
         b->end = a->end;
         b->end.fd = to;

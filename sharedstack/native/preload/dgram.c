@@ -48,7 +48,7 @@ void shs_dgram_begin(struct shs_fd *f, int fd)
     if (!shs_end_of(&shs_proc.env, (uint32_t)r, &end))
         return;
     f->ep1 = (uint32_t)r;
-    f->marked = 0;
+    shs_fd_unmark(f);
     shs_ep_refs(f->ep1, 1);
     end.fd = fd;
     f->end = end;
@@ -159,6 +159,7 @@ bool shs_dgram_leave(struct shs_fd *f, int fd)
     shs_tables_unlock(&shs_proc.env);
     f->ops = f->ep1 = 0;
     f->looked_ns = 0;
+    shs_fd_unmark(f);
     __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_SEQ_CST);
     return true;
 }

@@ -43,7 +43,7 @@ static void classify(struct shs_fd *f, int fd)
     int ep1 = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
     if (ep1 > 0) {
         f->ep1 = (uint32_t)ep1;
-        f->marked = 0;
+        shs_fd_unmark(f);
         f->registered = shs_endpoint_at(shs_proc.env.stack, f->ep1);
         shs_ep_refs(f->ep1, 1);
         state = SHS_FD_REG;
@@ -83,7 +83,8 @@ static void register_joined(struct shs_fd *f, int fd)
     }
     if (r <= 0 || shs_proc.env.epoch != epoch) /* a signal handler became somebody else meanwhile */
         return;
-    f->why = f->marked = 0; /* the record says it */
+    f->why = 0; /* the record says it */
+    shs_fd_unmark(f);
     f->ep1 = (uint32_t)r;
     shs_ep_refs(f->ep1, 1);
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);

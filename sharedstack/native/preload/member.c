@@ -35,7 +35,7 @@ void shs_join_unlock(void)
     shs_nested_unlock(&join_lock);
 }
 
-void shs_member_forked(void)
+SHS_AT_FORK void shs_member_forked(void)
 {
     memset(&join_lock, 0, sizeof join_lock);
     slot_busy = 0;
@@ -230,6 +230,7 @@ static void leave_entries(const struct shs_who *who, const struct shs_who *sende
         f->ep1 = f->ops = 0;
         f->registered = NULL;
         f->looked_ns = f->drained = 0;
+        shs_fd_unmark(f);
         __atomic_store_n(&f->state, SHS_FD_TCP, __ATOMIC_SEQ_CST);
     }
 }

@@ -191,14 +191,42 @@ bool shs_list_thread(void)
     return t->listed;
 }
 
-static void mark_shared(void)
+/* A search for holders that begins later finds us, as one of them or about to share. */
+static uint32_t probes(void)
 {
-    struct shs_fd *f;
-    for (int fd = 0; (f = shs_fd_next(&fd)); fd++)
-        shs_fd_shared(f);
+    return __atomic_load_n(&shs_proc.env.stack->probes, __ATOMIC_SEQ_CST) + 1;
 }
 
-static void child(void)
+static void mark(struct shs_fd *f, uint32_t *marked)
+{
+    if ((f->state == SHS_FD_NEW || f->state == SHS_FD_TCP || f->state == SHS_FD_BUSY) && !f->why)
+        f->why = SHS_REASON_FORKED;
+    if (!shs_fd_registered(f))
+        return;
+    uint32_t now = probes();
+    if (*marked == now)
+        return;
+    if (f->udp && !(shs_load32(&shs_fd_record(f)->flags) & SHS_EPF_SHARED))
+        shs_dgram_lower(f, SHS_REASON_FORKED);
+    shs_endpoint_flag(shs_fd_record(f), SHS_EPF_SHARED);
+    *marked = now;
+    if (!f->udp)
+        shs_set32(&shs_proc.env.nudge, shs_peek32(&shs_proc.env.nudge) | SHS_NUDGE_MET); /* nobody tells when the other holder has gone */
+}
+
+static void mark_shared(void)
+{
+    /* servers fork again and again, and each fork waits for this: what is marked already is passed over without a look at it */
+    uint32_t done = shs_load32(&shs_proc.attach) == SHS_ATTACHED ? probes() : 0;
+    for (uint32_t c = 0; c < shs_load32(&shs_fd_top); c++) {
+        struct shs_fd *chunk = __atomic_load_n(&shs_fd_chunk[c], __ATOMIC_ACQUIRE);
+        for (int i = 0; chunk && i < SHS_FD_CHUNK; i++)
+            if (!done || shs_fd_marks(chunk)[i] != done)
+                mark(&chunk[i], &shs_fd_marks(chunk)[i]);
+    }
+}
+
+SHS_AT_FORK static void child(void)
 {
     struct shs_thread *self = &shs_self;
     shs_defer_forked();
@@ -238,20 +266,8 @@ static void child(void)
 
 void shs_fd_shared(struct shs_fd *f)
 {
-    if ((f->state == SHS_FD_NEW || f->state == SHS_FD_TCP || f->state == SHS_FD_BUSY) && !f->why)
-        f->why = SHS_REASON_FORKED;
-    if (!shs_fd_registered(f))
-        return;
-    /* servers fork again and again: a search for holders that begins now finds us, as one of them or about to share */
-    uint32_t probes = __atomic_load_n(&shs_proc.env.stack->probes, __ATOMIC_SEQ_CST) + 1;
-    if (f->marked == probes)
-        return;
-    if (f->udp && !(shs_load32(&shs_fd_record(f)->flags) & SHS_EPF_SHARED))
-        shs_dgram_lower(f, SHS_REASON_FORKED);
-    shs_endpoint_flag(shs_fd_record(f), SHS_EPF_SHARED);
-    f->marked = probes;
-    if (!f->udp)
-        shs_set32(&shs_proc.env.nudge, shs_peek32(&shs_proc.env.nudge) | SHS_NUDGE_MET); /* nobody tells when the other holder has gone */
+    uint32_t orphan = 0, *marked = shs_fd_mark_of(f);
+    mark(f, marked ? marked : &orphan);
 }
 
 /* Under the join lock: nobody leaves the stack meanwhile. */

@@ -25,21 +25,20 @@ enum shs_fd_state {
     SHS_FD_EPOLL,
 };
 
-/* Why a connection of this descriptor is never registered; 0: it may be. */
+/* In five lines of memory: every page of the table is copied by each fork. */
 struct shs_fd {
     uint32_t state; /* enum shs_fd_state */
     uint32_t ops;   /* data calls so far */
     uint32_t ep1;
+    uint32_t why;                    /* REASON_*: never register */
     struct shs_endpoint *registered; /* the record of ep1 */
-    uint32_t why;         /* REASON_*: never register */
-    uint32_t marked;      /* stack->probes plus one when its record was last marked as shared */
-    uint32_t set;         /* epoll descriptor plus one that it is a member of */
-    uint32_t events;      /* as given to epoll_ctl */
-    uint64_t data;        /* as given to epoll_ctl */
-    uint64_t edge_index;  /* write index that was last reported to an edge-triggered set */
-    uint64_t looked_ns;   /* when the kernel's queue was last looked at */
-    uint64_t looked_call; /* ep->rx_calls then */
-    uint64_t looked_report; /* shs_proc.reported then */
+    uint32_t set;                    /* epoll descriptor plus one that it is a member of */
+    uint32_t events;                 /* as given to epoll_ctl */
+    uint64_t data;                   /* as given to epoll_ctl */
+    uint64_t edge_index;             /* write index that was last reported to an edge-triggered set */
+    uint64_t looked_ns;              /* when the kernel's queue was last looked at */
+    uint64_t looked_call;            /* ep->rx_calls then */
+    uint64_t looked_report;          /* shs_proc.reported then */
     struct shs_end end;
     struct shs_gap gap;
     uint32_t got;    /* bytes of the last one */
@@ -49,29 +48,29 @@ struct shs_fd {
     uint32_t known;  /* epoll descriptor plus one in which the kernel has it */
     uint32_t known_events;
     uint64_t known_data;
+    uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
     uint32_t claim;   /* set->claims when it was last reported by its ring, one-shot */
     bool dirty;       /* the kernel has to be told */
+    bool copied;      /* has copies (dup(2)), or is in several sets: whoever waits for one number does not see the other's */
+    bool udp;         /* a datagram socket: NEW and REG do not occur, PAIRED is recorded */
+    bool told;        /* why it is not lifted, where no record says so (tell.h) */
     bool awaited;     /* eager: its peer has been waited for */
     bool greeted;     /* eager: and its first receive */
+    uint32_t gave;    /* eager: how often a piece went by the kernel, where it stands, since no room came */
     uint64_t vain;    /* eager: the read index plus one behind which room was waited for in vain */
-    uint64_t gave_at; /* eager: the same where a piece went by the kernel since no room came */
-    unsigned gave;    /* eager: how often it did so there before */
-    bool copied;      /* has copies (dup(2)), or is in several sets: whoever waits for one number does not see the other's */
-    uint64_t drained; /* ksent plus one when the kernel's send queue was last seen empty */
+    uint64_t gave_at; /* eager: the same where that piece went */
     struct shs_set *epoll;
-    bool told;        /* why it is not lifted, where no record says so (tell.h) */
-    uint32_t wire;       /* the record's word when it was last lifted */
-    uint32_t wire_calls; /* data calls since it might have been; lifted, since their size was last looked at */
-    uint32_t wire_next;  /* so many, and it is tried */
-    uint64_t wire_bytes; /* by the kernel up to there; lifted, in those calls */
-    struct shs_pace {
-        uint64_t since_ns; /* when the present window began; 0: none has */
-        uint32_t calls, windows;
-        uint32_t best[2]; /* ns of the shortest window, by the kernel and lifted; 0: not known */
-    } pace;             /* wire_pace.h */
-    bool udp; /* a datagram socket: NEW and REG do not occur, PAIRED is recorded */
     struct shs_dgram *dgram;
     struct shs_kept *kept; /* what its ring held when the process left its stack; NULL: nothing (kept.h) */
+    uint32_t wire;         /* the record's word when it was last lifted */
+    uint32_t wire_calls;   /* data calls since it might have been; lifted, since their size was last looked at */
+    uint64_t wire_bytes;   /* by the kernel up to there; lifted, in those calls */
+    uint32_t wire_next;    /* so many, and it is tried */
+    struct shs_pace {
+        uint32_t calls, windows;
+        uint32_t best[2];  /* ns of the shortest window, by the kernel and lifted; 0: not known */
+        uint64_t since_ns; /* when the present window began; 0: none has */
+    } pace;                /* wire_pace.h */
 };
 
 struct shs_mapping {
@@ -129,6 +128,12 @@ extern __thread struct shs_thread shs_self __attribute__((tls_model("initial-exe
 #define SHS_FD_CHUNK 1024
 #define SHS_FD_CHUNKS 1024
 extern struct shs_fd *shs_fd_chunk[SHS_FD_CHUNKS];
+/* Of each entry, stack->probes plus one when its record was last marked as shared: behind a chunk, since each fork looks at all of them. */
+#define SHS_FD_CHUNK_BYTES (SHS_FD_CHUNK * (sizeof(struct shs_fd) + sizeof(uint32_t)))
+static inline uint32_t *shs_fd_marks(struct shs_fd *chunk)
+{
+    return (uint32_t *)(void *)(chunk + SHS_FD_CHUNK);
+}
 extern uint32_t shs_fd_top; /* chunks from there on were never made: walks end there */
 
 /* Is it registered, whatever path it is on? */
@@ -163,6 +168,10 @@ static inline struct shs_fd *shs_fd_next(int *fd)
     return NULL;
 }
 
+/* Where an entry's mark is; NULL: it is an orphan. */
+uint32_t *shs_fd_mark_of(const struct shs_fd *f);
+/* The entry has another record from now on, or none. */
+void shs_fd_unmark(const struct shs_fd *f);
 /* As shs_fd_look, but make the entry. */
 struct shs_fd *shs_fd_make(int fd);
 /* fd is a new descriptor, or closed: forget what was known of its number. */

@@ -31,16 +31,32 @@ struct shs_fd *shs_fd_make(int fd)
     struct shs_fd **place = &shs_fd_chunk[fd / SHS_FD_CHUNK];
     uint32_t above = (uint32_t)fd / SHS_FD_CHUNK + 1, top;
     if (!__atomic_load_n(place, __ATOMIC_ACQUIRE)) {
-        struct shs_fd *fresh = mmap(NULL, SHS_FD_CHUNK * sizeof *fresh, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-                      *none = NULL;
+        struct shs_fd *fresh = mmap(NULL, SHS_FD_CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *none = NULL;
         if (fresh == MAP_FAILED)
             return NULL;
         while ((top = shs_load32(&shs_fd_top)) < above && !shs_cas32(&shs_fd_top, top, above))
             ;
         if (!__atomic_compare_exchange_n(place, &none, fresh, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-            munmap(fresh, SHS_FD_CHUNK * sizeof *fresh);
+            munmap(fresh, SHS_FD_CHUNK_BYTES);
     }
     return shs_fd_look(fd);
+}
+
+uint32_t *shs_fd_mark_of(const struct shs_fd *f)
+{
+    for (uint32_t c = 0; c < shs_load32(&shs_fd_top); c++) {
+        struct shs_fd *chunk = shs_fd_chunk[c];
+        if (chunk && f >= chunk && f < chunk + SHS_FD_CHUNK)
+            return &shs_fd_marks(chunk)[f - chunk];
+    }
+    return NULL;
+}
+
+void shs_fd_unmark(const struct shs_fd *f)
+{
+    uint32_t *mark = shs_fd_mark_of(f);
+    if (mark)
+        *mark = 0;
 }
 
 void shs_ep_refs_none(void)
@@ -60,6 +76,7 @@ static __attribute__((noinline)) void clear_all(struct shs_fd *f)
 {
     struct shs_fd fresh = {.end = f->end};
     *f = fresh;
+    shs_fd_unmark(f);
 }
 
 /* Most connections are short: is everything but what `clear_few` writes as it was when the entry was made? */
@@ -199,6 +216,7 @@ static void as_new(struct shs_fd *f, int fd, bool shared)
     f->drained = f->looked_ns = 0;
     if (shared && !f->why)
         f->why = SHS_REASON_FORKED;
+    shs_fd_unmark(f);
     __atomic_store_n(&f->state, SHS_FD_NEW, __ATOMIC_SEQ_CST);
 }
 

@@ -10,19 +10,20 @@
 
 /* What recent waits of one kind were like. */
 struct shs_gap {
-    uint32_t late;        /* a bit for each of the last 8 waits, the newest lowest: 1, the data came later than spin_gap_us */
-    uint32_t later;       /* the same: later than doze_gap_us */
-    uint32_t slow;        /* the same: so late that probing is of no use */
-    uint32_t probes;      /* probing spins left in the present burst */
-    uint32_t in_vain;     /* bursts of probes in a row after which nothing had changed */
-    uint64_t probe_at_ns; /* when the next burst begins */
-    bool spinning;        /* the last wait was spun through, or should have been, not as a probe */
-    bool cheap;           /* a wait that is not spun through costs little (a nap) */
-    uint32_t held, trusted; /* times that spinning was given up; waits soon over since then */
+    uint32_t late;     /* a bit for each of the last 8 waits, the newest lowest: 1, the data came later than spin_gap_us */
+    uint32_t later;    /* the same: later than doze_gap_us */
+    uint32_t slow;     /* the same: so late that probing is of no use */
+    uint32_t probes;   /* probing spins left in the present burst */
+    uint32_t in_vain;  /* bursts of probes in a row after which nothing had changed */
+    uint32_t held;     /* times that spinning was given up */
+    uint32_t trusted;  /* waits soon over since then */
+    uint32_t together; /* waits in a row, soon over, that began on the awaited peer's CPU */
+    uint32_t moved;    /* times that we moved away from it in vain */
+    bool spinning;     /* the last wait was spun through, or should have been, not as a probe */
+    bool cheap;        /* a wait that is not spun through costs little (a nap) */
+    uint64_t probe_at_ns;   /* when the next burst begins */
     uint64_t hold_until_ns; /* no spins but probes before */
-    uint32_t together;    /* waits in a row, soon over, that began on the awaited peer's CPU */
-    uint32_t moved;       /* times that we moved away from it in vain */
-    uint64_t move_at_ns;  /* not before */
+    uint64_t move_at_ns;    /* not before */
 };
 
 struct shs_spin {
