@@ -410,10 +410,13 @@ long shs_sending_rights(int over, const struct msghdr *msg, uint32_t *begun)
         return 0;
     if (!*begun)
         *begun = shs_share_begin();
-    enum shs_receiver receiver = shs_receiver(over, each_right(msg, lifted) > 0);
+    bool closely = each_right(msg, lifted) > 0;
+    enum shs_receiver receiver = shs_receiver(over, closely);
     if (receiver == SHS_RECEIVER_PLAIN)
         each_right(msg, ends_outside);
     each_right(msg, passed);
+    if (!closely && each_right(msg, lifted) > 0) /* another thread lifted it before it was marked; from now on nobody does */
+        receiver = shs_receiver(over, true);
     switch (receiver) {
     case SHS_RECEIVER_HELPER:
         return each_right(msg, passed_to_helper);
