@@ -22,7 +22,7 @@ from sharedstack.declare.layout import CONSTANTS
 
 from . import announce, diag
 from .holders import everybody, held_open, holders
-from .loop import Loop, Timer
+from .loop import Look, Loop
 from .native import Native
 from .segments import Segments
 
@@ -49,12 +49,10 @@ class Collector:
     """Frees the endpoint records of sockets that are gone, some time after `request`."""
 
     def __init__(self, loop: Loop, native: Native, segments: Segments) -> None:
-        self._loop, self._native, self._segments = loop, native, segments
+        self._native, self._segments = native, segments
         self._participants: Participants = list
-        self._timer: Timer | None = None
-        self._due = 0.0
+        self._look = Look(loop, self._run, _FIRST, _LAST)
         self._delay = _DELAY
-        self._next = _FIRST
         self.freed = 0
 
     def look_at(self, participants: Participants) -> None:
@@ -63,20 +61,9 @@ class Collector:
 
     def request(self) -> None:
         """Someone died, or gave up a shared socket: collect soon, once for all requests until then."""
-        self._next = _FIRST
-        self._plan(self._delay)
-
-    def _plan(self, delay: float) -> None:
-        due = time.monotonic() + delay
-        if self._timer is not None:
-            if self._due <= due:
-                return
-            self._timer.cancel()
-        self._due = due
-        self._timer = self._loop.later(delay, self._run)
+        self._look.within(self._delay)
 
     def _run(self) -> None:
-        self._timer = None
         began = time.monotonic()
         try:
             busy, left = self._collect()
@@ -88,8 +75,7 @@ class Collector:
         if busy:
             self.request()
         elif left:
-            self._plan(max(self._next, self._delay))
-            self._next = min(_LAST, self._next * 2)
+            self._look.again(self._delay)
 
     def _collect(self) -> tuple[bool, bool]:
         """One collection: could some records not be freed because a table was locked, and does somebody hold a dead one's socket?"""

@@ -30,6 +30,37 @@ class Timer:
         self.callback = None
 
 
+class Look:
+    """A call that is due from time to time: soon where there is a reason, and ever more seldom where it is to be repeated."""
+
+    def __init__(self, loop: Loop, callback: Callback, first: float, last: float) -> None:
+        """`first`, `last`: seconds to the first repetition, and to the most seldom one."""
+        self._loop, self._callback, self._first, self._last = loop, callback, first, last
+        self._timer: Timer | None = None
+        self._next = first
+
+    def within(self, seconds: float) -> None:
+        """There is a reason: in so many seconds, or earlier if it is due then."""
+        self._next = self._first
+        self._plan(seconds)
+
+    def again(self, least: float) -> None:
+        """It is to be repeated, but not before so many seconds."""
+        self._plan(max(self._next, least))
+        self._next = min(self._last, self._next * 2)
+
+    def _plan(self, seconds: float) -> None:
+        if self._timer is not None:
+            if self._timer.due <= time.monotonic() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.later(seconds, self._run)
+
+    def _run(self) -> None:
+        self._timer = None
+        self._callback()
+
+
 class Loop:
     """Calls back when descriptors are readable and when timers are due, until it is told to stop."""
 

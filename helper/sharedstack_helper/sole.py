@@ -17,7 +17,7 @@ from sharedstack.declare.layout import CONSTANTS
 
 from .gc import Participants
 from .holders import everybody, holders
-from .loop import Loop, Timer
+from .loop import Look, Loop
 from .native import Native
 from .segments import Segments
 
@@ -43,28 +43,15 @@ class Sole:
     """Looks who holds shared connections, some time after `request`, and as long as there are any."""
 
     def __init__(self, loop: Loop, native: Native, segments: Segments, participants: Participants) -> None:
-        self._loop, self._native, self._segments, self._participants = loop, native, segments, participants
-        self._timer: Timer | None = None
-        self._due = 0.0
+        self._native, self._segments, self._participants = native, segments, participants
+        self._look = Look(loop, self._run, _FIRST, _LAST)
         self._cost = 0.0
-        self._next = _FIRST
 
     def request(self) -> None:
         """Somebody came, went, or gave up a shared socket."""
-        self._next = _FIRST
-        self._plan(max(_DELAY, self._cost * _SHARE))
+        self._look.within(max(_DELAY, self._cost * _SHARE))
 
-    def _plan(self, delay: float) -> None:
-        due = time.monotonic() + delay
-        if self._timer is not None:
-            if self._due <= due:
-                return
-            self._timer.cancel()
-        self._due = due
-        self._timer = self._loop.later(delay, self._look)
-
-    def _look(self) -> None:
-        self._timer = None
+    def _run(self) -> None:
         candidates = list(self._candidates())
         if not candidates:
             return
@@ -72,8 +59,7 @@ class Sole:
         left = self._find(candidates)
         self._cost = time.process_time() - began
         if left:
-            self._plan(max(self._next, self._cost * _SHARE))
-            self._next = min(_LAST, self._next * 2)
+            self._look.again(self._cost * _SHARE)
 
     def _candidates(self) -> Iterable[_Candidate]:
         """Shared connections, and stored ones that were taken back, whose peer is there to lift them with."""

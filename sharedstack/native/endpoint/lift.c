@@ -242,6 +242,13 @@ int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd)
     return (int)ep1;
 }
 
+uint32_t shs_end_peer(struct shs_env *env, const struct shs_endpoint *ep)
+{
+    const struct shs_pair *pair = shs_pair_at(env->arena, shs_load32(&ep->pair));
+    uint32_t side = shs_peek32(&ep->side);
+    return pair && side < 2 ? shs_load32(&pair->endpoint[1 - side]) : 0;
+}
+
 bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end)
 {
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);

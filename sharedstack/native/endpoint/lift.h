@@ -18,6 +18,8 @@ bool shs_pair_again(struct shs_env *env, const struct shs_who *who, uint32_t ep1
 void shs_pair_free(struct shs_env *env, uint32_t pair1);
 /* Is the endpoint paired? Fills in `end` (fd is the caller's to set). */
 bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end);
+/* Its peer's record, plus one; 0: it is not paired, or has none by now. Without a lock: who uses it looks whether it is that still. */
+uint32_t shs_end_peer(struct shs_env *env, const struct shs_endpoint *ep);
 /* What the program set of its buffers (ep->sndbuf, rcvbuf) bounds the rings of its pair, if it has one. Without a lock, or with ctl. */
 void shs_end_bound(struct shs_env *env, const struct shs_endpoint *ep);
 /* The last descriptor of this process is closed. `sole`: no other process holds the anchor, so the end goes with it: unread ring bytes

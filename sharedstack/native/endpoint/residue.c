@@ -285,8 +285,7 @@ static void unlock_both(struct shs_direction *dir, int w)
 
 static struct shs_endpoint *peer_of(struct shs_env *env, const struct shs_endpoint *ep, uint32_t *peer1)
 {
-    const struct shs_pair *pair = shs_pair_at(env->arena, shs_load32(&ep->pair));
-    *peer1 = pair ? shs_load32(&pair->endpoint[1 - (ep->side & 1)]) : 0;
+    *peer1 = shs_end_peer(env, ep);
     struct shs_endpoint *peer = shs_endpoint_at(env->stack, *peer1);
     return peer && shs_load32(&peer->state) == SHS_EP_LIVE ? peer : NULL;
 }

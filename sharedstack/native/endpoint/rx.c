@@ -13,6 +13,7 @@
 
 #include "endpoint/anchor.h"
 #include "endpoint/end.h"
+#include "endpoint/lift.h"
 #include "endpoint/residue.h"
 #include "shm/lock.h"
 #include "shm/slot.h"
@@ -123,8 +124,7 @@ bool shs_ring_close(struct shs_direction *dir)
 bool shs_end_rung_for(struct shs_env *env, const struct shs_end *end)
 {
     const struct shs_direction *dir = shs_end_rx(end);
-    const struct shs_pair *pair = shs_pair_at(env->arena, shs_load32(&end->ep->pair));
-    const struct shs_endpoint *peer = pair ? shs_endpoint_at(env->stack, shs_load32(&pair->endpoint[1 - (end->ep->side & 1)])) : NULL;
+    const struct shs_endpoint *peer = shs_endpoint_at(env->stack, shs_end_peer(env, end->ep));
     return peer && shs_load32(&peer->state) == SHS_EP_LIVE && shs_load32(&dir->tx_on) == SHS_ON &&
            !(shs_load32(&peer->flags) & (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_WRSHUT)) &&
            shs_slot_alive(env->stack, peer->slot) && shs_load64(&dir->ksent) == shs_load64(&dir->taken) && !end->ep->error &&

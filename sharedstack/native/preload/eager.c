@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <time.h>
 
+#include "endpoint/lift.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
 #include "shm/sys.h"
@@ -70,10 +71,7 @@ static bool own_reader(const struct shs_fd *f, const struct shs_who *who)
 {
     if (who && shs_peek32(&shs_end_tx(&f->end)->rthread) == who->lock_word)
         return true;
-    const struct shs_endpoint *ep = f->end.ep;
-    const struct shs_pair *pair = shs_pair_at(shs_proc.env.arena, shs_load32(&ep->pair));
-    const struct shs_endpoint *mate =
-        pair && ep->side < 2 ? shs_endpoint_at(shs_proc.env.stack, shs_load32(&pair->endpoint[1 - ep->side])) : NULL;
+    const struct shs_endpoint *mate = shs_endpoint_at(shs_proc.env.stack, shs_end_peer(&shs_proc.env, f->end.ep));
     return shs_proc.threads <= 1 && mate && shs_load32(&mate->slot) == shs_proc.env.slot1 && !(shs_load32(&mate->flags) & SHS_EPF_SHARED);
 }
 

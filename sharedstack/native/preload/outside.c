@@ -196,19 +196,19 @@ static bool goes_along(int fd)
 }
 
 /* Each of our descriptors that the program will have to do with, until something fails. */
-static long each_along(long (*visit)(int fd, struct goes *goes), struct goes goes)
+static long hand_over_along(struct goes goes)
 {
     _Alignas(struct entry) char buf[1024];
     long n, r = 0;
     int dir = (int)SHS_SYS(syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     for (int fd = 0; dir < 0 && fd < SHS_FD_CHUNK && r == 0; fd++) /* no /proc */
-        r = goes_along(fd) ? visit(fd, &goes) : 0;
+        r = goes_along(fd) ? hand_over_number(fd, &goes) : 0;
     while (dir >= 0 && r == 0 && (n = SHS_SYS(syscall(SYS_getdents64, dir, buf, sizeof buf))) > 0)
         for (long at = 0; at < n && r == 0; at += ((struct entry *)(buf + at))->len) {
             const char *name = ((struct entry *)(buf + at))->name;
             int fd = *name == '.' ? -1 : atoi(name);
             if (fd >= 0 && fd != dir && goes_along(fd))
-                r = visit(fd, &goes);
+                r = hand_over_number(fd, &goes);
         }
     if (dir >= 0)
         shs_sys_close(dir);
@@ -275,7 +275,7 @@ static bool inside(const struct shs_preload *preload)
 /* Whatever the program is. Datagrams before their sockets are marked: nobody pushes in between, and it is seen whether others have them already. */
 static long before_any(bool stays)
 {
-    long r = have_datagrams() ? each_along(hand_over_number, (struct goes){.datagrams = true, .stays = stays}) : 0;
+    long r = have_datagrams() ? hand_over_along((struct goes){.datagrams = true, .stays = stays}) : 0;
     mark_inherited();
     return r;
 }
@@ -296,7 +296,7 @@ long shs_before_exec(const char *path, int fd, bool search, bool stays, struct s
     if (r < 0)
         return r;
     if (!inside(preload))
-        return each_along(hand_over_number, goes);
+        return hand_over_along(goes);
     r = hand_over_watched(&goes);
     return r < 0 ? r : hand_over_streams(&goes); /* whatever it is, stdio uses those three natively */
 }
@@ -310,7 +310,7 @@ long shs_before_shell(struct shs_preload *preload)
     if (!inside(preload))
         stand_in_along();
     long r = before_any(true);
-    return r < 0 || inside(preload) ? r : each_along(hand_over_number, (struct goes){.stays = true});
+    return r < 0 || inside(preload) ? r : hand_over_along((struct goes){.stays = true});
 }
 
 void shs_before_leaving(void)

@@ -32,9 +32,7 @@ struct unread {
 static bool writer_gone(const struct shs_end *end)
 {
     const struct shs_direction *dir = shs_end_rx(end);
-    const struct shs_pair *pair = shs_pair_at(shs_proc.env.arena, shs_load32(&end->ep->pair));
-    uint32_t peer1 = pair ? shs_load32(&pair->endpoint[1 - (end->ep->side & 1)]) : 0;
-    const struct shs_endpoint *peer = shs_endpoint_at(shs_proc.env.stack, peer1);
+    const struct shs_endpoint *peer = shs_endpoint_at(shs_proc.env.stack, shs_end_peer(&shs_proc.env, end->ep));
     bool lives = peer && shs_load32(&peer->state) == SHS_EP_LIVE && peer->cookie == shs_load64(&dir->wcookie);
     return !(lives && (shs_load32(&peer->flags) & SHS_EPF_WRSHUT)) && !shs_anchor_peer_sends(end->fd);
 }
