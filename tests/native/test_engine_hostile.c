@@ -68,7 +68,7 @@ static uint32_t near_segment(struct rng *r, const struct shs_tcp *t, uint8_t *b)
         .sport = t->rport,
         .dport = t->lport,
         .seq = t->rcv_nxt + (uint32_t)below(r, 6000) - 3000,
-        .ack = below(r, 2) ? t->snd_una + (uint32_t)below(r, shs_max32(t->snd_nxt - t->snd_una, 1) + 2) : (uint32_t)rng_next(r),
+        .ack = below(r, 2) ? t->snd_una + (uint32_t)below(r, (uint64_t)shs_max32(t->snd_nxt - t->snd_una, 1) + 2) : (uint32_t)rng_next(r),
         .wnd = (uint32_t)below(r, 65536),
         .flags = below(r, 3) ? SHS_ACK : (uint32_t)below(r, 256),
         .ts = below(r, 2),
@@ -182,6 +182,8 @@ static void hostile_area(struct rng *r, uint8_t *area, uint8_t *queues)
         uint64_t room_words = words == (uint32_t *)(void *)t ? sizeof *t / 4 : shs_engine_bytes(&size) / 4;
         words[below(r, room_words)] = below(r, 2) ? (uint32_t)below(r, 200) : (uint32_t)rng_next(r);
         t->family = below(r, 2) ? 4 : 6;
+        if (below(r, 20) == 0)
+            t->snd_nxt = t->snd_una - (uint32_t)below(r, 4); /* crossed: seldom come upon by chance */
         shs_engine_input(&engine, b, len);
         shs_tcp_send(&engine, handle, buf, sizeof buf);
         shs_tcp_recv(&engine, handle, buf, sizeof buf);
