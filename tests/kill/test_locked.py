@@ -1,0 +1,50 @@
+"""A record whose last holder closes it while a table is locked: the helper frees it, though that process lives on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from compat.fix_lab import Actor, Lab
+from unit.fix_helper_daemon import wait_until
+
+from sharedstack.declare import binary
+from sharedstack.declare.layout import CONSTANTS as C
+
+pytest_plugins = ["compat.fix_paths"]
+
+UDP = """
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('127.0.0.1', 0))
+for _ in range(20):
+    s.sendto(b'x', s.getsockname())
+    s.recv(10)
+"""
+
+
+def stream(lab: Lab) -> Actor:
+    return lab.connected("eager")[1]
+
+
+def datagrams(lab: Lab) -> Actor:
+    actor = lab.actor("eager")
+    actor.do(UDP)
+    return actor
+
+
+@pytest.mark.parametrize("table", ["ctl", "arena"])
+@pytest.mark.parametrize("make", [stream, datagrams])
+def test_it_is_freed(own_lab: Lab, make: Callable[[Lab], Actor], table: str) -> None:
+    actor = make(own_lab)
+    name = actor.do("s.getsockname()")
+    local = f"{name[0]}:{name[1]}"
+    assert [e.local for e in own_lab.state().endpoints].count(local) == 1
+    holder = datagrams(own_lab)
+    slot = next(p.slot for p in own_lab.state().participants if p.own_pid == holder.pid)
+    header = own_lab.daemon.header() if table == "ctl" else binary.arena(own_lab.daemon.map("arena"))
+    lock = "ctl" if table == "ctl" else "lock"
+    header[lock] = (slot + 1) << C["LOCK_SLOT_SHIFT"] | 2
+    actor.do("s.close()")
+    header[lock] = 0
+    wait_until(lambda: local not in [e.local for e in own_lab.state().endpoints], 3)
+    assert actor.do("1 + 1") == 2
