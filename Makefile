@@ -18,7 +18,7 @@ M32 := build/sharedstack/native/m32/libsharedstack.so
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
-.PHONY: help build demo test lint format sanitize fuzz m32 abi bench cost wire conformance soak suites processes matrix models clean system-build system-demo system-test system-suites system-processes system-wire system-fuzz FORCE
+.PHONY: help build demo test lint format sanitize fuzz m32 abi bench cost wire conformance soak suites processes matrix models killpoints clean system-build system-demo system-test system-suites system-processes system-wire system-fuzz FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -90,6 +90,11 @@ cost: $(VENV)/.test $(VENV)/.built ## what it costs to fork with, pass on, inher
 
 matrix: system-test $(VENV)/.test $(VENV)/.built ## every way in which a socket comes to another process, times its state, the next step and the path (root)
 	@cd tests && ../$(BIN)/python -m matrix.main $(MATRIX)
+
+killpoints: system-test $(VENV)/.test $(VENV)/.built ## participants, the helper and an engine's driver killed behind each instruction that changed shared memory (root)
+	@cd tests && ../$(BIN)/python -m kill.main $(KILLPOINTS)
+	@build/test-test_kill_points $$(($$(date +%s) / 86400)) 200
+	@cd tests && ../$(BIN)/python -m kill.mutants.main
 
 models: system-test $(VENV)/.built ## the Promela models of the protocol, and mutants of them that must fail
 	@$(BIN)/python tests/models/run.py

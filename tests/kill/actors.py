@@ -36,6 +36,21 @@ def finish():
     wrong = sum(a != b for a, b in zip(received, pattern(0, len(received))))
     c.close()
     return end, len(received), wrong
+def finish_marked():
+    global received
+    marks = bytes([0xee]) * 64
+    try: drain()
+    except TimeoutError: return 'hangs', len(received), 0
+    marked, received = received.endswith(marks), received.removesuffix(marks)
+    return finish() if marked else (end, len(received), 'without what the other holder sent')
+def finish_echo():
+    give(500)
+    c.shutdown(socket.SHUT_WR)
+    try: drain()
+    except TimeoutError: return 'hangs', len(received), 0
+    echoed = received[7:]
+    c.close()
+    return end, 7, len(echoed) if not 500 <= len(echoed) <= sent or pattern(0, sent)[-len(echoed):] != echoed else 0
 def datagrams(n):
     global at, u
     u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -1,4 +1,4 @@
-"""`python -m kill.main`, from tests/: kills a participant at every instruction that changed shared memory, and at a sample of the others."""
+"""`python -m kill.main`, from tests/: kills a process at every instruction that changed shared memory, and at a sample of the others."""
 
 from __future__ import annotations
 
@@ -14,101 +14,130 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compat.fix_lab import Builder, Lab, Namespace
+from kill.helpers import HELPER_OPERATIONS, HelperOperation, HelperWorld
 from kill.operations import OPERATIONS, Operation
-from kill.world import World
+from kill.world import Judged, World
 
 LEAST = 200  # kill points of an operation, where there are as many instructions
+ALL: tuple[Operation | HelperOperation, ...] = (*OPERATIONS, *HELPER_OPERATIONS)
 
 
 @dataclass
 class Tally:
-    """One operation: instructions and stores of a run, kills by store and by instruction, and what was wrong, by point."""
+    """One operation: instructions and stores of a run, kills behind a store and elsewhere, and what was wrong, by point."""
 
-    operation: Operation
+    operation: Operation | HelperOperation
     steps: int = 0
     stores: int = 0
-    by_store: int = 0
-    by_step: int = 0
+    at_stores: int = 0
+    elsewhere: int = 0
     seconds: float = 0
     wrong: dict[str, list[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        kills = f"{self.by_store:5} at stores, {self.by_step:5} at others"
-        return f"{self.operation.name:16} {self.steps:7} instructions, {self.stores:4} stores: killed {kills}, {self.seconds:5.1f} s, {len(self.wrong)} wrong"
+        run = f"{self.steps:7} instructions, {self.stores:4} stores"
+        kills = f"{self.at_stores:5} behind a store, {self.elsewhere:5} elsewhere"
+        return f"{self.operation.name:16} {run}: killed {kills}, {self.seconds:6.1f} s, {len(self.wrong)} wrong"
 
 
-def points(dice: random.Random, steps: int, stores: int, at: Sequence[int], least: int, share: float) -> Iterator[str]:
-    """Where to kill: every store (a share of them), and as many other instructions as are wanting to `least`."""
-    chosen = [n for n in range(1, stores + 1) if dice.random() < share]
+def points(dice: random.Random, judged: Judged, least: int, share: float, most: int) -> Iterator[str]:
+    """Where to kill: behind every store (a share of them), and behind as many other instructions as are wanting to `least`."""
+    run = judged.run
+    chosen = [n for n in range(1, run.stores + 1) if dice.random() < share]
+    chosen = sorted(dice.sample(chosen, min(most, len(chosen))))
     yield from (f"store:{n}" for n in chosen)
-    others = sorted(set(range(1, steps + 1)) - set(at))
+    others = sorted(set(range(1, run.steps + 1)) - set(run.at))
     wanted = min(max(int(least * share) - len(chosen), 0), len(others))
     yield from (f"step:{n}" for n in sorted(dice.sample(others, wanted)))
 
 
-def play(world: World, operation: Operation, seed: int, least: int = LEAST, share: float = 1.0) -> Tally:
-    """All kill points of one operation, or a share of them."""
-    tally, began = Tally(operation), time.monotonic()
-    whole = world.kill(operation, "all")
-    if whole.wrong:
-        tally.wrong["all"] = whole.wrong
-    tally.steps, tally.stores = whole.run.steps, whole.run.stores
-    for point in points(random.Random(f"{seed}-{operation.name}"), tally.steps, tally.stores, whole.run.at, least, share):
-        judged = world.kill(operation, point)
-        if point.startswith("store"):
-            tally.by_store += 1
-        else:
-            tally.by_step += 1
+class Player:
+    """Plays operations in worlds of one lab; a world in which something was wrong is not used again."""
+
+    def __init__(self, lab: Lab, build: Builder) -> None:
+        self.lab, self.build = lab, build
+
+    def world(self, operation: Operation | HelperOperation) -> World:
+        return (HelperWorld if isinstance(operation, HelperOperation) else World)(self.lab, self.build)
+
+    @staticmethod
+    def kill(world: World, operation: Operation | HelperOperation, point: str) -> Judged:
+        """One kill, and what was wrong afterwards."""
+        if isinstance(operation, HelperOperation):
+            assert isinstance(world, HelperWorld)
+            return world.kill_helper(operation, point)
+        return world.kill(operation, point)
+
+    def play(self, operation: Operation | HelperOperation, seed: int, least: int, share: float, *, most: int = 1 << 30) -> Tally:
+        """The kill points of one operation, up to the first that is wrong: the next ones would meet what that left.
+
+        `least`: behind so many instructions, where there are as many; `share`: of all that; `most`: behind so many stores.
+        """
+        tally, began = Tally(operation), time.monotonic()
+        with self.world(operation) as world:
+            whole = self.kill(world, operation, "all")
+            self._note(world, tally, "all", whole)
+            tally.steps, tally.stores = whole.run.steps, whole.run.stores
+            for point in points(random.Random(f"{seed}-{operation.name}"), whole, least, share, most):
+                if tally.wrong:
+                    break
+                judged = self.kill(world, operation, point)
+                if judged.run.end == "killed" and point.startswith("store"):
+                    tally.at_stores += 1
+                elif judged.run.end == "killed":
+                    tally.elsewhere += 1
+                self._note(world, tally, point, judged)
+        tally.seconds = time.monotonic() - began
+        return tally
+
+    def _note(self, world: World, tally: Tally, point: str, judged: Judged) -> None:
         if judged.wrong:
-            tally.wrong[f"{point} ({where(world, judged.run.offset)}, {judged.run.end})"] = judged.wrong
-            break  # what is left behind by one is found again behind each that follows
-    tally.seconds = time.monotonic() - began
-    return tally
+            tally.wrong[f"{point}, {judged.run.end} at {self.where(judged.run.offset)}"] = judged.wrong
 
-
-def where(world: World, offset: int) -> str:
-    """Function and line of an offset in the library."""
-    if not offset:
-        return "outside the library"
-    done = subprocess.run(["addr2line", "-fspe", world.lab.library, hex(offset)], capture_output=True, text=True)
-    return done.stdout.strip().replace(str(Path(__file__).parents[2]), "")
+    def where(self, offset: int) -> str:
+        """Function and line of an offset in the library."""
+        if not offset:
+            return "an address outside the library"
+        done = subprocess.run(["addr2line", "-fspe", self.lab.library, hex(offset)], capture_output=True, text=True)
+        return done.stdout.strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The table; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="kill.main", description=__doc__)
-    parser.add_argument("--only", action="append", choices=[o.name for o in OPERATIONS], metavar="NAME")
-    parser.add_argument("--seed", type=int, default=int(time.time() / 86400))
+    parser.add_argument("--only", action="append", choices=[o.name for o in ALL], metavar="NAME", help="this operation; may be repeated")
+    parser.add_argument("--seed", type=int, default=int(time.time() / 86400), help="of the sample: the day's number")
     parser.add_argument("--least", type=int, default=LEAST, help=f"kill points of an operation, where it has so many instructions: {LEAST}")
     parser.add_argument("--share", type=float, default=1.0, help="of the kill points: 1.0")
     parser.add_argument("--point", help="one point: all, store:N or step:N")
     parser.add_argument("--times", type=int, default=1, help="how often to kill at --point: 1")
-    parser.add_argument("--library", default="", help="another library for the victims")
     given = parser.parse_args(arguments)
     print(f"seed {given.seed}", flush=True)
     tallies = []
     namespace = Namespace()
     with tempfile.TemporaryDirectory() as folder, Lab(namespace, "killpoints") as lab:
-        build = Builder(Path(folder))
-        for operation in OPERATIONS:
-            if given.only and operation.name not in given.only:
+        player = Player(lab, Builder(Path(folder)))
+        for operation in [o for o in ALL if not given.only or o.name in given.only]:
+            if given.point:
+                _one(player, operation, given.point, given.times)
                 continue
-            with World(lab, build, given.library) as world:
-                if given.point:
-                    for _ in range(given.times):
-                        judged = world.kill(operation, given.point)
-                        run = dataclasses.replace(judged.run, at=())
-                        print(operation.name, run, where(world, judged.run.offset), *judged.wrong, sep="\n  ")
-                    continue
-                tallies.append(play(world, operation, given.seed, given.least, given.share))
-                print(tallies[-1], flush=True)
-                for point, wrong in tallies[-1].wrong.items():
-                    print(f"    {point}", *wrong, sep="\n        ", flush=True)
+            tallies.append(player.play(operation, given.seed, given.least, given.share))
+            print(tallies[-1], flush=True)
+            for point, wrong in tallies[-1].wrong.items():
+                print(f"    {point}", *wrong, sep="\n        ", flush=True)
     namespace.close()
-    kills = sum(t.by_store + t.by_step for t in tallies)
-    bad = sum(len(t.wrong) for t in tallies)
-    print(f"{kills} kills of {len(tallies)} operations, {sum(t.by_store for t in tallies)} behind a store: {bad} wrong")
+    if given.point:
+        return 0
+    behind, elsewhere, bad = (sum(n) for n in zip(*((t.at_stores, t.elsewhere, len(t.wrong)) for t in tallies), strict=True))
+    print(f"{behind + elsewhere} kills in {len(tallies)} operations, {behind} of them behind a store: {bad} wrong")
     return 1 if bad else 0
+
+
+def _one(player: Player, operation: Operation | HelperOperation, point: str, times: int) -> None:
+    with player.world(operation) as world:
+        for _ in range(times):
+            judged = player.kill(world, operation, point)
+            print(operation.name, dataclasses.replace(judged.run, at=()), player.where(judged.run.offset), *judged.wrong, sep="\n  ")
 
 
 if __name__ == "__main__":

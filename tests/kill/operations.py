@@ -49,6 +49,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("epoll_sleep", wake="give(100)", env=_ASLEEP),
     Operation("poll_doze", wake="give(100)"),
     Operation("fork", during="drain()", most=8),
+    Operation("send_shared", during="drain()", finish="finish_marked()", most=108),
+    Operation("recv_shared", prepare=_UNREAD, finish="finish_echo()"),
     Operation("dup", during="drain()", most=8),
     Operation("exec", during="drain()"),
     Operation("exit", prepare=_UNREAD),

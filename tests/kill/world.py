@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from compat.fix_lab import Actor, Builder, Lab
+from compat.fix_lab import LIBRARY_SEAM, Actor, Builder, Lab
 from kill import rebuilt
 from kill.actors import BYSTANDER, PEER
 from kill.operations import Operation
@@ -35,10 +37,10 @@ class Judged:
 class World:
     """A stack with a helper, and who goes on when a victim is killed."""
 
-    def __init__(self, lab: Lab, build: Builder, library: str = "") -> None:
-        self.lab = lab
+    def __init__(self, lab: Lab, build: Builder) -> None:
+        self.lab, self.build = lab, build
         self.victim = build("victim")
-        self.tracer = Tracer(lab, build("tracer"), library or lab.library)
+        self.tracer = Tracer(lab, build("tracer"), os.environ.get(LIBRARY_SEAM) or lab.library)
         self.peer = lab.actor("eager")
         self.server, self.client = lab.actor("eager"), lab.actor("eager")
         self.works = 0
@@ -58,7 +60,7 @@ class World:
         self.client.do(f"{BYSTANDER}\nat = {at!r}; s = socket.create_connection(at)")
         self.server.do("c, _ = l.accept()")
         for _ in range(3):
-            failed = self._work()
+            failed = self.work()
             assert not failed, failed
 
     def kill(self, operation: Operation, point: str) -> Judged:
@@ -82,26 +84,31 @@ class World:
         judged = Judged(self.tracer.run(point, argv, ready, asleep))
         if told:
             self.peer.hear()
-        self._judge(judged, operation)
+        self.judge(judged, operation)
         return judged
 
-    def _judge(self, judged: Judged, operation: Operation) -> None:
+    def judge(self, judged: Judged, operation: Operation | None) -> None:
+        """All that must be so after a kill; `operation`: what the peer of who died must see."""
         wrong = judged.wrong
-        end, got, bad = self.peer.do(operation.finish)
-        if end == "hangs":
-            wrong.append(f"the peer hangs, after {got} bytes")
-        if bad:
-            wrong.append(f"{bad} wrong of what the peer received, {got}")
-        if not operation.accepted <= got <= operation.most:
-            wrong.append(f"the peer received {got}, of {operation.accepted} to {operation.most}")
-        if failed := self._work():
+        if operation:
+            wrong += self._seen_by_peer(operation)
+        if failed := self.work():
             wrong.append(failed)
         if left := self._left():
             wrong.append(f"left behind: {left}")
         wrong += [f"inspect --check: {f}" for f in check_live(lambda: snapshot.take(self.lab.name, bulk=True))]
         wrong += [f"rebuild: {d}" for d in rebuilt.differences(self.lab)]
 
-    def _work(self) -> str:
+    def _seen_by_peer(self, operation: Operation) -> Iterator[str]:
+        end, got, bad = self.peer.do(operation.finish)
+        if end == "hangs":
+            yield f"the peer hangs, after {got} bytes"
+        if bad:
+            yield f"{bad} wrong of what the peer received, {got}"
+        if not operation.accepted <= got <= operation.most:
+            yield f"the peer received {got}, of {operation.accepted} to {operation.most}"
+
+    def work(self) -> str:
         """The fixed workload of the bystanders; what was wrong with it."""
         self.works += 1
         began = time.monotonic()

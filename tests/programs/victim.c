@@ -151,6 +151,12 @@ static void receive(void)
     take(MOST);
 }
 
+static void receive_some(void)
+{
+    take(1000);
+    take(1);
+}
+
 static void receive_wait(void)
 {
     take(100);
@@ -211,6 +217,49 @@ static void fork_it(void)
         _exit(0);
     }
     need(child > 0, "fork");
+}
+
+/* A child that has the connection too, and acts when its parent is dead. */
+static void with_child(void (*act)(void))
+{
+    int ends[2];
+    char byte;
+    ready();
+    need(pipe(ends) == 0, "pipe");
+    if (fork() == 0) {
+        close(ends[1]);
+        while (read(ends[0], &byte, 1) < 0)
+            ;
+        act();
+        _exit(0);
+    }
+    close(ends[0]); /* the other one is closed by our death */
+}
+
+#define MARKS 64
+
+static void mark(void)
+{
+    char marks[MARKS];
+    memset(marks, 0xee, sizeof marks);
+    need(send(s, marks, sizeof marks, 0) == MARKS, "send");
+}
+
+static void echo(void)
+{
+    ssize_t n;
+    while ((n = recv(s, in, sizeof in, 0)) > 0)
+        need(send(s, in, (size_t)n, 0) == n, "send");
+}
+
+static void child_marks(void)
+{
+    with_child(mark);
+}
+
+static void child_echoes(void)
+{
+    with_child(echo);
 }
 
 static void duplicate(void)
@@ -287,6 +336,8 @@ static const struct operation {
     {"epoll_sleep", ready_set, wait_set},
     {"poll_doze", ready, wait_poll},
     {"fork", ready, fork_it},
+    {"send_shared", child_marks, send_small},
+    {"recv_shared", child_echoes, receive_some},
     {"dup", ready, duplicate},
     {"exec", ready, execute},
     {"exit", ready, leave},
