@@ -252,6 +252,16 @@ class Links:
             link.engine.close()
         self._links = []
 
+    def pause(self) -> None:
+        """Nothing more is done to the engines, but what is asked for."""
+        for link in self._links:
+            link.tender.stop()
+
+    def go_on(self) -> None:
+        """After `pause`."""
+        for link in self._links:
+            link.tender = Tender(link.engine)
+
     def attend(self) -> None:
         """Some program sends a stream, perhaps: whoever tends the engines is to look after it."""
         for link in self._links:
