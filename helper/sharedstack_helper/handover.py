@@ -1,11 +1,12 @@
 """One helper takes the place of another: asked for over the control socket, which changes hands, so that its name is never free.
 
 1  the new one, which has loaded all that it needs, asks (`takeover`), and says which layout it has;
-2  the old one answers with its sockets (`handover`), and serves nobody until it hears more. Nothing else changes hands: segments are adopted,
-   stored sockets and lent interfaces are the keeper's;
+2  the old one answers with its sockets (`handover`), and serves nobody until it hears more. Nothing else changes hands: segments are
+   adopted, stored sockets and lent interfaces are the keeper's;
 3  the new one says `ready`. The old one ceases to do anything; where the layouts differ it lowers everything, and retires its segments;
 4  the old one says `yours` and ends. By the end of the connection the new one knows that it has.
-Until `yours` is sent the old one is the helper: if the new one dies or is silent it goes on serving. From then on the new one is, dead or alive.
+Until `yours` is sent the old one is the helper: if the new one dies or is silent it goes on serving. From then on the new one is, dead or
+alive.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 1  the control socket, which makes this helper the only one of its stack;
 2  the segments, adopted or new, and a slot of our own in them;
 3  `publish`, the first look at what was adopted, and the word that we are ready;
-4  the loop, until a signal; then everything is lowered, the segments are retired, and last the socket goes. Or until another helper takes our
-   place (handover.py): then it all stays as it is.
+4  the loop, until a signal; then everything is lowered, the segments are retired, and last the socket goes. Or until another helper takes
+   our place (handover.py): then it all stays as it is.
 Exit status: 0 left, replaced or already running, 1 failure, 2 usage.
 """
 
@@ -16,6 +16,7 @@ import errno
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -148,13 +149,15 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings, takeover: bool) -> 
         Path("/proc/self/comm").write_text("sharedstack-hel")  # 15 characters at most; the slot shows it
     held, native, slot = _enter(place)
     collector = Collector(loop, native, held)
-    links = _links(loop, held, place, wanted, native, slot, takeover)
+    keeper = KeeperOf(loop, place)
+    stored = keeper.adopt()
+    links = _links(loop, held, place, wanted, native, slot, keeper, takeover)
 
     def gone() -> None:
         collector.request()
         links.look_for_holders()
 
-    reaper = Reaper(loop, native, held, slot, gone)
+    reaper = Reaper(loop, native, held, slot, links.bury, gone)
     collector.look_at(reaper.participants)
     links.look_at(reaper.participants, collector.request)
 
@@ -173,8 +176,7 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings, takeover: bool) -> 
         sole.request()
         links.attend()
 
-    keeper = KeeperOf(loop, place)
-    store = Store(loop, keeper, keeper.adopt(), sole.request)
+    store = Store(loop, keeper, stored, sole.request)
     keeper.holds(lambda: store.all)
     ending = _Ending(loop, held, native, links, slot)
     handed.nudge = nudge.listen(loop, place, nudged, handed.nudge)
@@ -258,19 +260,28 @@ def _enter(place: Place) -> tuple[Segments, Native, int]:
     return held, native, slot
 
 
-def _links(loop: Loop, held: Segments, place: Place, wanted: Settings, native: Native, slot: int, takeover: bool) -> Links:
+def _links(
+    loop: Loop, held: Segments, place: Place, wanted: Settings, native: Native, slot: int, keeper: KeeperOf, takeover: bool
+) -> Links:
     """The links that were asked for; without them the helper does not start, unless the last one has ended for it."""
     stem = segments.name(place, "wire")
     try:
-        return Links(loop, held, wanted.links, stem, wanted.busy_poll)
+        return Links(loop, held, wanted.links, stem, keeper, wanted.busy_poll, _again(place, wanted))
     except HelperError as error:
         if takeover:
             announce.complain(f"{error}; no interface is lent")
-            return Links(loop, held, (), stem)
+            return Links(loop, held, (), stem, keeper)
         native.release(slot)
         if not held.adopted:
             held.retire()
         raise
+
+
+def _again(place: Place, wanted: Settings) -> list[str]:
+    """The command that starts this helper another time."""
+    command = [sys.executable, "-P", "-m", "sharedstack_helper", "--stack", place.stack]
+    command += ["--cool-every", f"{wanted.cool_every:.6f}", "--busy-poll", str(wanted.busy_poll)]
+    return [*command, *(f"--link={name}" for name in wanted.links)]
 
 
 def _refuse_second(held: Segments, native: Native) -> None:

@@ -44,8 +44,8 @@ MESSAGES: tuple[Message, ...] = (
     Message("takeover", "another helper of your user takes your place; its layout hash", {"hash": "u64"}, reply="handover"),
     Message(
         "handover",
-        "the helper serves nobody from now on, and waits for `ready`: its sockets, with those of clients whose requests it did not read; does"
-        " the other one adopt its segments?",
+        "the helper serves nobody from now on, and waits for `ready`: its sockets, with those of clients whose requests it did not read;"
+        " are its segments adopted?",
         {"adopt": "bool", "clients": "u64"},
         fds=("control", "nudge", "notify", "client"),
     ),
