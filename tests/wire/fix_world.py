@@ -62,7 +62,13 @@ class Side:
         return found
 
     def start(
-        self, *command: str, ours: bool = True, cpu: int | None = None, fds: Sequence[int] = (), **environment: str
+        self,
+        *command: str,
+        ours: bool = True,
+        cpu: int | None = None,
+        fds: Sequence[int] = (),
+        stderr: int | None = None,
+        **environment: str,
     ) -> subprocess.Popen[str]:
         """A program there, whose output is piped; it has those descriptors too."""
         pinned = ["taskset", "-c", str(cpu)] if cpu is not None else []
@@ -71,6 +77,7 @@ class Side:
             [*self._inside(), *pinned, *run, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             pass_fds=fds,
             env={**os.environ, **environment},
