@@ -35,7 +35,7 @@ _STATE, _GEN = CONSTANTS["WIRE_STATE_MASK"], CONSTANTS["WIRE_GEN_SHIFT"]
 _ON, _LOWERING = CONSTANTS["WIRE_ON"], CONSTANTS["WIRE_LOWERING"]
 _LINK = "link "
 _CAP_NET_ADMIN = 12
-_ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "family", "wire"))
+_ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "family", "wire"))
 _DATAGRAM = CONSTANTS["FAMILY_DATAGRAM"]
 
 
@@ -101,6 +101,7 @@ class Mender:
             link.places = [place for place in link.places if place not in taken]
             for place in range(max(taken, default=-1) + 1):
                 link.engine.reserve(place)
+        self._let_go({one.cookie for one in found})
 
     def _mend(self, link: Link, one: Lifted, seen: Seen | None, lifted: dict[int, Lifted], closing: list[Lifted]) -> None:
         record = binary.endpoint(self._segments.stack_view, one.endpoint)
@@ -151,10 +152,14 @@ class Mender:
         engine.interface.steering.settle()
         for one in flows:
             engine.close_datagrams(one.handle)
+
+    def _let_go(self, mended: set[int]) -> None:
+        """What is no engine's any more by all but its word: datagrams, and connections that the keeper was told to let."""
         found = scan.records(self._segments.stack_view, layout.STACK_ENDPOINTS, self._segments.endpoints_top, _ENDPOINT)
-        for index, (state, family, word) in enumerate(found):
-            if state == CONSTANTS["EP_LIVE"] and family >= _DATAGRAM and word & _STATE == _ON:
-                engine.finish(index + 1, word >> _GEN << _GEN)
+        for index, (state, cookie, family, word) in enumerate(found):
+            over = word & _STATE == _ON if family >= _DATAGRAM else word & _STATE == _LOWERING and cookie not in mended
+            if state == CONSTANTS["EP_LIVE"] and over:
+                self._links[0].engine.finish(index + 1, word >> _GEN << _GEN)
 
 
 def over(link: Link, one: Lifted) -> bool:
