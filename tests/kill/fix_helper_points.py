@@ -1,7 +1,7 @@
 """Runs the helper, and kills it at the N-th call that it makes while it starts: `fix_helper_points.py N [HELPER'S ARGUMENT]...`.
 
-Counted are calls and returns of the helper's own functions, and those that they make of C functions; before main they are not. N = 0: none, and
-when the helper is ready it prints how many there were.
+Counted are calls and returns of the helper's own functions, and those that they make of C functions, from main on. N = 0: it is not killed,
+and when it is ready it prints how many there were.
 """
 
 from __future__ import annotations

@@ -28,7 +28,10 @@ pytest_plugins = ["unit.fix_helper", "compat.fix_paths"]
 WHOLE = bool(os.environ.get("KILL_ALL"))
 POINTS = str(Path(__file__).with_name("fix_helper_points.py"))
 # A helper of another release: its layout is another one. (The compiled library's is not: programs cannot attach to its segments.)
-OTHER = ["-c", "from sharedstack.declare import layout; layout.HASH ^= 1; from sharedstack_helper.main import main; raise SystemExit(main())"]
+OTHER = [
+    "-c",
+    "from sharedstack.declare import layout; layout.HASH ^= 1; from sharedstack_helper.main import main; raise SystemExit(main())",
+]
 
 
 def take_over(daemon: Daemon, *options: str, status: int = 0) -> str:
@@ -85,7 +88,7 @@ def test_programs_do_not_notice(own_lab: Lab) -> None:
     wait_until(lambda: moved(own_lab, server, client), 20)
     slots = {p.own_pid: p.slot for p in own_lab.state().participants if not p.helper}
     closed = own_lab.state().counters["shuts"]
-    for _ in range(5):
+    for _ in range(4):
         last = own_lab.daemon.process
         assert last
         local = own_lab.sent().local
@@ -93,7 +96,7 @@ def test_programs_do_not_notice(own_lab: Lab) -> None:
         assert last.wait(10) == 0
         wait_until(lambda local=local: own_lab.sent().local > local + 1_000_000)
     assert {p.own_pid: p.slot for p in own_lab.state().participants if not p.helper} == slots
-    print(f"rings shut in 5 takeovers: {own_lab.state().counters['shuts'] - closed}")
+    print(f"rings shut in 4 takeovers: {own_lab.state().counters['shuts'] - closed}")
     end_load(server, client)
     for actor in (server, client):
         actor.end()
@@ -182,7 +185,9 @@ def test_never_two(stopped: Daemon) -> None:
     command = [*COMMAND, "--stack", stopped.stack]
     for round_ in range(4 if WHOLE else 1):
         started = [
-            subprocess.Popen([*command, *(["--takeover"] if i % 3 == round_ % 3 else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [*command, *(["--takeover"] if i % 3 == round_ % 3 else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
             for i in range(20)
         ]
         try:
@@ -218,7 +223,7 @@ def test_killed_while_it_starts(stopped: Daemon, request: pytest.FixtureRequest)
     dice = random.Random(seed_of(request.config))
     most = points(stopped)
     assert most > 200
-    every = 20 if WHOLE else most // 8
+    every = 20 if WHOLE else most // 6
     killed = list(range(1 + dice.randrange(every), most, every))
     listener = socket.create_server(("127.0.0.1", 0))
     for i, point in enumerate(killed):
@@ -245,7 +250,7 @@ def test_killed_while_it_takes_over(daemon: Daemon, request: pytest.FixtureReque
     dice = random.Random(seed_of(request.config))
     inode, most = daemon.path("stack").stat().st_ino, points(daemon, "--takeover")
     daemon.start()
-    every = 20 if WHOLE else most // 8
+    every = 20 if WHOLE else most // 6
     went_on = 0
     for point in range(1 + dice.randrange(every), most, every):
         command = [sys.executable, POINTS, str(point), "--stack", daemon.stack, "--takeover"]

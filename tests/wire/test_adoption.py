@@ -19,10 +19,10 @@ from wire.test_helpers import PYTHON, TALK, busy, ended_well, lifted, serve
 SHAKE = str(Path(__file__).with_name("shake.py"))
 TESTS = str(Path(__file__).parent.parent)
 FAST = {"SHAREDSTACK_WIRE_AFTER": "4", "SHAREDSTACK_WIRE_MOST": "8", "SHAREDSTACK_WIRE_BULK": str(1 << 30)}
-KILLED = 40 if WHOLE else 6
+KILLED = 40 if WHOLE else 4
 MOST_MS = 5000  # a lost packet, or a helper's start, where all CPUs are busy
 WAYS = {"killed": ((), True), "replaced": ((), False), "killed, told of its link": (("--link", INTERFACE), True)}
-CASES = list(WAYS) if WHOLE else ["replaced", list(WAYS)[SEED % 2 * 2]]
+CASES = list(WAYS) if WHOLE else [list(WAYS)[SEED % 3]]
 
 
 def succeed(side: Side, *options: str, kill: bool = True) -> None:
@@ -114,7 +114,7 @@ def test_nobody_waits_for_a_connection_on_its_way(fresh_sides: tuple[Side, Side]
     asking = client.start(PYTHON, TALK, "keep", server.address, "7200", "blocking", "1", "200", "3000", **FAST)
     client.start(sys.executable, SHAKE, client.stack, "600", "1", ours=False, PYTHONPATH=TESTS)
     by_itself = 0
-    for i in range(30):
+    for deaths in range(1, 31):  # noqa: B007
         wait_for(lambda seen=wire_lifts(client): wire_lifts(client) > seen + 3)
         time.sleep(dice.uniform(0, 0.05))
         os.kill(helper_of(client), signal.SIGKILL)
@@ -124,10 +124,10 @@ def test_nobody_waits_for_a_connection_on_its_way(fresh_sides: tuple[Side, Side]
             by_itself += 1
         else:
             client.start_helper()
-        if by_itself == 2:
+        if by_itself == (5 if WHOLE else 1):
             break
-    print(f"{i + 1} helpers killed, {by_itself} replaced by the keeper")
-    assert by_itself == 2
+    print(f"{deaths} helpers killed, {by_itself} replaced by the keeper")
+    assert by_itself
     ended_well(asking)
     os.kill(helper_of(client), signal.SIGTERM)
     wait_for(lambda: not client.keepers())
