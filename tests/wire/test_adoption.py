@@ -115,7 +115,8 @@ def test_nobody_waits_for_a_connection_on_its_way(fresh_sides: tuple[Side, Side]
     client.start(sys.executable, SHAKE, client.stack, "600", "1", ours=False, PYTHONPATH=TESTS)
     by_itself = 0
     for deaths in range(1, 31):  # noqa: B007
-        wait_for(lambda seen=wire_lifts(client): wire_lifts(client) > seen + 3)
+        seen = wire_lifts(client)
+        wait_for(lambda seen=seen: wire_lifts(client) > seen + 3)
         time.sleep(dice.uniform(0, 0.05))
         os.kill(helper_of(client), signal.SIGKILL)
         sent = sum(client.bytes_by_path().values())
