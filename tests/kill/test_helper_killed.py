@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -259,11 +260,17 @@ def test_run_starts_one_where_it_was_killed() -> None:
         with ask.connected(stack) as client:
             return int(client.ask("ping")["pid"])
 
+    def lives() -> bool:
+        with contextlib.suppress(RuntimeError):
+            return helper() > 0
+        return False
+
     with subprocess.Popen([*run, ECHO], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout
         port = int(first.stdout.readline())
         before = helper()
         os.kill(before, signal.SIGKILL)
+        wait_until(lambda: not lives())
         try:
             with socket.create_connection(("127.0.0.1", port)) as ours:
                 ours.sendall(b"without")
@@ -277,4 +284,5 @@ def test_run_starts_one_where_it_was_killed() -> None:
                 assert ours.recv(9) == b"with"
         finally:
             first.kill()
-            os.kill(helper(), signal.SIGTERM)
+            if lives():
+                os.kill(helper(), signal.SIGTERM)

@@ -49,7 +49,7 @@ def program(side: Side) -> int:
 def test_links_go_on(fresh_sides: tuple[Side, Side], how: str) -> None:
     """On the same engine, by the same program; connections are not even lowered, and new ones are lifted by the next helper."""
     server, client = fresh_sides
-    asking = busy(server, client, 2000)
+    asking = busy(server, client, 300)
     programs, lifts = [program(side) for side in fresh_sides], [wire_lifts(side) for side in fresh_sides]
     for side in fresh_sides:
         succeed(side, *WAYS[how][0], kill=WAYS[how][1])
