@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,17 +21,17 @@ import sharedstack
 from sharedstack.declare import layout, names
 from sharedstack.declare.messages import MAX_MESSAGE
 
-from . import protocol
+from . import handover, protocol
 from .environment import HelperError, Place
+from .handover import Handed, peer
 from .loop import Loop, Timer
 from .protocol import Fields, Refused
 from .segments import Segments
 from .store.kept import FOREVER, Store
 
-MAX_CLIENTS = 64
+MAX_CLIENTS = handover.MOST_CLIENTS
 SILENCE_SECONDS = 2.0
 _RIGHTS = socket.CMSG_LEN(array.array("i").itemsize)  # CMSG_SPACE would have room for two
-_CREDENTIALS = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 
 @dataclass(frozen=True)
@@ -42,22 +41,24 @@ class Running:
     pid: int
 
 
-def claim(place: Place) -> socket.socket | Running:
-    """The listening control socket, or the helper that has it. HelperError if a stranger has the name."""
+def claim(place: Place, takeover: bool = False) -> Handed | Running:
+    """The listening control socket, or the helper that has it, unless its place is to be taken. HelperError if a stranger has the name."""
     address = names.control_socket(place.uid, place.stack)
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + (handover.ANSWER_WITHIN if takeover else 3)
     while True:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             listener.bind(address)
             listener.listen(MAX_CLIENTS)
-            return listener
+            return Handed(listener)
         except OSError as error:
             listener.close()
             if error.errno != errno.EADDRINUSE:
                 raise HelperError(f"cannot bind the control socket of stack {place.stack}: {error.strerror}") from error
-        running = _ask(place, address)
-        if running is not None:
+        if takeover:
+            with contextlib.suppress(handover.GoneError):
+                return handover.take(place, address)
+        elif (running := _ask(place, address)) is not None:
             return running
         if time.monotonic() > deadline:
             raise HelperError(f"the control socket of stack {place.stack} is held by a process that does not answer; end it first")
@@ -70,7 +71,7 @@ def _ask(place: Place, address: bytes) -> Running | None:
         asking.settimeout(2)
         try:
             asking.connect(address)
-            pid, uid = _peer(asking)
+            pid, uid = peer(asking)
             if uid not in (place.uid, 0):
                 raise HelperError(f"the name of the control socket of stack {place.stack} is held by pid {pid} of uid {uid}; use --stack")
             asking.send(protocol.encode("ping"))
@@ -78,12 +79,6 @@ def _ask(place: Place, address: bytes) -> Running | None:
         except (OSError, Refused):
             return None
     return Running(fields["pid"]) if name == "pong" else None
-
-
-def _peer(connected: socket.socket) -> tuple[int, int]:
-    """Pid and uid of the other end (SO_PEERCRED)."""
-    pid, uid, _ = _CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return pid, uid
 
 
 def _descriptor(rights: list[tuple[int, int, bytes]]) -> int | None:
@@ -133,7 +128,8 @@ class Rings(Protocol):
 class Control:
     """Serves the control socket of one stack.
 
-    `on_attach` is called with the pid of a process after it was lent the segments; `figures` yields participants and reaped.
+    `on_attach` is called with the pid of a process after it was lent the segments; `figures` yields participants and reaped. `successor` is
+    called with the connection of another helper, which was handed our sockets, and whether it adopts our segments: is it the helper now?
     """
 
     def __init__(
@@ -141,20 +137,24 @@ class Control:
         loop: Loop,
         place: Place,
         segments: Segments,
-        listener: socket.socket,
+        handed: Handed,
         on_attach: Callable[[int], None],
         figures: Callable[[], tuple[int, int]],
         wire: Wire,
         rings: Rings,
         store: Store,
+        successor: Callable[[socket.socket, bool], bool],
     ) -> None:
-        self._loop, self._place, self._segments, self._listener = loop, place, segments, listener
+        self._loop, self._place, self._segments, self._handed = loop, place, segments, handed
+        self._listener, self._successor = handed.control, successor
         self._wire, self._rings, self._store = wire, rings, store
         self._on_attach, self._figures = on_attach, figures
         self._clients: dict[int, _Client] = {}
         self._accepting = False
         self._draining = False
         self._refused = 0
+        for client in handed.clients:
+            self._take(client)
         self._accept_again()
 
     def drain(self) -> None:
@@ -192,8 +192,13 @@ class Control:
                 self._loop.later(0.1, self._accept_again)
                 return False
             return True  # this one has gone already
+        self._take(connection)
+        return True
+
+    def _take(self, connection: socket.socket) -> None:
+        """A client, who may have asked something already."""
         connection.setblocking(False)
-        pid, uid = _peer(connection)
+        pid, uid = peer(connection)
         cut_off = self._loop.later(SILENCE_SECONDS, lambda: self._drop(client))
         client = _Client(connection, pid, cut_off)
         self._clients[connection.fileno()] = client
@@ -201,7 +206,6 @@ class Control:
         if uid not in (self._place.uid, 0):
             text = f"stack {self._place.stack} belongs to uid {self._place.uid}, you are uid {uid}; start a helper of your own"
             self._refuse(client, Refused("uid", text))
-        return True
 
     def _serve(self, client: _Client) -> None:
         """Receive and answer one packet."""
@@ -249,6 +253,8 @@ class Control:
                 refused=self._refused,
             )
             self._send(client, packet)
+        elif name == "takeover":
+            self._hand_over(client, fields)
         elif name == "unlift":
             self._send(client, protocol.encode("unlifted", results=self._unlift(fields["ends"])))
         elif name in ("store", "retrieve", "discard", "kept"):
@@ -259,6 +265,19 @@ class Control:
             raise Refused("unknown", f"this helper does not serve {name}")
         client.cut_off.cancel()
         client.cut_off = self._loop.later(SILENCE_SECONDS, lambda: self._drop(client))
+
+    def _hand_over(self, client: _Client, fields: Fields) -> None:
+        """Another helper is to take our place; it is cut off if it does not, and we go on."""
+        if peer(client.connection)[1] != self._place.uid:
+            raise Refused("uid", f"only uid {self._place.uid} may take over")
+        others = [one.connection for one in self._clients.values() if one is not client]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as none:
+            sockets = [self._listener, self._handed.nudge or none, self._handed.notify or none, *others]
+            adopt = fields["hash"] == layout.HASH
+            packet = protocol.encode("handover", adopt=adopt, clients=len(others))
+            sent = self._send(client, packet, [one.fileno() for one in sockets])
+        if sent and not self._successor(client.connection, adopt):
+            raise Refused("draining", "you did not say ready in time: this helper goes on")
 
     def _unlift(self, ends: list[list[int]]) -> list[list[int | bool]]:
         results: list[list[int | bool]] = []

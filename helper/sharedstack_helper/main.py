@@ -3,8 +3,9 @@
 1  the control socket, which makes this helper the only one of its stack;
 2  the segments, adopted or new, and a slot of our own in them;
 3  `publish`, the first look at what was adopted, and the word that we are ready;
-4  the loop, until a signal; then everything is lowered, the segments are retired, and last the socket goes.
-Exit status: 0 left or already running, 1 failure, 2 usage.
+4  the loop, until a signal; then everything is lowered, the segments are retired, and last the socket goes. Or until another helper takes
+   our place (handover.py): then it all stays as it is.
+Exit status: 0 left, replaced or already running, 1 failure, 2 usage.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import contextlib
 import errno
 import os
 import re
+import socket
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sharedstack
 from sharedstack.declare.layout import CONSTANTS
 from sharedstack.declare.names import DEFAULT_STACK, MAX_STACK_NAME
 
-from . import announce, environment, nudge, segments, settings
+from . import announce, environment, handover, nudge, segments, settings
 from .control import Control, Running, claim
 from .cooler import EVERY, Cooler
 from .environment import HelperError, Place
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment.fill_standard_descriptors()
     options = parser().parse_args(argv)
     try:
-        return _run(options.stack, options.ready_fd, settings_of(options))
+        return _run(options.stack, options.ready_fd, settings_of(options), options.takeover)
     except HelperError as error:
         announce.complain(str(error))
         return 1
@@ -62,11 +65,16 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sharedstack-helper",
         description="The helper of one user's stack: lends its shared memory and cleans up after the dead. Runs in the foreground.",
-        epilog="exit status: 0 left on a signal or already running, 1 failure, 2 usage",
+        epilog="exit status: 0 left on a signal, replaced or already running, 1 failure, 2 usage",
     )
     parser.add_argument("--stack", metavar="NAME", type=_stack_name, default=DEFAULT_STACK, help="name of the stack (%(default)s)")
     parser.add_argument(
         "--ready-fd", metavar="N", type=_open_fd, help="write READY and a newline to this descriptor when ready, and close it"
+    )
+    parser.add_argument(
+        "--takeover",
+        action="store_true",
+        help="take the place of the helper that runs, if one does: it ends, and connections, links and stored sockets go on",
     )
     parser.add_argument(
         "--cool-every",
@@ -128,26 +136,28 @@ def _open_fd(text: str) -> int:
     return fd
 
 
-def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
+def _run(stack: str, ready_fd: int | None, wanted: Settings, takeover: bool) -> int:
     loop = Loop()
     loop.leave_on_signals()
     place = Place(os.getuid(), environment.netns_cookie(), stack)
     environment.raise_descriptor_limit()
-    listener = claim(place)
-    if isinstance(listener, Running):
-        announce.say(f"sharedstack-helper: already running as pid {listener.pid}")
+    handed = claim(place, takeover)
+    if isinstance(handed, Running):
+        announce.say(f"sharedstack-helper: already running as pid {handed.pid}")
         return 0
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text("sharedstack-hel")  # 15 characters at most; the slot shows it
     held, native, slot = _enter(place)
     collector = Collector(loop, native, held)
-    links = _links(loop, held, place, wanted, native, slot)
+    keeper = KeeperOf(loop, place)
+    stored = keeper.adopt()
+    links = _links(loop, held, place, wanted, native, slot, keeper, takeover)
 
     def gone() -> None:
         collector.request()
         links.look_for_holders()
 
-    reaper = Reaper(loop, native, held, slot, gone)
+    reaper = Reaper(loop, native, held, slot, links.bury, gone)
     collector.look_at(reaper.participants)
     links.look_at(reaper.participants, collector.request)
 
@@ -166,29 +176,67 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings) -> int:
         sole.request()
         links.attend()
 
-    keeper = KeeperOf(loop, place)
-    store = Store(loop, keeper, keeper.adopt(), sole.request)
+    store = Store(loop, keeper, stored, sole.request)
     keeper.holds(lambda: store.all)
-    control = Control(loop, place, held, listener, attached, lambda: (len(reaper.participants()), reaper.reaped), links, native, store)
-    nudges = nudge.listen(loop, place, nudged)
-    notified = notices.listen(loop, place, store)
+    ending = _Ending(loop, held, native, links, slot)
+    handed.nudge = nudge.listen(loop, place, nudged, handed.nudge)
+    handed.notify = notices.listen(loop, place, store, handed.notify)
+    figures = lambda: (len(reaper.participants()), reaper.reaped)  # noqa: E731
+    control = Control(loop, place, held, handed, attached, figures, links, native, store, ending.succeeded)
     if held.adopted:
         reaper.sweep()
         collector.request()
         cooler.request()
+        sole.request()
     announce.ready(stack, ready_fd)
     try:
         loop.run()
     finally:
         announce.notify("STOPPING=1")
-        links.close()
-        _leave(held, native, control, slot)
-        for one in (nudges, notified):
+        if not ending.over:
+            links.close()
+            _lower(held, native)
+            control.drain()
+            native.release(slot)
+            held.retire()
+        for one in (handed.nudge, handed.notify, handed.control):
             if one is not None:
                 one.close()
         keeper.close()
-        listener.close()
     return 0
+
+
+class _Ending:
+    """Another helper takes our place."""
+
+    def __init__(self, loop: Loop, held: Segments, native: Native, links: Links, slot: int) -> None:
+        self._loop, self._held, self._native, self._links, self._slot = loop, held, native, links, slot
+        self.over = False  # nothing is left to be done
+
+    def succeeded(self, connection: socket.socket, adopts: bool) -> bool:
+        """Is the helper that was handed our sockets the helper now? Then this one is to end."""
+        pid = handover.peer(connection)[0]
+        if not handover.give(connection, self._cease if adopts else self._lower_for_good):
+            return False
+        if not self.over:
+            self._native.release(self._slot)  # the other one does nothing before the connection has ended
+        announce.say(f"sharedstack-helper: replaced by pid {pid}")
+        self.over = True
+        self._loop.stop()
+        return True
+
+    def _cease(self) -> Callable[[], None]:
+        self._links.pause()
+        return self._links.go_on
+
+    def _lower_for_good(self) -> Callable[[], None]:
+        """It has another layout: what is lifted is the kernel's until programs find its segments. There is no way back from here."""
+        self._links.close()
+        _lower(self._held, self._native)
+        self._native.release(self._slot)
+        self._held.retire()
+        self.over = True
+        return self._loop.stop
 
 
 def _enter(place: Place) -> tuple[Segments, Native, int]:
@@ -212,15 +260,28 @@ def _enter(place: Place) -> tuple[Segments, Native, int]:
     return held, native, slot
 
 
-def _links(loop: Loop, held: Segments, place: Place, wanted: Settings, native: Native, slot: int) -> Links:
-    """The links that were asked for; without them the helper does not start."""
+def _links(
+    loop: Loop, held: Segments, place: Place, wanted: Settings, native: Native, slot: int, keeper: KeeperOf, takeover: bool
+) -> Links:
+    """The links that were asked for; without them the helper does not start, unless the last one has ended for it."""
+    stem = segments.name(place, "wire")
     try:
-        return Links(loop, held, wanted.links, segments.name(place, "wire"), wanted.busy_poll)
-    except HelperError:
+        return Links(loop, held, wanted.links, stem, keeper, wanted.busy_poll, _again(place, wanted))
+    except HelperError as error:
+        if takeover:
+            announce.complain(f"{error}; no interface is lent")
+            return Links(loop, held, (), stem, keeper)
         native.release(slot)
         if not held.adopted:
             held.retire()
         raise
+
+
+def _again(place: Place, wanted: Settings) -> list[str]:
+    """The command that starts this helper another time."""
+    command = [sys.executable, "-P", "-m", "sharedstack_helper", "--stack", place.stack]
+    command += ["--cool-every", f"{wanted.cool_every:.6f}", "--busy-poll", str(wanted.busy_poll)]
+    return [*command, *(f"--link={name}" for name in wanted.links)]
 
 
 def _refuse_second(held: Segments, native: Native) -> None:
@@ -230,13 +291,10 @@ def _refuse_second(held: Segments, native: Native) -> None:
         raise HelperError(f"another helper, pid {slot.pid}, serves the same segments from elsewhere; end it first")
 
 
-def _leave(held: Segments, native: Native, control: Control, slot: int) -> None:
-    """Lower everything, then retire. A reader that was just opening a ring shuts it in the next round."""
+def _lower(held: Segments, native: Native) -> None:
+    """Lower everything. A reader that was just opening a ring shuts it in the next round."""
     held.drain()
     for _ in range(20):
         if native.lower_all() == 0:
             break
         time.sleep(0.001)
-    control.drain()
-    native.release(slot)
-    held.retire()

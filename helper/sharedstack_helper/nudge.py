@@ -20,8 +20,19 @@ _NUDGE = re.compile(rb"slot \d{1,5}\n?")
 _BATCH = 256
 
 
-def listen(loop: Loop, place: Place, on_nudge: Callable[[], None]) -> socket.socket | None:
-    """Bind the socket and call `on_nudge` once for each batch; None, with a complaint, where the name is taken."""
+def listen(loop: Loop, place: Place, on_nudge: Callable[[], None], handed: socket.socket | None = None) -> socket.socket | None:
+    """Call `on_nudge` once for each batch that comes by the socket, bound here or `handed` over.
+
+    None, with a complaint, where the name is taken.
+    """
+    nudges = handed or _bind(place)
+    if nudges is not None:
+        bound = nudges
+        loop.watch(bound.fileno(), lambda: _receive(bound, on_nudge))
+    return nudges
+
+
+def _bind(place: Place) -> socket.socket | None:
     nudges = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         nudges.bind(names.nudge_socket(place.uid, place.stack))
@@ -29,7 +40,6 @@ def listen(loop: Loop, place: Place, on_nudge: Callable[[], None]) -> socket.soc
         nudges.close()
         announce.complain(f"cannot bind the nudge socket: {error.strerror}; deaths of forked children are noticed later")
         return None
-    loop.watch(nudges.fileno(), lambda: _receive(nudges, on_nudge))
     return nudges
 
 

@@ -27,11 +27,16 @@ _MAX_WATCHED = 4096
 
 
 class Reaper:
-    """Watches the processes of participants and reaps the slots of those that died; `on_death` is called after deaths."""
+    """Watches the processes of participants and reaps the slots of those that died.
 
-    def __init__(self, loop: Loop, native: Native, segments: Segments, own_slot: int, on_death: Callable[[], None]) -> None:
+    `bury` is called with a slot before it is reaped, `on_death` after deaths.
+    """
+
+    def __init__(
+        self, loop: Loop, native: Native, segments: Segments, own_slot: int, bury: Callable[[int], None], on_death: Callable[[], None]
+    ) -> None:
         self._loop, self._native, self._segments, self._own = loop, native, segments, own_slot
-        self._on_death = on_death
+        self._bury, self._on_death = bury, on_death
         self._pidns = environment.pid_namespace()
         self._watched: dict[int, int] = {}
         self._retry_in = _FIRST_RETRY
@@ -66,6 +71,7 @@ class Reaper:
             if not self._dead(slot):
                 continue
             died = True
+            self._bury(slot)
             if self._native.reap(slot):
                 self.reaped += 1
             else:

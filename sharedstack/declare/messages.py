@@ -41,6 +41,16 @@ MESSAGES: tuple[Message, ...] = (
     ),
     Message("ping", "are you there?", {}, reply="pong"),
     Message("pong", "the helper's process id and release", {"pid": "u64", "release": "str"}),
+    Message("takeover", "another helper of your user takes your place; its layout hash", {"hash": "u64"}, reply="handover"),
+    Message(
+        "handover",
+        "the helper serves nobody from now on, and waits for `ready`: its sockets, with those of clients whose requests it did not read;"
+        " are its segments adopted?",
+        {"adopt": "bool", "clients": "u64"},
+        fds=("control", "nudge", "notify", "client"),
+    ),
+    Message("ready", "I am ready to be the helper", {}, reply="yours"),
+    Message("yours", "you are the helper; this one ends now, and the end of the connection says that it has", {}),
     Message("status", "what do you hold?", {}, reply="state"),
     Message(
         "state",

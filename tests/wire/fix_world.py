@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,10 +36,10 @@ class Side:
         """Its IPv4 address."""
         return self.host.address(4)
 
-    def start_helper(self) -> None:
-        """With the cable as its link; returns when it is ready."""
+    def start_helper(self, *options: str) -> None:
+        """With the cable as its link, unless options are given; returns when it is ready."""
         reader, writer = os.pipe()
-        command = [*self._inside(), str(BIN / "sharedstack-helper"), "--stack", self.stack, "--link", INTERFACE]
+        command = [*self._inside(), str(BIN / "sharedstack-helper"), "--stack", self.stack, *(options or ("--link", INTERFACE))]
         self.helper = subprocess.Popen([*command, "--ready-fd", str(writer)], pass_fds=[writer], stdout=subprocess.DEVNULL, text=True)
         os.close(writer)
         with os.fdopen(reader) as ready:
@@ -52,8 +52,23 @@ class Side:
             assert self.helper.wait(20) == 0
         self.helper = None
 
+    def keepers(self) -> list[int]:
+        """Processes that keep what its helper holds."""
+        inode, found = Path(f"/run/netns/{self.host.namespace}").stat().st_ino, []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if b"store.keeper" in (folder / "cmdline").read_bytes() and (folder / "ns/net").stat().st_ino == inode:
+                    found.append(int(folder.name))
+        return found
+
     def start(
-        self, *command: str, ours: bool = True, cpu: int | None = None, fds: Sequence[int] = (), **environment: str
+        self,
+        *command: str,
+        ours: bool = True,
+        cpu: int | None = None,
+        fds: Sequence[int] = (),
+        stderr: int | None = None,
+        **environment: str,
     ) -> subprocess.Popen[str]:
         """A program there, whose output is piped; it has those descriptors too."""
         pinned = ["taskset", "-c", str(cpu)] if cpu is not None else []
@@ -62,6 +77,7 @@ class Side:
             [*self._inside(), *pinned, *run, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             pass_fds=fds,
             env={**os.environ, **environment},
@@ -153,6 +169,8 @@ def world(queues: int = 1, mtu: int = 1500) -> Iterator[tuple[Side, Side]]:
                 side.end_programs()
             for side in sides:
                 side.stop_helper()
+                for keeper in side.keepers():  # of a helper that was killed
+                    os.kill(keeper, signal.SIGKILL)
                 for left in Path("/dev/shm").glob(f"sharedstack.*.{side.stack}.*"):  # of a helper that was killed
                     left.unlink()
 

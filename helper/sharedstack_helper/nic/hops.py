@@ -59,6 +59,10 @@ class Hops:
         self._wanted.add(remote)
         return self._resolve(remote, *found)
 
+    def keep(self, remote: Address) -> None:
+        """The next `renew` renews its next hop, or says that its route goes another way."""
+        self._wanted.add(remote)
+
     def forget(self, remote: Address) -> None:
         """No flow goes there any more."""
         if remote in self._wanted:
@@ -66,12 +70,16 @@ class Hops:
             self._segment.set_hop(remote, None)
 
     def look(self) -> list[Address]:
-        """Take the kernel's notices, and renew what they may have changed; returns those whose route goes another way now.
+        """Take the kernel's notices, and `renew`."""
+        with suppress(NetlinkError):
+            self._notices.get()
+        return self.renew()
+
+    def renew(self) -> list[Address]:
+        """Renew all that may have changed; returns those whose route goes another way now.
 
         Where there is no route at all nothing is sent until there is one again.
         """
-        with suppress(NetlinkError):
-            self._notices.get()
         gone = []
         self._segment.set_link(*self._link())
         for remote in list(self._wanted):

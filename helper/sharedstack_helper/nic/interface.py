@@ -6,6 +6,7 @@ import ctypes
 import os
 import socket
 from pathlib import Path
+from typing import Self
 
 from pyroute2 import IPRoute
 from pyroute2.ethtool import Ethtool
@@ -24,6 +25,7 @@ _HEADROOM, _HEADER = 256, 14  # XDP_PACKET_HEADROOM of linux/bpf.h, which each f
 FRAME_MTU = FRAME_BYTES - _HEADROOM - _HEADER
 MOST_MTU = CONSTANTS["NIC_PIECES"] * (FRAME_BYTES - _HEADROOM) - _HEADER
 _NAPI_KNOWN_SINCE = (6, 14)
+_PROGRAMS = 5  # descriptors of a Steering
 QUEUE_FRAMES = 2 * FRAMES + CONSTANTS["NIC_PIECES"]
 
 
@@ -67,6 +69,34 @@ class Interface:
             self.close()
             raise
 
+    @classmethod
+    def adopted(cls, name: str, segment: str, busy_us: int, mode: str, fds: list[int]) -> Self:
+        """One that another helper opened, by its `kept` descriptors. Raises HelperError where it is gone, or another one by that name."""
+        made = cls.__new__(cls)
+        made.name, made._busy_us, made.mode = name, busy_us, mode
+        header, packets, *programs = fds[: 2 + _PROGRAMS]
+        made.fds = fds[2 + _PROGRAMS :]
+        made.header = shm.Shared(segment, header, os.fstat(header).st_size)
+        made.packets = shm.Shared(segment + "-frames", packets, os.fstat(packets).st_size)
+        made.segment = Segment(made.header.map())
+        made._memory = made.packets.map()
+        made.ifindex = made.segment.get("ifindex")
+        made._steering = Steering(programs, made.ifindex)
+        made._parts = bool(made.segment.get("flags") & CONSTANTS["NIC_PARTS"])
+        made.hops = Hops(made.segment, made.ifindex)
+        made.hops.most_mtu = MOST_MTU if made._parts else FRAME_MTU
+        try:
+            made.hops.refresh()
+        except HelperError:
+            made.close()
+            raise
+        return made
+
+    @property
+    def kept(self) -> list[int]:
+        """All descriptors by which another helper can adopt it."""
+        return [self.header.fd, self.packets.fd, *self._steering.fds, *self.fds]
+
     @property
     def steering(self) -> Steering:
         """What decides which packets come here."""
@@ -74,6 +104,7 @@ class Interface:
 
     def close(self) -> None:
         """Take it back: packets are the kernel's again, sockets and segments are gone when nobody holds them."""
+        self.segment.set("magic", 0)  # who has borrowed it borrows another one, next time
         self._steering.detach()
         self._steering.close()
         self.hops.close()

@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,6 +37,12 @@ _PROGRAM_NAME = 64  # offset in struct bpf_prog_info of linux/bpf.h
 def mapped(address: Address) -> bytes:
     """An address as 16 bytes, IPv4 as ::ffff:a.b.c.d."""
     return b"\0" * 10 + b"\xff\xff" + address.packed if address.version == 4 else address.packed
+
+
+def unmapped(address: bytes) -> Address:
+    """The address that 16 bytes mean."""
+    six = ipaddress.IPv6Address(address)
+    return six.ipv4_mapped or six
 
 
 def _flow(protocol: int, local: tuple[Address, int], remote: tuple[Address, int]) -> bytes:
@@ -85,11 +91,17 @@ def _online() -> list[int]:
 class Steering:
     """Loaded programs and their maps; `attach` puts them to work on one interface.
 
-    Errors of the kernel are HelperError with what to do. Not thread-safe.
+    `adopted`: descriptors of those that another process loaded and attached to `ifindex`, as its `fds`. Errors of the kernel are
+    HelperError with what to do. Not thread-safe.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, adopted: Sequence[int] = (), ifindex: int | None = None) -> None:
         self._lib = libbpf()
+        self._object, self._attached = 0, ifindex
+        self._adopted = list(adopted)
+        if adopted:
+            self._flows, self._sockets, self._in, self._out, self._back = adopted
+            return
         path = paths.steering_program()
         open_file = self._function("bpf_object__open_file", ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
         self._object = open_file(os.fsencode(path), None)
@@ -102,10 +114,17 @@ class Steering:
         except HelperError:
             self.close()
             raise
-        self._attached: int | None = None
+
+    @property
+    def fds(self) -> list[int]:
+        """The maps `flows` and `sockets`; the programs `steer_in`, `steer_out`, `give_back`."""
+        return [self._flows, self._sockets, self._in, self._out, self._back]
 
     def close(self) -> None:
         """Give the programs back; attached ones stay attached."""
+        for fd in self._adopted:
+            os.close(fd)
+        self._adopted = []
         if self._object:
             self._function("bpf_object__close", None, ctypes.c_void_p)(self._object)
             self._object = 0
@@ -187,6 +206,12 @@ class Steering:
     def remove_flow(self, protocol: int, local: tuple[Address, int], remote: tuple[Address, int]) -> None:
         """And back to the kernel; nothing, where it is not steered."""
         self._delete(self._flows, _flow(protocol, local, remote))
+
+    def has_flow(self, protocol: int, local: tuple[Address, int], remote: tuple[Address, int]) -> bool:
+        """Is it steered?"""
+        look = self._function("bpf_map_lookup_elem", ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+        value = ctypes.c_uint32()
+        return look(self._flows, _flow(protocol, local, remote), ctypes.addressof(value)) == 0
 
     def set_socket(self, queue: int, fd: int) -> None:
         """Packets of steered flows that arrive in `queue` go to this AF_XDP socket."""

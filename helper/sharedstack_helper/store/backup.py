@@ -1,4 +1,4 @@
-"""The helper's side of the keeper: started when something is stored, found again by the next helper."""
+"""The helper's side of the keeper: started when something is to be held, found again by the next helper."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from sharedstack.declare import names
 
 from .. import announce
 from ..environment import Place
 from ..loop import Loop
-from .keeper import receive, send
+from .keeper import detached, receive, send
 from .kept import Kept
 
 _PATIENCE = 5.0
@@ -23,14 +25,26 @@ _DROPPED_WITHIN = 0.2
 _QUICK, _MOST_QUICK = 1.0, 4  # seconds that a keeper lives at least, and how many in a row may not
 
 
+@dataclass
+class Part:
+    """Descriptors of a link, and what is known of them."""
+
+    about: list[Any]
+    fds: list[int]
+
+
 class KeeperOf:
-    """The keeper of a stack. Without one, which is complained of, what is stored lives as long as the helper."""
+    """The keeper of a stack. Without one, which is complained of, what it would hold lives as long as the helper.
+
+    `parts`: by name, what it holds of links.
+    """
 
     def __init__(self, loop: Loop, place: Place) -> None:
         self._loop, self._address = loop, names.keeper_socket(place.uid, place.stack)
         self._uid = place.uid
         self._link: socket.socket | None = None
         self._held: Callable[[], list[Kept]] = list
+        self.parts: dict[str, Part] = {}
         self._started, self._quick_ends = 0.0, 0
         self._dropping = 0  # it has not said yet that it has closed so many
 
@@ -48,12 +62,14 @@ class KeeperOf:
             link.settimeout(_PATIENCE)
             send(link, ["all"])
             while True:
-                packet, fd = receive(link)
+                packet, fds = receive(link)
                 if not packet:
                     break
-                if fd is not None:
+                if packet[0] == "hold":
+                    self.parts[packet[1]] = Part(packet[2], fds)
+                elif fds:
                     _, number, name, pid, since, until = packet
-                    found.append(Kept(number, name, fd, pid, since, until))
+                    found.append(Kept(number, name, fds[0], pid, since, until))
         except (EOFError, OSError, ValueError) as error:
             announce.complain(f"the keeper of stored sockets does not answer: {error}")
         self._use(link)
@@ -64,7 +80,24 @@ class KeeperOf:
         if self._link is None:
             self._start()
         else:
-            self._send(["keep", kept.number, kept.name, kept.pid, kept.since, kept.until], kept.fd)
+            self._send(["keep", kept.number, kept.name, kept.pid, kept.since, kept.until], [kept.fd])
+
+    def hold(self, name: str, about: list[Any], fds: list[int]) -> None:
+        """These descriptors of a link, too, which stay the caller's and are open until `let`."""
+        self.parts[name] = Part(about, fds)
+        if self._link is None:
+            self._start()
+        else:
+            self._send(["hold", name, about], fds)
+
+    def let(self, name: str) -> None:
+        """Not these any more. What was moving is moved."""
+        if self.parts.pop(name, None):
+            self._send(["let", name])
+
+    def moving(self, command: Sequence[str]) -> None:
+        """A program waits for us: if we die, it is to start another helper by this command; an empty one: not any more."""
+        self._send(["moving", list(command)])
 
     def drop(self, numbers: list[int]) -> None:
         """Not these any more: the keeper has closed them when this returns, if it is not stopped, or kept from running."""
@@ -115,10 +148,11 @@ class KeeperOf:
         """The keeper was killed, or holds nothing any more."""
         self.close()
         self._quick_ends = self._quick_ends + 1 if time.monotonic() - self._started < _QUICK else 0
-        if self._held() and self._quick_ends < _MOST_QUICK:
+        held = self._held() or self.parts
+        if held and self._quick_ends < _MOST_QUICK:
             self._start()
-        elif self._held():
-            announce.complain("the keeper of stored sockets ends as soon as it is started: they do not outlive this helper")
+        elif held:
+            announce.complain("the keeper ends as soon as it is started: stored sockets and links do not outlive this helper")
 
     def _start(self) -> None:
         """A keeper of our own, which is nobody's child; it gets all that is stored."""
@@ -127,9 +161,7 @@ class KeeperOf:
                 listener.bind(self._address)
                 listener.listen(4)
                 command = [sys.executable, "-P", "-m", "sharedstack_helper.store.keeper", str(listener.fileno())]
-                # a shell in between, so that it is init's child
-                shell = ["sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *command]
-                subprocess.run(shell, check=True, pass_fds=[listener.fileno()], start_new_session=True, cwd="/", timeout=_PATIENCE)
+                detached(command, [listener.fileno()], _PATIENCE)
             except (OSError, subprocess.SubprocessError) as error:
                 announce.complain(f"no keeper of stored sockets can be started: {error}; they do not outlive this helper")
                 return
@@ -139,14 +171,16 @@ class KeeperOf:
         self._use(link)
         for kept in self._held():
             self.keep(kept)
+        for name, part in self.parts.items():
+            self._send(["hold", name, part.about], part.fds)
 
-    def _send(self, packet: list[object], fd: int | None = None) -> bool:
+    def _send(self, packet: list[Any], fds: Sequence[int] = ()) -> bool:
         try:
             if self._link:
-                send(self._link, packet, fd)
+                send(self._link, packet, fds)
                 return True
         except BlockingIOError:
-            announce.complain("the keeper of stored sockets is stopped: what is stored now does not outlive this helper")
+            announce.complain("the keeper is stopped: what it is to hold now does not outlive this helper")
         except OSError:
             pass  # it has ended, which _ended is told
         return False

@@ -24,8 +24,16 @@ _CREDENTIALS = struct.Struct("=iII")
 _UNNAMED = "stored"  # as systemd calls what comes without a name
 
 
-def listen(loop: Loop, place: Place, store: Store) -> socket.socket | None:
-    """Bind the socket and serve it; None, with a complaint, where the name is taken."""
+def listen(loop: Loop, place: Place, store: Store, handed: socket.socket | None = None) -> socket.socket | None:
+    """Serve the socket, bound here or `handed` over; None, with a complaint, where the name is taken."""
+    notices = handed or _bind(place)
+    if notices is not None:
+        bound = notices
+        loop.watch(bound.fileno(), lambda: _receive(bound, place.uid, store))
+    return notices
+
+
+def _bind(place: Place) -> socket.socket | None:
     notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     notices.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     try:
@@ -34,7 +42,6 @@ def listen(loop: Loop, place: Place, store: Store) -> socket.socket | None:
         notices.close()
         announce.complain(f"cannot bind the notification socket: {error.strerror}; sd_notify stores nothing")
         return None
-    loop.watch(notices.fileno(), lambda: _receive(notices, place.uid, store))
     return notices
 
 

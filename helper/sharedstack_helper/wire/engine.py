@@ -7,6 +7,9 @@ the main thread.
 from __future__ import annotations
 
 import ctypes
+import errno
+import itertools
+import mmap
 import os
 import threading
 from collections.abc import Iterator
@@ -20,7 +23,7 @@ from sharedstack.declare.layout import BY_NAME
 from .. import native, shm
 from ..environment import HelperError
 from ..nic.interface import Interface
-from ..nic.steering import Address, mapped
+from ..nic.steering import Address, mapped, unmapped
 
 CONNECTIONS = 1024
 QUEUE = 1 << 17  # bytes of a queue, of which a connection has two
@@ -75,6 +78,34 @@ class _Lowered(ctypes.Structure):
     )
 
 
+class _Moving(ctypes.Structure):
+    """What was taken out of the engine last: memory that outlives the helper, of which the keeper has a descriptor."""
+
+    _fields_ = (
+        ("cookie", ctypes.c_uint64),
+        ("endpoint1", ctypes.c_uint32),
+        ("lowered", _Lowered),
+        ("unsent", ctypes.c_uint8 * QUEUE),
+        ("unread", ctypes.c_uint8 * QUEUE),
+    )
+
+
+class _Seen(ctypes.Structure):
+    """struct shs_wire_seen of native/wire/tend.h."""
+
+    _fields_ = (
+        ("handle", ctypes.c_uint64),
+        ("tx_off", ctypes.c_uint64),
+        ("cookie", ctypes.c_uint64),
+        ("laddr", ctypes.c_uint8 * 16),
+        ("raddr", ctypes.c_uint8 * 16),
+        ("lport", ctypes.c_uint16),
+        ("rport", ctypes.c_uint16),
+        ("state", ctypes.c_uint32),
+        ("ep1", ctypes.c_uint32),
+    )
+
+
 class _UdpOpen(ctypes.Structure):
     """struct shs_udp_open of native/engine/engine.h."""
 
@@ -120,25 +151,44 @@ class Figures:
     state: int
 
 
-class Engine:
-    """One engine and its interface, whose driver who waits polls for `busy_us`. Raises HelperError where either cannot be had."""
+@dataclass(frozen=True)
+class Seen:
+    """A record of the engine; `place`: of a TCP connection's queues; endpoint (plus one) and cookie: of datagrams."""
 
-    def __init__(self, stack: Stack, interface_name: str, segment: str, busy_us: int) -> None:
-        self.interface = Interface(interface_name, segment + "-nic", busy_us)
+    handle: int
+    local: tuple[Address, int]
+    remote: tuple[Address, int]
+    state: int
+    place: int
+    endpoint1: int
+    cookie: int
+
+
+@dataclass(frozen=True)
+class KeptLink:
+    """A link that another helper lent: what the keeper knows of it, and its descriptors in the order of `Engine.kept`."""
+
+    name: str
+    busy_us: int
+    mode: str
+    fds: list[int]
+
+
+class Engine:
+    """One engine and its interface, whose driver who waits polls for `busy_us`; or one that another helper had, adopted as it is.
+
+    Raises HelperError where it cannot be had.
+    """
+
+    def __init__(self, stack: Stack, interface_name: str, segment: str, busy_us: int, kept: KeptLink | None = None) -> None:
         self._functions = _functions()
-        size = int(self._functions["bytes"](CONNECTIONS))
-        for name in ("-area", "-queues"):
-            shm.unlink(segment + name)
-        try:
-            self.area = shm.create(segment + "-area", size)
-            self.queues = shm.create(segment + "-queues", 2 * QUEUE * CONNECTIONS)
-            self.area.reserve(size)
-        except HelperError:
-            self.interface.close()
-            raise
+        self._adopt(segment, kept) if kept else self._make(interface_name, segment, busy_us)
+        os.ftruncate(self._moving_fd, ctypes.sizeof(_Moving))
+        self._moving = _Moving.from_buffer(mmap.mmap(self._moving_fd, ctypes.sizeof(_Moving)))
         self._maps = [self.area.map(), self.queues.map(), self.interface.header.map(), self.interface.packets.map()]
         addresses = [ctypes.addressof(ctypes.c_char.from_buffer(m)) for m in self._maps]
-        self._functions["format"](addresses[0], CONNECTIONS, int.from_bytes(os.urandom(8), "little"))
+        if not kept:
+            self._functions["format"](addresses[0], CONNECTIONS, int.from_bytes(os.urandom(8), "little"))
         parts = _Parts(*addresses, self.area.size, self.queues.size, self.interface.packets.size)
         self.tender = ctypes.create_string_buffer(int(self._functions["tender_bytes"]()))
         fds = (ctypes.c_int * len(self.interface.fds))(*self.interface.fds)
@@ -150,8 +200,32 @@ class Engine:
             self.close()
             raise HelperError(f"cannot use interface {interface_name}: {os.strerror(-result)}")
         self._reserved = 0
-        self._unsent, self._unread = (ctypes.create_string_buffer(QUEUE) for _ in range(2))
         self._strays = ctypes.create_string_buffer(_STRAYS)
+
+    def _make(self, interface_name: str, segment: str, busy_us: int) -> None:
+        self.interface = Interface(interface_name, segment + "-nic", busy_us)
+        self._moving_fd = os.memfd_create("sharedstack.moving", os.MFD_CLOEXEC)
+        size = int(self._functions["bytes"](CONNECTIONS))
+        for name in ("-area", "-queues"):
+            shm.unlink(segment + name)
+        try:
+            self.area = shm.create(segment + "-area", size)
+            self.queues = shm.create(segment + "-queues", 2 * QUEUE * CONNECTIONS)
+            self.area.reserve(size)
+        except HelperError:
+            self.interface.close()
+            raise
+
+    def _adopt(self, segment: str, kept: KeptLink) -> None:
+        self._moving_fd, area, queues, *fds = kept.fds
+        self.interface = Interface.adopted(kept.name, segment + "-nic", kept.busy_us, kept.mode, fds)
+        self.area = shm.Shared(segment + "-area", area, os.fstat(area).st_size)
+        self.queues = shm.Shared(segment + "-queues", queues, os.fstat(queues).st_size)
+
+    @property
+    def kept(self) -> list[int]:
+        """Descriptors by which another helper can adopt it."""
+        return [self._moving_fd, self.area.fd, self.queues.fd, *self.interface.kept]
 
     @property
     def fds(self) -> list[int]:
@@ -178,18 +252,43 @@ class Engine:
         finally:
             self._functions["hold"](self.tender, _MAIN, 0)
 
-    def take(self, endpoint1: int, word: int) -> Taken | None:
+    def take(self, endpoint1: int, cookie: int, word: int) -> Taken | None:
         """Take a connection out of the engine, `held`; None where its word is another one by now. To be followed by `finish`."""
-        lowered = _Lowered()
-        result = self._functions["take"](
-            self.tender, _MAIN, endpoint1, word, ctypes.byref(lowered), self._unsent, self._unread, ctypes.c_uint32(QUEUE)
-        )
-        if result < 0:
+        moving = self._moving
+        moving.endpoint1, moving.cookie = endpoint1, cookie
+        out = [ctypes.byref(one) for one in (moving.lowered, moving.unsent, moving.unread)]
+        result = self._functions["take"](self.tender, _MAIN, endpoint1, word, *out, ctypes.c_uint32(QUEUE))
+        return None if result < 0 else self.taken(endpoint1, cookie)
+
+    def taken(self, endpoint1: int, cookie: int) -> Taken | None:
+        """What was taken out of the engine last, by whatever helper; None: that is another connection."""
+        moving = self._moving
+        if (moving.endpoint1, moving.cookie) != (endpoint1, cookie):
             return None
-        image = Image()
+        lowered, image = moving.lowered, Image()
         image.memory[:] = bytes(lowered.image)
-        unsent, unread = self._unsent.raw[: lowered.n_unsent], self._unread.raw[: lowered.n_unread]
+        unsent, unread = bytes(moving.unsent[: lowered.n_unsent]), bytes(moving.unread[: lowered.n_unread])
         return Taken(image, unsent, unread, int(lowered.state), int(lowered.error))
+
+    def seen(self, datagrams: bool = False) -> Iterator[Seen]:
+        """The records of TCP connections, or of datagrams."""
+        one = _Seen()
+        for i in itertools.count():
+            result = self._functions["seen"](self.tender, datagrams, i, ctypes.byref(one))
+            if result == -errno.ENOENT:
+                return
+            if result == 0:
+                local, remote = (unmapped(bytes(one.laddr)), int(one.lport)), (unmapped(bytes(one.raddr)), int(one.rport))
+                place = int(one.tx_off) // (2 * QUEUE)
+                yield Seen(int(one.handle), local, remote, int(one.state), place, int(one.ep1), int(one.cookie))
+
+    def bury(self, slot: int) -> None:
+        """What a dead participant held of the engine is free, and repaired."""
+        self._functions["bury"](self.tender, _MAIN, slot + 1)
+
+    def forget(self, handle: int) -> None:
+        """A record that is nobody's."""
+        self._functions["forget"](self.tender, _MAIN, ctypes.c_uint64(handle))
 
     def strays(self) -> bytes:
         """Packets of no connection that have come: length (u32) and bytes of each frame."""
@@ -233,6 +332,7 @@ class Engine:
         """Give the interface back. No connection may be lifted any more."""
         self._functions["detach"](self.tender)
         self.interface.close()
+        os.close(self._moving_fd)
         for held in (self.area, self.queues):
             shm.unlink(held.name)
             held.close()
@@ -283,6 +383,9 @@ def _functions() -> dict[str, Any]:
         "strays": (u32, (address, u32, address, u32)),
         "close": (None, (address, u32, u32)),
         "figures": (number, (address, u32, address)),
+        "seen": (number, (address, u32, u32, address)),
+        "forget": (None, (address, u32, u64)),
+        "bury": (None, (address, u32, u32)),
         "udp_open": (number, (address, u32, address, u32, u32, address)),
         "udp_close": (None, (address, u32, u64)),
         "udp_figures": (number, (address, u64, address)),

@@ -5,7 +5,8 @@ connection meanwhile:
 1  the kernel leaves it alone (TCP_REPAIR), its packets come to the interface's sockets, no CPU handles one still;
 2  what the kernel knows of it becomes the engine's, unless data is under way: then all is undone, and the program tries again later.
 The helper keeps the descriptor for as long as the connection is lifted. So a connection whose holders have all gone is lowered like
-any other, and then closed: the kernel sends what a kernel would.
+any other, and then closed: the kernel sends what a kernel would. The keeper (store/keeper.py) has all descriptors too, and knows when a
+connection is on its way: the next helper adopts the links, and ends what was under way (adopt.py).
 
 Lowering (`lower`) is the way back. It is asked for by a participant, or happens because of the policy (`_look`): an idle
 connection, a route that went elsewhere, holders that are gone.
@@ -19,7 +20,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from sharedstack.declare import binary
 from sharedstack.declare.layout import CONSTANTS
@@ -32,9 +32,11 @@ from ..holders import held_open
 from ..loop import Loop
 from ..nic.steering import MOST_GIVEN_BACK, Address
 from ..segments import Segments
-from . import segment_of_peer
+from ..store.backup import KeeperOf
+from . import adopt, segment_of_peer
 from .datagrams import IDLE_LOOKS, Datagrams, Steered
-from .engine import CONNECTIONS, QUEUE, Engine, Figures, Taken, Tender
+from .engine import QUEUE, Engine, KeptLink, Taken, Tender
+from .lifted import Flow, Lifted, Link, flow_of, hold, let, reuses
 from .repair import BusyError, Repair
 
 EVERY = 1.0
@@ -44,48 +46,68 @@ _NONE, _LIFTING, _ON = CONSTANTS["WIRE_NONE"], CONSTANTS["WIRE_LIFTING"], CONSTA
 _GEN, _LINK = CONSTANTS["WIRE_GEN_SHIFT"], CONSTANTS["WIRE_LINK_SHIFT"]
 
 
-@dataclass
-class _Lifted:
-    """A connection of an engine's."""
-
-    engine: int
-    endpoint: int
-    word: int
-    cookie: int
-    inode: int
-    fd: int
-    reuse: int
-    flow: tuple[tuple[Address, int], tuple[Address, int]]
-    place: int
-    seen: Figures | None = None
-    idle: int = 0
-
-
-@dataclass
-class _Link:
-    engine: Engine
-    tender: Tender
-    places: list[int] = field(default_factory=lambda: list(range(CONNECTIONS - 1, -1, -1)))
-
-
 class Links:
-    """All links of one stack. Everything runs in the main thread."""
+    """All links of one stack: those that the last helper lent, if they are the first of those that are asked for or none is asked for.
 
-    def __init__(self, loop: Loop, segments: Segments, names: Sequence[str], stem: str, busy_us: int = 0) -> None:
-        self._loop, self._segments = loop, segments
-        self._links: list[_Link] = []
-        self._lifted: dict[int, _Lifted] = {}
+    `again`: the command that starts this helper another time. Everything runs in the main thread. Raises HelperError.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        segments: Segments,
+        names: Sequence[str],
+        stem: str,
+        keeper: KeeperOf,
+        busy_us: int = 0,
+        again: Sequence[str] = (),
+    ) -> None:
+        self._loop, self._segments, self._keeper, self._again = loop, segments, keeper, again
+        self._links: list[Link] = []
+        self._lifted: dict[int, Lifted] = {}
         self._due = self._looking = False
         self._participants: Participants = list
         self._closed: Callable[[], None] = lambda: None
-        if names:
+        self._closing: list[Lifted] = []
+        self._datagrams = Datagrams(segments, [])
+        kept = adopt.links(keeper, segments.adopted)
+        if names or kept:
             self._repair = Repair()
-        for number, name in enumerate(names):
-            engine = Engine(segments, name, f"{stem}-{number}", busy_us)
-            self._links.append(_Link(engine, Tender(engine)))
-            loop.watch(engine.interface.hops.fileno(), lambda number=number: self._notices(number))  # type: ignore[misc]
-        self._datagrams = Datagrams(segments, [link.engine for link in self._links])
+        if kept and not self._adopt(kept, stem):
+            kept = []
+        if names and [one.name for one in kept] != list(names[: len(kept)]):
+            self.close()
+        if names and any(one.busy_us != busy_us for one in kept):
+            announce.complain(
+                "interfaces that were lent before are polled as they were: to change that, end the helper, and start another one"
+            )
+        for name in names[len(self._links) :]:
+            number = len(self._links)
+            self._use([Engine(segments, name, f"{stem}-{number}", busy_us)])
+            adopt.keep(keeper, number, self._links[number].engine, busy_us)
         segments.header["n_nics"] = len(self._links)
+
+    def _adopt(self, kept: list[KeptLink], stem: str) -> bool:
+        """Go on with what another helper lent; False where it cannot be had any more."""
+        try:
+            self._use([Engine(self._segments, one.name, f"{stem}-{number}", one.busy_us, one) for number, one in enumerate(kept)])
+        except HelperError as error:
+            announce.complain(f"{error}; what the last helper lent is given up")
+            adopt.forget(self._keeper)
+            return False
+        mender = adopt.Mender(self._segments, self._keeper, self._repair, self._links, self._to_kernel, self._give_back)
+        mender.mend(self._lifted, self._closing)
+        for number in range(len(kept)):
+            self._renew(number, self._links[number].engine.interface.hops.renew)
+        self._request()
+        return True
+
+    def _use(self, engines: list[Engine]) -> None:
+        for engine in engines:
+            number = len(self._links)
+            self._links.append(Link(engine, Tender(engine)))
+            self._loop.watch(engine.interface.hops.fileno(), lambda number=number: self._notices(number))  # type: ignore[misc]
+        self._datagrams = Datagrams(self._segments, [link.engine for link in self._links])
 
     def __len__(self) -> int:
         return len(self._links)
@@ -119,7 +141,7 @@ class Links:
         word = int(record["wire"])
         if word & CONSTANTS["WIRE_STATE_MASK"] != _LIFTING or record["cookie"] != cookie or _cookie(fd) != cookie:
             return "not_established", False
-        flow = _flow(record)
+        flow = flow_of(record)
         for number, link in enumerate(self._links):
             try:
                 known = link.engine.interface.hops.want(flow[1][0])
@@ -140,7 +162,7 @@ class Links:
         record: binary.View,
         word: int,
         fd: int,
-        flow: tuple[tuple[Address, int], tuple[Address, int]],
+        flow: Flow,
     ) -> tuple[str, bool]:
         link = self._links[number]
         steering = link.engine.interface.steering
@@ -150,9 +172,14 @@ class Links:
         except HelperError as error:
             announce.complain(str(error))
             return "exhausted", False
+        cookie, inode = int(record["cookie"]), int(record["inode"])
+        lifted = Lifted(number, endpoint, word, cookie, inode, fd, reuses(fd), flow, place)
+        self._keeper.moving(self._again)
+        hold(self._keeper, lifted)
         try:
-            reuse = self._repair.begin(fd)
+            self._repair.begin(fd)
         except OSError:
+            let(self._keeper, lifted)
             return "not_established", False
         steering.add_flow(socket.IPPROTO_TCP, *flow)
         why = "wire_busy"
@@ -165,9 +192,10 @@ class Links:
             lifts = int(record["wire_lifts"])
             record["wire_lifts"] = lifts + 1
             if link.engine.open(endpoint + 1, image, word, on) == 0:
+                self._keeper.moving(())
                 link.places.pop()
-                cookie, inode = int(record["cookie"]), int(record["inode"])
-                self._lifted[endpoint] = _Lifted(number, endpoint, on, cookie, inode, fd, reuse, flow, place)
+                lifted.word = on
+                self._lifted[endpoint] = lifted
                 link.tender.kick()
                 self._request()
                 return "none", True
@@ -179,7 +207,8 @@ class Links:
             why = "not_established"
         steering.remove_flow(socket.IPPROTO_TCP, *flow)
         steering.settle()
-        self._repair.end(fd, reuse)
+        self._repair.end(fd, lifted.reuse)
+        let(self._keeper, lifted)
         self._give_back(link)
         return why, False
 
@@ -200,12 +229,15 @@ class Links:
         link = self._links[lifted.engine]
         if not link.engine.interface.hops.reaches(*(end[0] for end in reversed(lifted.flow))):
             return _REASON["no_route"]  # the kernel takes no connection that it has no route for
+        self._keeper.moving(self._again)
         with link.engine.held():
-            taken = link.engine.take(endpoint + 1, lifted.word)
+            taken = link.engine.take(endpoint + 1, cookie, lifted.word)
             if taken is None:
+                self._keeper.moving(())
                 return _REASON["not_established"]
             self._to_kernel(link, lifted, taken)
         binary.endpoint(self._segments.stack_view, endpoint)["wire_why"] = _REASON[why]
+        let(self._keeper, lifted)
         link.engine.finish(endpoint + 1, (lifted.word >> _GEN << _GEN) | _NONE)
         del self._lifted[endpoint]
         link.places.append(lifted.place)
@@ -217,12 +249,15 @@ class Links:
         lifted = self._lifted.get(endpoint)
         return (lifted is not None and lifted.cookie == cookie) or self._datagrams.has(endpoint, cookie)
 
-    def _to_kernel(self, link: _Link, lifted: _Lifted, taken: Taken) -> None:
-        """The descriptor is the connection again, and gets what came for it meanwhile, its end among it."""
+    def _to_kernel(self, link: Link, lifted: Lifted, taken: Taken, written: bool = False) -> None:
+        """The descriptor is the connection again, and gets what came for it meanwhile, its end among it.
+
+        `written`: another helper came so far that its packets are the kernel's.
+        """
         steering = link.engine.interface.steering
         ended = segment_of_peer.without_end(taken.image, taken.state)
         try:
-            sent = self._repair.write(lifted.fd, taken)
+            sent = self._repair.sent(lifted.fd, taken) if written else self._repair.write(lifted.fd, taken)
             steering.remove_flow(socket.IPPROTO_TCP, *lifted.flow)
             steering.settle()
             self._repair.end(lifted.fd, lifted.reuse, taken.unsent[sent:])
@@ -251,6 +286,25 @@ class Links:
             link.tender.stop()
             link.engine.close()
         self._links = []
+        for closing in self._closing:
+            os.close(closing.fd)
+        for name in list(self._keeper.parts):
+            self._keeper.let(name)
+
+    def pause(self) -> None:
+        """Nothing more is done to the engines, but what is asked for."""
+        for link in self._links:
+            link.tender.stop()
+
+    def go_on(self) -> None:
+        """After `pause`."""
+        for link in self._links:
+            link.tender = Tender(link.engine)
+
+    def bury(self, slot: int) -> None:
+        """The participant of that slot is dead, and the slot will be another's: nothing of the engines is to be its any more."""
+        for link in self._links:
+            link.engine.bury(slot)
 
     def attend(self) -> None:
         """Some program sends a stream, perhaps: whoever tends the engines is to look after it."""
@@ -274,7 +328,7 @@ class Links:
                 self.lower(lifted.endpoint, lifted.cookie)
                 self._closed()
 
-    def _give_back(self, link: _Link) -> None:
+    def _give_back(self, link: Link) -> None:
         """What was in the rings still is the kernel's now."""
         strays, at = link.engine.strays(), 0
         while at < len(strays):
@@ -284,10 +338,14 @@ class Links:
             at += 4 + size
 
     def _notices(self, number: int) -> None:
-        """Routes, neighbours, addresses or the interface changed: what goes another way now, or by a narrower one, is the kernel's."""
+        """Routes, neighbours, addresses or the interface changed."""
+        self._renew(number, self._links[number].engine.interface.hops.look)
+
+    def _renew(self, number: int, look: Callable[[], list[Address]]) -> None:
+        """What goes another way now, or by a narrower one, is the kernel's."""
         interface = self._links[number].engine.interface
         before = interface.segment.get("mtu")
-        gone, own = set(interface.hops.look()), interface.hops.own()
+        gone, own = set(look()), interface.hops.own()
         narrower = interface.segment.get("mtu") < before
         self._datagrams.routes_changed(number, gone, own)
         for lifted in list(self._lifted.values()):
@@ -310,10 +368,16 @@ class Links:
             if why:
                 self.lower(lifted.endpoint, lifted.cookie, why)
         self._datagrams.look()
-        if self._lifted or self._datagrams:
+        for one in self._closing[:]:
+            if adopt.over(self._links[one.engine], one):
+                self._closing.remove(one)
+                self._links[one.engine].places.append(one.place)
+                let(self._keeper, one)
+                os.close(one.fd)
+        if self._lifted or self._datagrams or self._closing:
             self._request()
 
-    def _judge(self, lifted: _Lifted) -> str:
+    def _judge(self, lifted: Lifted) -> str:
         figures = self._links[lifted.engine].engine.figures(lifted.endpoint + 1)
         before, lifted.seen = lifted.seen, figures
         if figures is None or before is None:
@@ -327,10 +391,3 @@ class Links:
 def _cookie(fd: int) -> int:
     with socket.socket(fileno=os.dup(fd)) as s:
         return int.from_bytes(s.getsockopt(socket.SOL_SOCKET, 57, 8), "little")  # SO_COOKIE
-
-
-def _flow(record: binary.View) -> tuple[tuple[Address, int], tuple[Address, int]]:
-    return (segment_of_peer.address(record["laddr"]), int(record["lport"])), (
-        segment_of_peer.address(record["raddr"]),
-        int(record["rport"]),
-    )

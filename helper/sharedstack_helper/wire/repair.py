@@ -5,9 +5,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 
 from .. import native
 from .engine import Image, Taken
+
+_REPAIR, _REPAIR_QUEUE, _QUEUE_SEQ = 19, 20, 21  # TCP_* of linux/tcp.h
+_NO_QUEUE, _SEND_QUEUE = 0, 2
 
 
 class BusyError(Exception):
@@ -43,6 +47,21 @@ class Repair:
             self._write(fd, taken.image.address, taken.unsent, len(taken.unsent), taken.unread, len(taken.unread)),
             "write a connection",
         )
+
+    def sent(self, fd: int, taken: Taken) -> int:
+        """How many of the unsent bytes the descriptor has been given, which another helper had written; it is in repair again."""
+        with socket.socket(fileno=os.dup(fd)) as s:
+            s.setsockopt(socket.IPPROTO_TCP, _REPAIR, 1)
+            s.setsockopt(socket.IPPROTO_TCP, _REPAIR_QUEUE, _SEND_QUEUE)
+            at = s.getsockopt(socket.IPPROTO_TCP, _QUEUE_SEQ)
+            s.setsockopt(socket.IPPROTO_TCP, _REPAIR_QUEUE, _NO_QUEUE)
+        return min((at - int(taken.image.fields["snd_una"])) & 0xFFFFFFFF, len(taken.unsent))
+
+    @staticmethod
+    def under_way(fd: int) -> bool:
+        """Is it in repair?"""
+        with socket.socket(fileno=os.dup(fd)) as s:
+            return bool(s.getsockopt(socket.IPPROTO_TCP, _REPAIR))
 
     def end(self, fd: int, reuse: int, fresh: bytes = b"") -> None:
         """The kernel goes on with it, and sends `fresh` first, whatever room its buffer has."""

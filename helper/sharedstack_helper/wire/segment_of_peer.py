@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 
@@ -95,9 +94,3 @@ def without_end(image: Image, state: int) -> list[int]:
     fields["fin"] = 0
     fields["state"] = CONSTANTS["TCP_ESTABLISHED"]
     return flags
-
-
-def address(mapped: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address of 16 bytes, IPv4 as ::ffff:a.b.c.d."""
-    six = ipaddress.IPv6Address(mapped)
-    return six.ipv4_mapped or six

@@ -2,6 +2,7 @@
 #include "preload/wire.h"
 
 #include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <sys/epoll.h>
 
 #include "endpoint/anchor.h"
@@ -16,6 +17,7 @@
 
 #define WEIGHED 64 /* calls */
 #define NAP_NS 50000 /* while another thread, or the helper, moves the connection */
+#define ASK_EVERY 100 /* naps */
 
 static void nap(void)
 {
@@ -151,6 +153,25 @@ static void came_down(struct shs_fd *f, int fd)
     tell_set(f, fd, false);
 }
 
+static bool in_repair(int fd)
+{
+    int on = 0;
+    socklen_t len = sizeof on;
+    return shs_sys_getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) == 0 && on == TCP_REPAIR_ON;
+}
+
+/* A REASON_*, or -errno. A helper that dies over it leaves a socket in repair, with which nothing can be done: the next one puts that right. */
+static long ask_to_lift(struct shs_fd *f, int fd, uint32_t lifting)
+{
+    long why = ask(SHS_MSG_LIFT, f, fd);
+    for (int i = 1; why < 0 && shs_load32(&f->registered->wire) == lifting && in_repair(fd); i++) {
+        nap();
+        if (i % ASK_EVERY == 0)
+            why = ask(SHS_MSG_LIFT, f, fd);
+    }
+    return why;
+}
+
 static bool lift(struct shs_fd *f, int fd)
 {
     struct shs_endpoint *ep = f->registered;
@@ -164,7 +185,9 @@ static bool lift(struct shs_fd *f, int fd)
         shs_cas32(&ep->wire, lifting, was);
         return false;
     }
-    long why = shs_in_flight(fd, -1) ? SHS_REASON_NATIVE_READER : ask(SHS_MSG_LIFT, f, fd);
+    long why = -ENODEV;
+    if (shs_wire_ports_borrow(shs_load32(&shs_proc.env.stack->n_nics)))
+        why = shs_in_flight(fd, -1) ? SHS_REASON_NATIVE_READER : ask_to_lift(f, fd, lifting);
     uint32_t now = shs_load32(&ep->wire);
     if (now == lifting) { /* refused, or never asked */
         shs_cas32(&ep->wire, lifting, was);

@@ -192,6 +192,9 @@ static struct steered steer(struct shs_fd *f, const struct shs_who *who, int fd,
     memcpy(from.addr, f->end.ep->laddr, sizeof from.addr);
     if (!shs_source_for(f->dgram->domain, &from, peer)) /* or broadcast, or multicast */
         return got;
+    got.why = SHS_REASON_NO_HELPER;
+    if (!shs_wire_ports_borrow(shs_load32(&shs_proc.env.stack->n_nics)))
+        return got;
     got = ask(f, fd, from.addr, peer);
     if (!got.why && !shs_wire_port_borrow((uint32_t)got.link)) {
         shs_dgram_unwire(f);

@@ -83,17 +83,6 @@ static struct held *borrow(uint32_t link)
     return NULL;
 }
 
-struct shs_wire_port *shs_wire_port_borrow(uint32_t link)
-{
-    if (link >= SHS_N_NICS)
-        return NULL;
-    shs_nested_lock(&lock);
-    if (!held[link])
-        __atomic_store_n(&held[link], borrow(link), __ATOMIC_RELEASE);
-    shs_nested_unlock(&lock);
-    return shs_wire_port_at(link);
-}
-
 static bool replace(int *kept, int from, int to)
 {
     return __atomic_load_n(kept, __ATOMIC_RELAXED) == from &&
@@ -125,18 +114,49 @@ static void blank_ring(struct shs_xsk_ring *r)
         blank(r->map, r->map_bytes);
 }
 
+static void drop(uint32_t link)
+{
+    struct held *h = __atomic_exchange_n(&held[link], NULL, __ATOMIC_SEQ_CST);
+    for (uint32_t i = 0; h && i < h->port.n_fds; i++) {
+        blank_ring(&h->port.nic.xsk[i].rx);
+        blank_ring(&h->port.nic.xsk[i].tx);
+        blank_ring(&h->port.nic.xsk[i].fill);
+        blank_ring(&h->port.nic.xsk[i].done);
+        shs_fd_drop(h->port.fd[i]);
+    }
+    for (int i = 0; h && i < PARTS; i++)
+        blank(h->at[i], h->bytes[i]);
+}
+
 void shs_wire_ports_drop(void)
 {
-    for (uint32_t link = 0; link < SHS_N_NICS; link++) {
-        struct held *h = __atomic_exchange_n(&held[link], NULL, __ATOMIC_SEQ_CST);
-        for (uint32_t i = 0; h && i < h->port.n_fds; i++) {
-            blank_ring(&h->port.nic.xsk[i].rx);
-            blank_ring(&h->port.nic.xsk[i].tx);
-            blank_ring(&h->port.nic.xsk[i].fill);
-            blank_ring(&h->port.nic.xsk[i].done);
-            shs_fd_drop(h->port.fd[i]);
-        }
-        for (int i = 0; h && i < PARTS; i++)
-            blank(h->at[i], h->bytes[i]);
-    }
+    for (uint32_t link = 0; link < SHS_N_NICS; link++)
+        drop(link);
+}
+
+/* The helper has taken it back: nothing is lifted there. */
+static bool over(const struct held *h)
+{
+    return shs_load64(&((const struct shs_nic *)h->at[NIC])->magic) != SHS_NIC_MAGIC;
+}
+
+struct shs_wire_port *shs_wire_port_borrow(uint32_t link)
+{
+    if (link >= SHS_N_NICS)
+        return NULL;
+    shs_nested_lock(&lock);
+    if (held[link] && over(held[link]))
+        drop(link);
+    if (!held[link])
+        __atomic_store_n(&held[link], borrow(link), __ATOMIC_RELEASE);
+    shs_nested_unlock(&lock);
+    return shs_wire_port_at(link);
+}
+
+bool shs_wire_ports_borrow(uint32_t n)
+{
+    for (uint32_t link = 0; link < n && link < SHS_N_NICS; link++)
+        if (!shs_wire_port_borrow(link))
+            return false;
+    return true;
 }

@@ -213,6 +213,7 @@ SHS_PUBLIC void shs_native_wire_hold(struct shs_tender *t, uint32_t tag, uint32_
 
 /*
  * Take the endpoint's connection out of the engine, while this thread alone receives: its holders wait until `wire` changes again. 0, or -errno: -ESTALE it is not lifted. `unsent` and `unread` have room for a queue each.
+ * What is written there is whole before the engine forgets it. `word` may say LOWERING: somebody died over that, and the engine has it still.
  */
 SHS_PUBLIC int shs_native_wire_take(struct shs_tender *t, uint32_t tag, uint32_t ep1, uint32_t word, struct shs_lowered *out,
                                     uint8_t *unsent, uint8_t *unread, uint32_t room);
@@ -222,7 +223,7 @@ SHS_PUBLIC int shs_native_wire_take(struct shs_tender *t, uint32_t tag, uint32_t
     struct shs_endpoint *ep = shs_endpoint_at(t->env.stack, ep1);
     struct shs_engine *e = &t->port.engine;
     uint32_t me = word_of(t, tag);
-    *out = (struct shs_lowered){.n_unsent = 0};
+    bool again = (word & SHS_WIRE_STATE_MASK) == SHS_WIRE_LOWERING;
     if (!ep || !shs_wire_enter(&t->port, me))
         return -EINVAL;
     uint64_t handle = shs_load64(&ep->wire_handle);
@@ -232,8 +233,7 @@ SHS_PUBLIC int shs_native_wire_take(struct shs_tender *t, uint32_t tag, uint32_t
         return -ESTALE;
     }
     shs_wire_drive(&t->port);
-    out->state = tcp->state;
-    out->error = tcp->error;
+    *out = (struct shs_lowered){.state = tcp->state, .error = tcp->error ? tcp->error : again ? out->error : 0};
     tcp->error = 0;
     shs_tcp_export(e, handle, &out->image);
     out->n_unsent = shs_tcp_unsent(e, handle, 0, unsent, room);
@@ -276,6 +276,56 @@ SHS_PUBLIC void shs_native_wire_close(struct shs_tender *t, uint32_t ep1, uint32
     struct shs_pair *pair = shs_is_datagram(ep) ? shs_pair_at(t->env.arena, shs_load32(&ep->pair)) : NULL;
     if (pair && !shs_links_any(t->env.stack, ep->lport, SHS_LINK_ALLOWED, ep1))
         shs_ring_close(&pair->dir[0]); /* nobody pushes to it any more */
+}
+
+/* The i-th record of TCP connections, or of datagrams: 0; -ESTALE: it is free; -ENOENT: there are not so many. */
+SHS_PUBLIC int shs_native_wire_seen(const struct shs_tender *t, uint32_t datagrams, uint32_t i, struct shs_wire_seen *out);
+SHS_PUBLIC int shs_native_wire_seen(const struct shs_tender *t, uint32_t datagrams, uint32_t i, struct shs_wire_seen *out)
+{
+    const struct shs_engine *e = &t->port.engine;
+    *out = (struct shs_wire_seen){.handle = i + 1};
+    if (i >= (datagrams ? e->n.n_udp : e->n.n_tcp))
+        return -ENOENT;
+    const struct shs_udp *u = &e->udp[datagrams ? i : 0];
+    const struct shs_tcp *c = shs_tcp_at(e, datagrams ? 1 : i + 1);
+    out->handle |= (uint64_t)(datagrams ? u->gen : c->gen) << 32;
+    memcpy(out->laddr, datagrams ? u->laddr : c->laddr, 16);
+    memcpy(out->raddr, datagrams ? u->raddr : c->raddr, 16);
+    out->lport = datagrams ? u->lport : c->lport;
+    out->rport = datagrams ? u->rport : c->rport;
+    out->state = datagrams ? u->state : c->state;
+    out->tx_off = datagrams ? 0 : c->tx_off;
+    out->cookie = datagrams ? u->cookie : 0;
+    out->ep1 = datagrams ? u->ep1 : 0;
+    return out->state ? 0 : -ESTALE;
+}
+
+static void clear_of(uint32_t *word, uint32_t slot1)
+{
+    uint32_t held = shs_load32(word);
+    if (held >> SHS_LOCK_SLOT_SHIFT == slot1)
+        shs_cas32(word, held, 0);
+}
+
+/* A participant has died, and its slot will be another's, who would be taken for the holder of what it held. */
+SHS_PUBLIC void shs_native_wire_bury(struct shs_tender *t, uint32_t tag, uint32_t slot1);
+SHS_PUBLIC void shs_native_wire_bury(struct shs_tender *t, uint32_t tag, uint32_t slot1)
+{
+    struct shs_wire *w = t->port.engine.w;
+    if (shs_load32(&w->lock) >> SHS_LOCK_SLOT_SHIFT == slot1 && shs_wire_try(&t->port, word_of(t, tag)))
+        shs_wire_leave(&t->port);
+    clear_of(&w->moving, slot1);
+    clear_of(&w->watcher, slot1);
+}
+
+/* A record that is nobody's. */
+SHS_PUBLIC void shs_native_wire_forget(struct shs_tender *t, uint32_t tag, uint64_t handle);
+SHS_PUBLIC void shs_native_wire_forget(struct shs_tender *t, uint32_t tag, uint64_t handle)
+{
+    if (!shs_wire_enter(&t->port, word_of(t, tag)))
+        return;
+    shs_tcp_forget(&t->port.engine, handle);
+    shs_wire_leave(&t->port);
 }
 
 /* Figures of a lifted connection, for whoever decides whether it stays so: bytes sent and received, and when something last happened. */

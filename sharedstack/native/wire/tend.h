@@ -13,6 +13,14 @@ struct shs_tender {
     uint8_t strays[1 << 18]; /* packets of no connection, for the kernel: length u32 and bytes of each frame */
 };
 
+/* A record of an engine, for a helper that adopts it. `tx_off`: of TCP; `ep1`, `cookie`: of datagrams. */
+struct shs_wire_seen {
+    uint64_t handle, tx_off, cookie;
+    uint8_t laddr[16], raddr[16];
+    uint16_t lport, rport;
+    uint32_t state, ep1;
+};
+
 /* What became of a connection that was lifted. */
 struct shs_lowered {
     struct shs_tcp_image image;
