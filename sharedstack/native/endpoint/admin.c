@@ -72,7 +72,8 @@ void shs_admin_drop_tables(struct shs_env *env)
 static bool bury_lock(uint32_t *word, uint32_t slot1)
 {
     uint32_t held = shs_load32(word);
-    return held >> SHS_LOCK_SLOT_SHIFT == slot1 && shs_cas32(word, held, (uint32_t)SHS_BURIED << SHS_LOCK_SLOT_SHIFT | (held & SHS_LOCK_WAITERS));
+    return held >> SHS_LOCK_SLOT_SHIFT == slot1 &&
+           shs_cas32(word, held, (uint32_t)SHS_BURIED << SHS_LOCK_SLOT_SHIFT | (held & SHS_LOCK_WAITERS));
 }
 
 static bool living_taker(struct shs_env *env, uint32_t handle, uint32_t except)

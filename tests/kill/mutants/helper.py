@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sharedstack_helper import main
-
 from sharedstack import paths
+from sharedstack_helper import main
 
 if __name__ == "__main__":
     core = Path(sys.argv[1])
