@@ -52,6 +52,24 @@ def alive(pid: int) -> bool:
     return bool(stat) and stat.rsplit(b")", 1)[-1].split()[0] not in (b"Z", b"X")
 
 
+def state(pid: int) -> str:
+    """State of a process as in /proc/PID/stat: `T` stopped, `t` stopped by a tracer, S, R, D; empty if it is gone.
+
+    `t` where a tracer has stopped any of its threads: that one may hold what others wait for.
+    """
+    states = {_state(PROC / str(pid))}
+    try:
+        states |= {_state(task) for task in (PROC / str(pid) / "task").iterdir()}
+    except OSError:
+        return ""
+    return "t" if "t" in states else _state(PROC / str(pid))
+
+
+def _state(folder: Path) -> str:
+    stat = _read(folder / "stat")
+    return stat.rsplit(b")", 1)[-1].split()[0].decode() if stat else ""
+
+
 def comm(pid: int) -> str:
     """Name of the program, empty if it is gone."""
     return _read(PROC / str(pid) / "comm").decode("utf-8", "replace").rstrip("\n")

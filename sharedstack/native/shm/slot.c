@@ -105,6 +105,8 @@ int shs_slot_claim(struct shs_stack *stack, uint32_t pid, uint32_t flags)
         memset(slot->counters, 0, sizeof slot->counters);
         memset(slot->told, 0, sizeof slot->told);
         slot->told_at = 0;
+        slot->awaits = 0;
+        slot->awaits_ns = 0;
         shs_slot_enrol(slot);
         shs_store32(&slot->state, SHS_SLOT_LIVE);
         return (int)i;
