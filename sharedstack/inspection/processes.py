@@ -5,6 +5,7 @@ Every function takes a missing or forbidden /proc entry for an empty one: proces
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -110,6 +111,25 @@ def environ(pid: int) -> dict[str, str]:
     """The environment that the process was started with."""
     pairs = (e.split(b"=", 1) for e in _read(PROC / str(pid) / "environ").split(b"\0") if b"=" in e)
     return {os.fsdecode(k): os.fsdecode(v) for k, v in pairs}
+
+
+def _limit(pid: int, name: str) -> float:
+    found = re.search(rf"^{name}\s+(\d+|unlimited)".encode(), _read(PROC / str(pid) / "limits"), re.M)
+    return int(found[1]) if found and found[1] != b"unlimited" else math.inf
+
+
+def address_space(pid: int) -> tuple[int, float]:
+    """Bytes that a process has mapped, and may map (RLIMIT_AS)."""
+    found = re.search(rb"^VmSize:\s+(\d+) kB", _read(PROC / str(pid) / "status"), re.M)
+    return int(found[1]) << 10 if found else 0, _limit(pid, "Max address space")
+
+
+def descriptors(pid: int) -> tuple[int, float]:
+    """Descriptors that a process has, and may have (RLIMIT_NOFILE)."""
+    try:
+        return len(os.listdir(PROC / str(pid) / "fd")), _limit(pid, "Max open files")
+    except OSError:
+        return 0, math.inf
 
 
 def sockets(pid: int) -> dict[int, list[int]]:

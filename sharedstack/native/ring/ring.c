@@ -133,9 +133,10 @@ static inline __attribute__((always_inline)) long push(struct shs_env *env, stru
         size_t size = shs_chunk_bytes(chunk), len = cur->left;
         uint32_t most = shs_peek32(&dir->most);
         size_t limit = SHS_UNLIKELY(most && most < size) ? most : size;
-        uint8_t *ring = shs_chunk_valid(env->arena, chunk) ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
-        if (SHS_UNLIKELY(!ring || index % SHS_RECORD_ALIGN))
-            return SHS_RING_BROKEN;
+        bool valid = shs_chunk_valid(env->arena, chunk) && index % SHS_RECORD_ALIGN == 0;
+        uint8_t *ring = valid ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
+        if (SHS_UNLIKELY(!ring))
+            return valid ? SHS_RING_UNMAPPED : SHS_RING_BROKEN;
         /* one record's room stays free for a switch; rd_seen spares us the reader's cache line while there is room */
         int64_t used = shs_index_diff(index, shs_peek64(&dir->rd_seen));
         if (used < 0 || used + (int64_t)shs_record_size(len) + 16 > (int64_t)limit) {
