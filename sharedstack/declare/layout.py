@@ -30,6 +30,8 @@ CONSTANTS: dict[str, int] = {
     "N_UNITS": 2048,
     "SET_MANY": 1025,
     "N_TOLD": 64,
+    # a program that may have fewer (RLIMIT_NOFILE) has them for itself: it stays with the kernel
+    "FEWEST_DESCRIPTORS": 64,
     "TOLD_SHIFT": 16,
     "WINDOW_BYTES": 16 << 20,
     "MAX_RING_UNITS": 64,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..declare import layout
+from ..declare.layout import CONSTANTS as C
 from ..declare.reasons import REASONS
 from . import processes
 from .processes import ESTABLISHED, InetSocket
@@ -137,7 +138,7 @@ def kept_out(stack: Stack, pid: int) -> bool:
         return True
     size, most = processes.address_space(pid)
     count, most_fds = processes.descriptors(pid)
-    return size + layout.STACK_BYTES + layout.ARENA_BYTES > most or count + OWN_DESCRIPTORS > most_fds
+    return size + layout.STACK_BYTES + layout.ARENA_BYTES > most or most_fds < max(count + OWN_DESCRIPTORS, C["FEWEST_DESCRIPTORS"])
 
 
 def mate_of(one: InetSocket, table: dict[int, InetSocket]) -> InetSocket | None:
