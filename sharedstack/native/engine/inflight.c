@@ -124,6 +124,7 @@ void shs_seg_trim(struct shs_tcp *t, struct shs_txseg *s, uint32_t by)
     account(t, s, -1u);
     s->seq += by;
     s->len -= by;
+    s->flags &= ~SHS_SEG_RETX_OUT; /* what was sent again was its first part, where it could not be split */
     account(t, s, 1);
 }
 
