@@ -6,7 +6,6 @@ Prints "ok" if every byte was right, nobody died, and what needed memory got it 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -182,7 +182,9 @@ def test_no_address_space_for_rings(own_lab: Lab, who: str) -> None:
     connect(server, client)
     short = client if who == "writer" else server
     for actor in (server, client):  # its slot, and nothing of a ring
-        actor.do("x = socket.create_server(('127.0.0.1', 0)); y = socket.create_connection(x.getsockname()); y.send(b'1' * 9)\nz, _ = x.accept()")
+        actor.do(
+            "x = socket.create_server(('127.0.0.1', 0)); y = socket.create_connection(x.getsockname()); y.send(b'1' * 9)\nz, _ = x.accept()"
+        )
         actor.do("for _ in range(1): z.recv(3)")
     short.do(SHORT % (1 << 20))
     talk(server, client)

@@ -5,6 +5,8 @@ with the default options, and eager, asleep, spinning. The lines are the same, n
 from __future__ import annotations
 
 import functools
+import os
+import time
 from collections.abc import Callable
 
 import pytest
@@ -46,3 +48,17 @@ def test_leaving_a_call(lab: Lab, build: Builder, oracle: Callable[[str], str], 
     assert ran.sent.local > 0
     assert lab.state().locks == []
     assert check_live(lambda: snapshot.take(lab.name, bulk=True)) == []
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("mode", ["kernel", "default", "eager"])
+def test_no_signal_is_lost(lab: Lab, build: Builder, mode: str) -> None:
+    """Real-time signals under load: SIGNALS of them, 10 million by `make soak`."""
+    count = int(os.environ.get("SIGNALS", "70_000"))
+    began = time.monotonic()
+    ran = lab.run([build("storm"), str(count)], mode, apart="with a storm of signals", timeout=3000).ok()
+    assert ran.out == f"signals: {count // 2} and {count // 2}, wrong: 0, wrong messages: 0, status: 0\n"
+    assert (ran.sent.local > 0) == (mode != "kernel")
+    print(f"\n{mode}: {count} signals in {time.monotonic() - began:.1f} s, {ran.err.strip()}, by ring {ran.sent.local} bytes")
+    if mode != "kernel":
+        assert check_live(lambda: snapshot.take(lab.name, bulk=True)) == []

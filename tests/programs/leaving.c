@@ -171,9 +171,9 @@ struct call {
 };
 
 static const struct call waiting[] = {
-    {"recv", a_recv},       {"recv of all", a_read_of_all},   {"recvfrom", a_recvfrom}, {"recvmsg", a_recvmsg},
-    {"poll", a_poll},       {"poll of one", a_poll_of_one},   {"select", a_select},     {"epoll_wait", an_epoll_wait},
-    {"accept", an_accept},  {"connect", a_connect},           {"send", a_send},         {"writev", a_writev},
+    {"recv", a_recv},      {"recv of all", a_read_of_all}, {"recvfrom", a_recvfrom}, {"recvmsg", a_recvmsg},
+    {"poll", a_poll},      {"poll of one", a_poll_of_one}, {"select", a_select},     {"epoll_wait", an_epoll_wait},
+    {"accept", an_accept}, {"connect", a_connect},         {"send", a_send},         {"writev", a_writev},
 };
 #define N_WAITING (sizeof waiting / sizeof *waiting)
 
