@@ -1,7 +1,8 @@
 """Endpoint records that outlived their kernel socket: found by asking the kernel, and freed.
 
 1  candidates: records whose registrar is dead, or that several processes may hold; no others, because a live sole holder frees
-   its own, and a socket that was reset is in no list of the kernel while its holder may still read;
+   its own, and a socket that was reset is in no list of the kernel while its holder may still read. One that such a holder closed, but could not
+   free because a table was locked, is freed at once;
 2  the kernel's list of sockets, taken after the candidates: who is on it stays;
 3  for those that are not, the descriptors of the living participants: who holds it open stays. Where bytes are unread for it, those of all
    processes: a program that was just executed is no participant yet, and will find them by the record;
@@ -27,7 +28,7 @@ from .native import Native
 from .segments import Segments
 
 _ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "inode", "flags", "slot", "holders"))
-_FREE, _SHARED = CONSTANTS["EP_FREE"], CONSTANTS["EPF_SHARED"]
+_FREE, _CLOSED, _SHARED = CONSTANTS["EP_FREE"], CONSTANTS["EP_CLOSED"], CONSTANTS["EPF_SHARED"]
 # Deaths come in groups: wait a moment for the rest, and spend at most a twentieth of the time on this.
 _DELAY, _SHARE = 0.01, 20
 _LAST_DELAY = 5.0
@@ -43,6 +44,7 @@ class _Candidate:
     inode: int
     shared: bool
     alive: bool  # its registrar
+    closed: bool  # by its only holder
 
 
 class Collector:
@@ -82,9 +84,11 @@ class Collector:
         candidates = list(self._candidates())
         if not candidates:
             return False, False
-        live = diag.live_cookies()
         busy = False
-        gone = self._unheld([c for c in candidates if c.cookie not in live])
+        gone = [c for c in candidates if c.closed]
+        if len(gone) < len(candidates):
+            live = diag.live_cookies()
+            gone += self._unheld([c for c in candidates if not c.closed and c.cookie not in live])
         for one in gone:
             freed = self._native.endpoint_gone(one.index, one.cookie)
             busy = busy or freed is None
@@ -99,9 +103,9 @@ class Collector:
                 continue
             if slot1 not in alive:
                 alive[slot1] = 0 < slot1 <= CONSTANTS["N_SLOTS"] and self._native.slot_alive(slot1 - 1)
-            shared = bool(flags & _SHARED) or held_by > 1
-            if shared or not alive[slot1]:
-                yield _Candidate(index, cookie, inode, shared, alive[slot1])
+            shared, closed = bool(flags & _SHARED) or held_by > 1, state == _CLOSED
+            if shared or closed or not alive[slot1]:
+                yield _Candidate(index, cookie, inode, shared, alive[slot1], closed)
 
     def _unheld(self, missing: list[_Candidate]) -> list[_Candidate]:
         """Those of them that no living participant holds open; where one cannot be looked at, shared ones are kept."""
