@@ -195,7 +195,9 @@ ENDPOINT = Struct(
         Field("side", "u32", "0 or 1: which end of the pair; writes direction `side`, reads direction `1 - side`", lock="ctl"),
         Field("flow_next", "u32", "next endpoint plus one in the flow bucket", lock="ctl", derived=True),
         Field("flags", "u32", "EPF_*", owner="any holder, atomic or"),
-        Field("slot", "u32", "slot plus one of the participant that registered it; 0: it left, and nobody has it; BURIED: it died", lock="ctl"),
+        Field(
+            "slot", "u32", "slot plus one of the participant that registered it; 0: it left, and nobody has it; BURIED: it died", lock="ctl"
+        ),
         Field("holders", "u32", "participants of this stack known to hold the anchor", lock="ctl"),
         Field("family", "u16", "AF_INET or AF_INET6; FAMILY_DATAGRAM is added for a datagram socket", lock="ctl"),
         Field("lport", "u16", "local port, host order", lock="ctl"),
@@ -435,7 +437,7 @@ ARENA = Struct(
         Field(
             "adrift",
             "u32",
-            "1: a unit may be marked that no direction names any more, since its reader did not get the lock in time: who has it next rebuilds",
+            "1: a unit may be marked that no direction names any more: its reader did not get the lock in time, who has it next rebuilds",
             owner="anybody",
             derived=True,
         ),

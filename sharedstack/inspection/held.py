@@ -1,7 +1,7 @@
 """Who holds which lock, in which state that process is, and for how long others have seen it so.
 
-A lock word says nothing of time, and taking a lock is too cheap to note one. So what is known comes from those who had to wait: each notes in
-its slot whose lock it waits for, or did not get, and since when. Who holds a lock that nobody wants is shown without a time.
+A lock word says nothing of time, and taking a lock is too cheap to note one. So what is known comes from those who had to wait: each notes
+in its slot whose lock it waits for, or did not get, and since when. Who holds a lock that nobody wants is shown without a time.
 """
 
 from __future__ import annotations

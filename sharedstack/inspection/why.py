@@ -131,7 +131,7 @@ def explain(stack: Stack, who: _Process, one: InetSocket, fds: list[int], table:
 
 
 def kept_out(stack: Stack, pid: int) -> bool:
-    """Can a preloaded process have no part in the stack: is there no slot for it, or may it not map the segments, or have two descriptors more?"""
+    """Can a preloaded process have no part in the stack: no slot is left, or it may not map the segments, or open more?"""
     if stack.state is None or any(p.pid == pid for p in stack.state.participants):
         return False
     if len(stack.state.participants) >= stack.state.memory["slots"]:

@@ -1,4 +1,4 @@
-"""Using a stack's tables up: what a context manager takes is nobody's, so the helper leaves it alone, and at the end there is room again."""
+"""Using up the tables of a stack: what is taken is nobody's, so the helper leaves it alone, and there is room again afterwards."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Stopping a process at the very instruction at which it has taken a lock (ptrace(2)), and what others use meanwhile.
 
-A `Hold` has the CPU watch the lock's word in the memory of the process, which is about to do something: the process stops behind the instruction
-that changed it. Then it stands still: stopped as by SIGSTOP ("T"), or as by a debugger ("t"). It is not asked to do anything, and knows nothing of it.
+A `Hold` has the CPU watch the lock's word in the memory of the process, which is about to do something: the process stops behind the
+instruction that changed it. Then it stands still: stopped as by SIGSTOP ("T"), or as by a debugger ("t"). It is not asked to do anything,
+and knows nothing of it.
 """
 
 from __future__ import annotations

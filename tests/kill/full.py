@@ -1,4 +1,4 @@
-"""A small /dev/shm that becomes full, and is emptied again, while two programs talk: to be run as `full.py` in a mount namespace of its own.
+"""A small /dev/shm that becomes full, and is emptied again, while two programs talk: to be run in a mount namespace of its own.
 
 Prints "ok" if every byte was right, nobody died, and what needed memory got it when there was some.
 """
@@ -40,7 +40,7 @@ def grows(server: Actor, client: Actor, c: str, s: str) -> None:
 
 
 def starts(lab: Lab) -> bool:
-    """Another helper, after the last one's death: it adopts what is there, or says in a line that it has no memory. Nobody needs it meanwhile."""
+    """Another helper, after the last one's death: it adopts what is there, or says in a line that it lacks memory. Nobody needs it now."""
     try:
         lab.start_helper()
         return True

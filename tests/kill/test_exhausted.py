@@ -1,5 +1,6 @@
-"""Each of the things that a stack has only so many of is used up: connections stay with the kernel, or stay lifted, with the right bytes and no
-error of ours; `inspect` says why; and when there is room again new connections are lifted.
+"""Each of the things that a stack has only so many of is used up: connections stay with the kernel, or stay lifted.
+
+The bytes are right, no error is ours, `inspect` says why, and when there is room again new connections are lifted.
 """
 
 from __future__ import annotations
@@ -158,7 +159,10 @@ def test_the_helper_has_no_descriptor_left(own_lab: Lab) -> None:
     assert all("cannot ask the kernel for its sockets" in line for line in errors.splitlines()), errors
 
 
-SHORT = "import resource\nsize = int(open('/proc/self/statm').read().split()[0]) * 4096\nresource.setrlimit(resource.RLIMIT_AS, (size + (%d), -1))\n"
+SHORT = (
+    "import resource\nsize = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+    "resource.setrlimit(resource.RLIMIT_AS, (size + (%d), -1))\n"
+)
 
 
 def test_a_program_without_address_space(own_lab: Lab) -> None:

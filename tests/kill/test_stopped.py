@@ -1,7 +1,7 @@
 """A process that is stopped, or looked at by a debugger, exactly while it holds a lock: it lives, so nobody takes the lock from it.
 
-Others, who have nothing to do with it, do not notice; its peer waits without burning CPU, or goes by the kernel; `inspect` names it. When it
-goes on all bytes arrive; when it is killed instead, its peer sees what the kernel shows.
+Others, who have nothing to do with it, do not notice; its peer waits without burning CPU, or goes by the kernel; `inspect` names it. When
+it goes on all bytes arrive; when it is killed instead, its peer sees what the kernel shows.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ class Bystanders:
         self.server.tell("d, _ = l.accept()\nfor _ in range(40): d.sendall(d.recv(8))\nd.close()")
         began = time.monotonic()
         self.client.do(
-            f"n = socket.create_connection(('127.0.0.1', {port}))\nfor i in range(40):\n    n.sendall(b'%08d' % i); assert n.recv(8) == b'%08d' % i\n"
-            "n.close()"
+            f"n = socket.create_connection(('127.0.0.1', {port}))\n"
+            "for i in range(40):\n    n.sendall(b'%08d' % i); assert n.recv(8) == b'%08d' % i\nn.close()"
         )
         self.server.hear()
         assert time.monotonic() - began < WATCHED
@@ -147,7 +147,7 @@ def hold(lab: Lab, victim: Actor, peer: Actor, case: Case, *, traced: bool) -> H
 
 
 def peer_waits(peer: Actor, case: Case) -> None:
-    """The peer receives, polls, and fills what it may send: it burns no CPU, and no call of it is held up that the kernel would not hold up."""
+    """The peer receives, polls, and fills what it may send: it burns no CPU, and no call is held up that the kernel would not hold up."""
     if case.prepare == "serve":
         share = Share(peer.pid)
         time.sleep(WATCHED)
@@ -161,9 +161,7 @@ def peer_waits(peer: Actor, case: Case) -> None:
     assert peer.do(f"c.settimeout({WATCHED})\ntry: c.recv(1)\nexcept TimeoutError: over = 1\nover", WATCHED * 3) == 1
     assert share() < SHARE
     peer.do("c.setblocking(False)")
-    sent = peer.do(
-        "sent = 0\nwith contextlib.suppress(BlockingIOError):\n    while sent < 1 << 26: sent += c.send(b'%08x' % 0 * 512)\nsent"
-    )
+    sent = peer.do("sent = 0\nwith contextlib.suppress(BlockingIOError):\n    while sent < 1 << 26: sent += c.send(b'0' * 4096)\nsent")
     assert 4096 < sent < 1 << 26, "the kernel says when it is full"
     share = Share(peer.pid)
     peer.do(f"p = select.poll(); p.register(c, select.POLLOUT); p.poll({WATCHED * 1000})", WATCHED * 3)
@@ -228,7 +226,7 @@ def continued(victim: Actor, peer: Actor, case: Case) -> None:
     assert victim.hear() == (b"held" if case.lock == "rlock" else None)
     sent = peer.do("sent")
     assert victim.do(
-        f"s.settimeout(5)\ngot = bytearray()\nwhile len(got) < {sent}: got += s.recv(1 << 20)\nbytes(got[:{sent}]) == (b'%08x' % 0) * ({sent} // 8) + b'0' * ({sent} % 8)"
+        f"s.settimeout(5)\ngot = bytearray()\nwhile len(got) < {sent}: got += s.recv(1 << 20)\nbytes(got[:{sent}]) == b'0' * {sent}"
     )
     if case.lock == "wlock":
         assert peer.do("c.settimeout(5)\nc.recv(4, socket.MSG_WAITALL)") == b"held"

@@ -34,7 +34,8 @@ NEIGHBOURS_AS_GOOD = {
     "whose set has it, if anybody's": {"endpoint.set_slot"},
     "as the program set them, where there is no ring to bound": {"endpoint.sndbuf", "endpoint.rcvbuf"},
     "times: any that has passed will do": {
-        "slot.start_ns", "slot.awaits_ns", "endpoint.created_ns", "pair.made_ns", "direction.pub_ns", "pair.empty_ns", "pair.mark_ns", "pair.recall_ns",
+        "slot.awaits_ns",
+        "slot.start_ns", "endpoint.created_ns", "pair.made_ns", "direction.pub_ns", "pair.empty_ns", "pair.mark_ns", "pair.recall_ns",
         "link.wanted_ns", "link.allowed_ns",
     },
     "identity that only the kernel knows": {"slot.pid", "slot.robust", "slot.pidns", "slot.comm", "endpoint.inode", "stack.n_cpus"},
