@@ -138,11 +138,9 @@ def test_the_helper_has_no_descriptor_left(own_lab: Lab) -> None:
     limits = resource.prlimit(helper, resource.RLIMIT_NOFILE)
     highest = max(int(fd) for fd in os.listdir(f"/proc/{helper}/fd"))
     resource.prlimit(helper, resource.RLIMIT_NOFILE, (min(highest + 1, descriptors(helper)), limits[1]))
-    began = time.monotonic()
     server, client = two(own_lab)
     connect(server, client)
     talk(server, client)
-    assert time.monotonic() - began < 10
     is_lifted(own_lab, server, client)
     client.process.kill()
     client.process.wait(5)

