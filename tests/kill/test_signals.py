@@ -1,4 +1,4 @@
-"""Handlers that send, jump, fork or execute out of any call, and threads that are cancelled in them (tests/programs/leaving.c).
+"""Handlers that send, jump, fork or execute out of any call, and cancelled threads (tests/programs: leaving.c, cancelled.c).
 
 On the kernel, with the default options, and eager, asleep, spinning: the lines are the same, no lock is held afterwards, and nothing is
 left in the stack.
@@ -29,13 +29,17 @@ WAYS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
+def program_of(scene: str) -> str:
+    return "cancelled" if scene.startswith("cancelled") else "leaving"
+
+
 @pytest.fixture(scope="module")
 def oracle(lab: Lab, build: Builder) -> Callable[[str], str]:
     """What a scene says on the kernel."""
 
     @functools.cache
     def said(scene: str) -> str:
-        return lab.run([build("leaving"), scene], "kernel").ok().out
+        return lab.run([build(program_of(scene)), scene], "kernel").ok().out
 
     return said
 
@@ -45,7 +49,7 @@ def oracle(lab: Lab, build: Builder) -> Callable[[str], str]:
 @pytest.mark.parametrize("scene", SCENES)
 def test_leaving_a_call(lab: Lab, build: Builder, oracle: Callable[[str], str], scene: str, way: str) -> None:
     mode, env = WAYS[way]
-    ran = lab.run([build("leaving"), scene], mode, env=env)
+    ran = lab.run([build(program_of(scene)), scene], mode, env=env)
     assert (ran.out, ran.err, ran.status) == (oracle(scene), "", 0)
     assert ran.sent.local > 0
     assert lab.state().locks == []

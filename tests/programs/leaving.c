@@ -1,12 +1,12 @@
 /*
  * Handlers that leave: a signal comes in the middle of each call that waits, and of calls that do not, and its handler sends, jumps out
- * (siglongjmp), forks, or executes another image. Afterwards the same sockets work, in both directions. And threads that are cancelled there.
+ * (siglongjmp), forks, or executes another image. Afterwards the same sockets work, in both directions.
  *
  *     leaving SCENE
  *
  * Without a scene it lists them. On the kernel and through the library the lines must be the same.
  */
-#include "pairs.h"
+#include "leaving.h"
 
 #include <sched.h>
 #include <setjmp.h>
@@ -14,168 +14,6 @@
 #define WAIT_MS 3      /* until the signal comes: the call waits by then */
 #define BUSY_US 60     /* between signals where calls do not wait */
 #define BUSY_ROUNDS 400
-
-static int e[2], u[2], set, listening;
-static struct sockaddr_in at;
-static uint8_t *much;
-#define MUCH ((size_t)64 << 20)
-
-static void datagrams(void)
-{
-    struct sockaddr_in name[2];
-    socklen_t len = sizeof *name;
-    for (int i = 0; i < 2; i++) {
-        name[i] = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        u[i] = socket(AF_INET, SOCK_DGRAM, 0);
-        if (bind(u[i], (struct sockaddr *)&name[i], len) != 0 || getsockname(u[i], (struct sockaddr *)&name[i], &len) != 0)
-            fail("bind");
-    }
-    for (int i = 0; i < 2; i++)
-        if (connect(u[i], (struct sockaddr *)&name[!i], len) != 0)
-            fail("connect");
-}
-
-static void make(void)
-{
-    struct epoll_event event = {.events = EPOLLIN};
-    warm_pair(e);
-    datagrams();
-    listening = listener(&at);
-    fcntl(listening, F_SETFD, 0);
-    set = epoll_create1(0);
-    if (epoll_ctl(set, EPOLL_CTL_ADD, e[0], &event) != 0)
-        fail("epoll_ctl");
-    much = calloc(1, MUCH);
-}
-
-/* What is there is thrown away. */
-static void drain(int fd)
-{
-    static uint8_t in[1 << 16];
-    while (recv(fd, in, sizeof in, MSG_DONTWAIT) > 0)
-        ;
-}
-
-static long talked;
-
-/* All of them work. */
-static void works(const char *call, const char *how)
-{
-    uint8_t out[300], in[300];
-    for (int i = 0; i < 2; i++)
-        drain(e[i]), drain(u[i]);
-    for (int i = 0; i < 6; i++, talked++) {
-        const int *fd = i % 3 ? e : u;
-        fill(out, sizeof out, (uint32_t)talked);
-        if (send(fd[i & 1], out, sizeof out, 0) != sizeof out || recv(fd[!(i & 1)], in, sizeof in, MSG_WAITALL) != sizeof in ||
-            memcmp(in, out, sizeof in))
-            fail(call);
-    }
-    struct epoll_event event;
-    put(e[1], 10);
-    if (epoll_wait(set, &event, 1, 2000) != 1)
-        fail("epoll_wait");
-    must_recv(e[0], in, 10);
-    say("%s, %s: works", call, how);
-}
-
-/* Calls that wait. */
-
-static long a_recv(void)
-{
-    uint8_t in[100];
-    return recv(e[0], in, sizeof in, 0);
-}
-
-static long a_read_of_all(void)
-{
-    uint8_t in[100];
-    put(e[1], 10);
-    return recv(e[0], in, sizeof in, MSG_WAITALL);
-}
-
-static long a_recvfrom(void)
-{
-    uint8_t in[100];
-    return recvfrom(u[0], in, sizeof in, 0, NULL, NULL);
-}
-
-static long a_recvmsg(void)
-{
-    uint8_t in[100];
-    struct iovec iov = {in, sizeof in};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-    return recvmsg(e[0], &msg, 0);
-}
-
-static long a_poll(void)
-{
-    struct pollfd p[2] = {{.fd = e[0], .events = POLLIN}, {.fd = u[0], .events = POLLIN}};
-    return poll(p, 2, 5000);
-}
-
-static long a_poll_of_one(void)
-{
-    struct pollfd p = {.fd = e[0], .events = POLLIN};
-    return poll(&p, 1, 5000);
-}
-
-static long a_select(void)
-{
-    fd_set rd;
-    FD_ZERO(&rd);
-    FD_SET(e[0], &rd);
-    return select(e[0] + 1, &rd, NULL, NULL, NULL);
-}
-
-static long an_epoll_wait(void)
-{
-    struct epoll_event event;
-    return epoll_wait(set, &event, 1, 5000);
-}
-
-static long an_accept(void)
-{
-    return accept(listening, NULL, NULL);
-}
-
-/* To where nobody accepts. */
-static long a_connect(void)
-{
-    struct sockaddr_in full;
-    int l = listener(&full), fd = -1;
-    listen(l, 0);
-    for (int i = 0; i < 3; i++) {
-        fd = socket(AF_INET, SOCK_STREAM | (i < 2 ? SOCK_NONBLOCK : 0), 0);
-        if (i < 2)
-            (void)!connect(fd, (struct sockaddr *)&full, sizeof full);
-    }
-    return connect(fd, (struct sockaddr *)&full, sizeof full);
-}
-
-/* More than anything takes. */
-static long a_send(void)
-{
-    return send(e[0], much, MUCH, 0) > 0 ? 1 : -1;
-}
-
-static long a_writev(void)
-{
-    struct iovec iov[2] = {{much, MUCH / 2}, {much, MUCH / 2}};
-    return writev(e[0], iov, 2) > 0 ? 1 : -1;
-}
-
-struct call {
-    const char *name;
-    long (*make)(void);
-};
-
-static const struct call waiting[] = {
-    {"recv", a_recv},      {"recv of all", a_read_of_all}, {"recvfrom", a_recvfrom}, {"recvmsg", a_recvmsg},
-    {"poll", a_poll},      {"poll of one", a_poll_of_one}, {"select", a_select},     {"epoll_wait", an_epoll_wait},
-    {"accept", an_accept}, {"connect", a_connect},         {"send", a_send},         {"writev", a_writev},
-};
-#define N_WAITING (sizeof waiting / sizeof *waiting)
 
 /* What the handler does. */
 
@@ -391,85 +229,6 @@ static void sends_between(void)
     between(SENDS_BACK, BUSY_ROUNDS);
 }
 
-/* Threads that are cancelled. */
-
-static volatile int cleaned;
-
-static void clean(void *unused)
-{
-    (void)unused;
-    cleaned++;
-}
-
-static void *in_the_call(void *call)
-{
-    pthread_cleanup_push(clean, NULL);
-    ((const struct call *)call)->make();
-    /* a call that came back, because it was cancelled when it had something to tell: the next point of cancellation */
-    for (;;)
-        pause();
-    pthread_cleanup_pop(0);
-    return NULL;
-}
-
-static void cancelled(void)
-{
-    make();
-    for (unsigned i = 0; i < N_WAITING; i++)
-        for (int again = 0; again < 3; again++) {
-            pthread_t thread;
-            void *result = NULL;
-            cleaned = 0;
-            pthread_create(&thread, NULL, in_the_call, (void *)(uintptr_t)&waiting[i]);
-            usleep((useconds_t)(again * 2500)); /* spinning, or asleep */
-            pthread_cancel(thread);
-            pthread_join(thread, &result);
-            if (result != PTHREAD_CANCELED || cleaned != 1)
-                say("%s: not cancelled (%d)", waiting[i].name, cleaned);
-            for (int fd = listening + 2; fd < 64; fd++)
-                if (fd != set)
-                    close(fd);
-            works(waiting[i].name, "cancelled");
-        }
-}
-
-static _Atomic long sum;
-
-/* Asynchronously only where the standard allows it: in no call at all. */
-static void *computes(void *unused)
-{
-    int was;
-    uint8_t buf[100] = {0};
-    pthread_cleanup_push(clean, NULL);
-    for (;;) {
-        (void)!send(e[1], buf, sizeof buf, MSG_DONTWAIT | MSG_NOSIGNAL);
-        (void)!recv(e[0], buf, sizeof buf, MSG_DONTWAIT);
-        pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &was);
-        for (int i = 0; i < 20000; i++)
-            sum += i;
-        pthread_setcanceltype(was, &was);
-    }
-    pthread_cleanup_pop(0);
-    return unused;
-}
-
-static void cancelled_between(void)
-{
-    make();
-    for (int i = 0; i < 60; i++) {
-        pthread_t thread;
-        void *result = NULL;
-        cleaned = 0;
-        pthread_create(&thread, NULL, computes, NULL);
-        usleep((useconds_t)(100 * (i % 20)));
-        pthread_cancel(thread);
-        pthread_join(thread, &result);
-        if (result != PTHREAD_CANCELED || cleaned != 1)
-            say("not cancelled (%d)", cleaned);
-    }
-    works("calls that do not wait", "cancelled");
-}
-
 int main(int argc, char **argv)
 {
     static const struct scene scenes[] = {
@@ -480,8 +239,6 @@ int main(int argc, char **argv)
         {"executes", executes_first},
         {"jumps_between", jumps_between},
         {"sends_between", sends_between},
-        {"cancelled", cancelled},
-        {"cancelled_between", cancelled_between},
     };
     self = argv[0];
     if (argc == 9) {
