@@ -67,7 +67,7 @@ soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps and 3,000
 	@cd tests && ../$(BIN)/python -m differential.soak --steps 200000
 	@cd tests && ../$(BIN)/python -m matrix.main --all --cases 3000
 	@COMPAT_ALL=1 RECALL_ALL=1 $(BIN)/pytest -q tests/compat/test_recall.py tests/compat/test_follow.py tests/compat/test_acceptors.py
-	@KILL_ALL=1 $(BIN)/pytest -q -s tests/kill
+	@KILL_ALL=1 COMPAT_ALL=1 SIGNALS=10000000 $(BIN)/pytest -q -s tests/kill
 	@WIRE_ALL=1 LIFTS=1000 CONVERSATION_SECONDS=300 $(BIN)/pytest -q -s tests/wire
 
 wire: system-test system-wire $(VENV)/.test $(VENV)/.built ## the wire path beside the kernel, on two hosts joined by a cable (root)

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h; since Linux 5.14
 
 
+# Descriptors: some twenty of its own, clients', and one for each participant.
+FEWEST = 64
+
+
 class HelperError(Exception):
     """The helper cannot start; the text is one line that says what failed, on what, and what to do."""
 
@@ -55,8 +59,10 @@ def fill_standard_descriptors() -> None:
 
 
 def raise_descriptor_limit() -> None:
-    """Each participant costs a pidfd: use what the hard limit allows."""
+    """Each participant costs a pidfd: use what the hard limit allows. HelperError where that is not enough to begin with."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FEWEST:
+        raise HelperError(f"may have {hard} descriptors, and needs {FEWEST} at least: raise the limit (ulimit -Hn)")
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -71,7 +71,7 @@ class Collector:
             busy, left = self._collect()
         except OSError as error:
             announce.complain(f"cannot ask the kernel for its sockets: {error}; records of closed connections stay for now")
-            busy = left = False
+            busy, left = False, True
         cost = time.monotonic() - began
         self._delay = min(_LAST_DELAY, max(_DELAY, cost * _SHARE))
         if busy:

@@ -15,7 +15,7 @@ from sharedstack.declare import layout, scan
 from sharedstack.declare.layout import CONSTANTS
 
 from . import environment
-from .loop import Loop
+from .loop import Look, Loop
 from .native import Native
 from .segments import Segments
 
@@ -24,6 +24,8 @@ _SLOT = scan.reader(layout.SLOT, ("state", "gen", "pid", "pidns"))
 # A busy lock is tried again after 5 ms, then ever more seldom: a stopped owner costs next to nothing.
 _FIRST_RETRY, _LAST_RETRY = 0.005, 1.28
 _MAX_WATCHED = 4096
+# A process that cannot be watched, for want of descriptors, is looked at instead.
+_FIRST_LOOK, _LAST_LOOK = 0.5, 8.0
 
 
 class Reaper:
@@ -41,6 +43,7 @@ class Reaper:
         self._watched: dict[int, int] = {}
         self._retry_in = _FIRST_RETRY
         self._retrying = False
+        self._look = Look(loop, self._look_again, _FIRST_LOOK, _LAST_LOOK)
         self.reaped = 0
 
     def watch(self, pid: int) -> bool:
@@ -53,8 +56,9 @@ class Reaper:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return False
-        except OSError:
-            return True  # no descriptors left, or not the id of a process: others will find out by its futex
+        except OSError:  # no descriptors left, or not the id of a process
+            self._look.within(_FIRST_LOOK)
+            return True
         poller = select.poll()
         poller.register(pidfd, select.POLLIN)
         if poller.poll(0):  # a zombie
@@ -128,6 +132,10 @@ class Reaper:
             self._retrying = True
             self._loop.later(self._retry_in, self._again)
             self._retry_in = min(self._retry_in * 2, _LAST_RETRY)
+
+    def _look_again(self) -> None:
+        """Some process may end unwatched: its futex tells, but nobody says when to look at it."""
+        self.sweep()
 
     def _again(self) -> None:
         self._retrying = False

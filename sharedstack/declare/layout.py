@@ -30,6 +30,8 @@ CONSTANTS: dict[str, int] = {
     "N_UNITS": 2048,
     "SET_MANY": 1025,
     "N_TOLD": 64,
+    # a program that may have fewer (RLIMIT_NOFILE) has them for itself: it stays with the kernel
+    "FEWEST_DESCRIPTORS": 64,
     "TOLD_SHIFT": 16,
     "WINDOW_BYTES": 16 << 20,
     "MAX_RING_UNITS": 64,
@@ -168,6 +170,13 @@ SLOT = Struct(
         Line("the owner's threads", "why sockets that have no record will never have one"),
         Field("told", "u64", "inode of the socket << TOLD_SHIFT | REASON_*; 0: none", count=64),
         Field("told_at", "u32", "where the next one goes"),
+        Field(
+            "awaits",
+            "u32",
+            "lock word of a thread whose lock one of ours waits for, or was the last not to get in time; 0: none",
+            derived=True,
+        ),
+        Field("awaits_ns", "u64", "since when; 0: none", unit="ns CLOCK_MONOTONIC", derived=True),
     ),
     {"bell": BELL},
 )
@@ -425,6 +434,13 @@ ARENA = Struct(
         Field("pairs_used", "u32", "pairs not free", lock="arena", derived=True),
         Field("pairs_top", "u32", "pairs ever used", lock="arena", derived=True),
         Field("units_used", "u32", "units in use", lock="arena", derived=True),
+        Field(
+            "adrift",
+            "u32",
+            "1: a unit may be marked that no direction names any more: its reader did not get the lock in time, who has it next rebuilds",
+            owner="anybody",
+            derived=True,
+        ),
         Field(
             "cooling",
             "u32",

@@ -29,7 +29,11 @@ REASONS: tuple[Reason, ...] = (
         "the stack has another layout: library and helper are of different versions",
         "restart the helper of the installed version",
     ),
-    Reason("exhausted", "endpoints, pairs or ring memory are used up", "see `sharedstack inspect --memory`"),
+    Reason(
+        "exhausted",
+        "endpoints, pairs, slots, links or ring memory are used up, or the descriptors or the address space that the process may have",
+        "see `sharedstack inspect --memory`, and ulimit -n and -v",
+    ),
     Reason("lowered_rule", "lowered by a rule of the policy"),
     Reason("draining", "the helper is leaving and lowered everything"),
     Reason("forked", "shared by fork, exec, passing or dup before it was lifted: it is when one holder is left"),

@@ -144,6 +144,10 @@ def _live_slot(found: Findings, shot: Snapshot, slot: View, at: str) -> None:
         found.expect(ok, f"{at}.told[{i}]", entry, "0, or the inode of a socket and a reason")
     filled = sum(map(bool, slot["told"]))
     found.expect(filled == min(slot["told_at"], C["N_TOLD"]), f"{at}.told_at", slot["told_at"], f"as many as were told, {filled}")
+    awaits = LockWord.decode(slot["awaits"])
+    plausible = not slot["awaits"] or (awaits.tag != 0 and not awaits.waiters)
+    found.expect(plausible, f"{at}.awaits", slot["awaits"], "0, or the word of a thread that has a lock")
+    found.within(at, slot, "awaits_ns", s["made_ns"] if slot["awaits"] else 0, shot.taken_ns if slot["awaits"] else 0)
     for i, handle in enumerate(slot["takes"]):
         live = 0 < handle <= shot.pairs_top * 2 and binary.pair(shot.arena, (handle - 1) // 2)["state"] == C["PAIR_LIVE"]
         found.expect(handle == 0 or live, f"{at}.takes[{i}]", handle, "0 or a direction of a live pair")

@@ -5,6 +5,7 @@ Every function takes a missing or forbidden /proc entry for an empty one: proces
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -52,6 +53,24 @@ def alive(pid: int) -> bool:
     return bool(stat) and stat.rsplit(b")", 1)[-1].split()[0] not in (b"Z", b"X")
 
 
+def state(pid: int) -> str:
+    """State of a process as in /proc/PID/stat: `T` stopped, `t` stopped by a tracer, S, R, D; empty if it is gone.
+
+    `t` where a tracer has stopped any of its threads: that one may hold what others wait for.
+    """
+    states = {_state(PROC / str(pid))}
+    try:
+        states |= {_state(task) for task in (PROC / str(pid) / "task").iterdir()}
+    except OSError:
+        return ""
+    return "t" if "t" in states else _state(PROC / str(pid))
+
+
+def _state(folder: Path) -> str:
+    stat = _read(folder / "stat")
+    return stat.rsplit(b")", 1)[-1].split()[0].decode() if stat else ""
+
+
 def comm(pid: int) -> str:
     """Name of the program, empty if it is gone."""
     return _read(PROC / str(pid) / "comm").decode("utf-8", "replace").rstrip("\n")
@@ -92,6 +111,25 @@ def environ(pid: int) -> dict[str, str]:
     """The environment that the process was started with."""
     pairs = (e.split(b"=", 1) for e in _read(PROC / str(pid) / "environ").split(b"\0") if b"=" in e)
     return {os.fsdecode(k): os.fsdecode(v) for k, v in pairs}
+
+
+def _limit(pid: int, name: str) -> float:
+    found = re.search(rf"^{name}\s+(\d+|unlimited)".encode(), _read(PROC / str(pid) / "limits"), re.M)
+    return int(found[1]) if found and found[1] != b"unlimited" else math.inf
+
+
+def address_space(pid: int) -> tuple[int, float]:
+    """Bytes that a process has mapped, and may map (RLIMIT_AS)."""
+    found = re.search(rb"^VmSize:\s+(\d+) kB", _read(PROC / str(pid) / "status"), re.M)
+    return int(found[1]) << 10 if found else 0, _limit(pid, "Max address space")
+
+
+def descriptors(pid: int) -> tuple[int, float]:
+    """Descriptors that a process has, and may have (RLIMIT_NOFILE)."""
+    try:
+        return len(os.listdir(PROC / str(pid) / "fd")), _limit(pid, "Max open files")
+    except OSError:
+        return 0, math.inf
 
 
 def sockets(pid: int) -> dict[int, list[int]]:

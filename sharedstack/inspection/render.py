@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ..declare.counters import COUNTERS
 from ..declare.options import OPTIONS
+from .held import HeldLock
 from .state import Endpoint, Path, State
 
 _WIDE = 200
@@ -92,8 +93,14 @@ def _locks(console: Console, state: State) -> None:
     if not state.locks:
         console.print("no lock is held\n")
         return
-    rows = [(held.lock, held.owner, str(held.thread), "waited for" if held.waiters else "") for held in state.locks]
-    _rows(console, ("lock", "held by", "thread", ""), rows)
+    rows = [(held.lock, held.owner, str(held.thread), _awaited(held)) for held in state.locks]
+    _rows(console, ("lock", "held by", "thread", "waited for"), rows)
+
+
+def _awaited(held: HeldLock) -> str:
+    if held.awaited_ns is None:
+        return "yes" if held.waiters else ""
+    return f"for {held.awaited_ns / 1e9:.3f} s"
 
 
 def _memory(console: Console, state: State) -> None:

@@ -15,9 +15,10 @@ from ..declare.layout import CONSTANTS as C
 from ..declare.options import OPTIONS
 from ..declare.reasons import REASONS
 from . import processes
+from .held import HeldLock, held
 from .lent import Link, links
 from .snapshot import Snapshot
-from .words import UNIT, Chunk, DirectionWord, LockWord, ahead, unread
+from .words import UNIT, Chunk, DirectionWord, ahead, unread
 
 STACK_STATES = {C["STACK_READY"]: "ready", C["STACK_DRAINING"]: "draining", C["STACK_RETIRED"]: "retired"}
 SLOT_STATES = {C["SLOT_CLAIMED"]: "claimed", C["SLOT_LIVE"]: "live", C["SLOT_DEAD"]: "dead"}
@@ -94,18 +95,6 @@ class End:
 
 
 @dataclass(frozen=True)
-class HeldLock:
-    """A lock that somebody holds; `owner` says in words who."""
-
-    lock: str
-    slot: int
-    pid: int
-    thread: int
-    waiters: bool
-    owner: str
-
-
-@dataclass(frozen=True)
 class State:
     """All of a stack that `inspect` shows."""
 
@@ -145,7 +134,7 @@ def decode(shot: Snapshot, *, live: bool) -> State:
         },
         participants=participants,
         endpoints=[_endpoint(shot, ep, i, holders.get(ep["inode"], [])) for i, ep in enumerate(eps) if ep["state"] != C["EP_FREE"]],
-        locks=_locks(shot, participants),
+        locks=held(shot, participants, live=live),
         memory=_memory(shot),
         counters=_sum(s["totals"], participants),
         options={o.name: value for o, value in zip(OPTIONS, s["options"], strict=False)},
@@ -323,27 +312,6 @@ def _why(shot: Snapshot, pair: View, ep: View, why: int, sends: bool) -> tuple[i
 def _option(ep: View) -> str:
     """What made a connection the kernel's, in both directions, if it was an option."""
     return shown(ep["opt_level"], ep["opt_name"]) if ep["flags"] & C["EPF_KERNEL_ONLY"] else ""
-
-
-def _locks(shot: Snapshot, participants: list[Participant]) -> list[HeldLock]:
-    by_slot = {p.slot: p for p in participants}
-    words = [("ctl", binary.stack(shot.stack)["ctl"]), ("arena", binary.arena(shot.arena)["lock"])]
-    for i in range(shot.pairs_top):
-        pair = binary.pair(shot.arena, i)
-        if pair["state"] == C["PAIR_LIVE"]:
-            words += [(f"pair[{i}].dir[{side}].{name}", pair["dir"][side][name]) for side in (0, 1) for name in ("wlock", "rlock")]
-    held = []
-    for name, word in words:
-        if not word:
-            continue
-        lock = LockWord.decode(word)
-        p = by_slot.get(-1 if lock.slot is None else lock.slot)
-        if p is None:
-            owner = "nobody alive: the next user repairs and goes on"
-        else:
-            owner = f"{p.comm} ({p.pid})" if p.alive else f"{p.comm} ({p.own_pid}), dead: the next user repairs and goes on"
-        held.append(HeldLock(name, -1 if lock.slot is None else lock.slot, p.pid if p else 0, lock.tag, lock.waiters, owner))
-    return held
 
 
 def _memory(shot: Snapshot) -> dict[str, Any]:

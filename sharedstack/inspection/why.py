@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..declare import layout
+from ..declare.layout import CONSTANTS as C
 from ..declare.reasons import REASONS
 from . import processes
 from .processes import ESTABLISHED, InetSocket
@@ -15,6 +17,7 @@ from .state import Endpoint, State
 
 _BY_NAME = {r.name: r for r in REASONS}
 _LAST_STANDARD_STREAM = 2
+OWN_DESCRIPTORS = 2
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def _of_process(stack: Stack, pid: int, preloaded: set[int], all_sockets: bool) 
         elif one:
             told = {n: r for p in (stack.state.participants if stack.state else ()) if p.pid == pid for n, r in p.told.items()}
             why = explain(stack, who, one, fds, table, preloaded)
-            why = told.get(inode, why) if why == "short_lived" else why  # what cannot be seen from outside, the process has said
+            if why == "short_lived":  # what cannot be seen from outside, the process has said, if it could
+                why = told.get(inode, "exhausted" if kept_out(stack, pid) else why)
             found.append(replace(blank, socket=describe(one), tx=why, rx=why))
         elif all_sockets:
             found.append(replace(blank, socket=f"socket:[{inode}]", tx="not_inet", rx="not_inet"))
@@ -124,6 +128,17 @@ def explain(stack: Stack, who: _Process, one: InetSocket, fds: list[int], table:
     if not any(mate.inode in processes.sockets(pid) for pid in preloaded):
         return "peer_unknown"
     return "short_lived"
+
+
+def kept_out(stack: Stack, pid: int) -> bool:
+    """Can a preloaded process have no part in the stack: no slot is left, or it may not map the segments, or open more?"""
+    if stack.state is None or any(p.pid == pid for p in stack.state.participants):
+        return False
+    if len(stack.state.participants) >= stack.state.memory["slots"]:
+        return True
+    size, most = processes.address_space(pid)
+    count, most_fds = processes.descriptors(pid)
+    return size + layout.STACK_BYTES + layout.ARENA_BYTES > most or most_fds < max(count + OWN_DESCRIPTORS, C["FEWEST_DESCRIPTORS"])
 
 
 def mate_of(one: InetSocket, table: dict[int, InetSocket]) -> InetSocket | None:

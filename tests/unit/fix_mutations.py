@@ -34,6 +34,7 @@ NEIGHBOURS_AS_GOOD = {
     "whose set has it, if anybody's": {"endpoint.set_slot"},
     "as the program set them, where there is no ring to bound": {"endpoint.sndbuf", "endpoint.rcvbuf"},
     "times: any that has passed will do": {
+        "slot.awaits_ns",
         "slot.start_ns", "endpoint.created_ns", "pair.made_ns", "direction.pub_ns", "pair.empty_ns", "pair.mark_ns", "pair.recall_ns",
         "link.wanted_ns", "link.allowed_ns",
     },
@@ -48,7 +49,7 @@ NEIGHBOURS_AS_GOOD = {
         "endpoint.why_tx", "endpoint.why_rx", "endpoint.wire_why", "endpoint.slot", "endpoint.flags", "slot.flags", "direction.opener",
     },
     "settings of which both values are lawful": {
-        "arena.cooling", "endpoint.error", "endpoint.wire", "stack.pair_ok", "stack.n_nics", "stack.options",
+        "arena.cooling", "arena.adrift", "endpoint.error", "endpoint.wire", "stack.pair_ok", "stack.n_nics", "stack.options",
         "direction.tx_on", "direction.rx_on",
     },
     "another thread may be meant, asleep or not": {"bell.armed", "direction.bell"},

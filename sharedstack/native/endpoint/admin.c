@@ -43,12 +43,10 @@ void shs_native_settle(void *stack)
 static bool take_table(struct shs_env *env, uint32_t *lock, uint32_t me, bool ctl)
 {
     int r = shs_lock_try(env, lock, me);
-    if (r == SHS_LOCK_REPAIR) {
-        if (ctl)
-            shs_stack_rebuild(env->stack);
-        else
-            shs_arena_rebuild(env->arena);
-    }
+    if (r >= 0 && !ctl)
+        shs_arena_entered(env->arena, r);
+    else if (r == SHS_LOCK_REPAIR)
+        shs_stack_rebuild(env->stack);
     return r >= 0;
 }
 

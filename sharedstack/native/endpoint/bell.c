@@ -146,7 +146,8 @@ long shs_bell_nap(struct shs_bell_own *own, uint64_t most_ns)
 
 void shs_bell_disarm(struct shs_bell_own *own)
 {
-    shs_store32(&own->bell->armed, 0);
+    if (own->handle) /* else it was its parent's: a handler forked while we slept */
+        shs_store32(&own->bell->armed, 0);
 }
 
 bool shs_bell_claim(struct shs_env *env, uint32_t me, const struct shs_end *end, const struct shs_bell_own *own, bool alone)

@@ -25,19 +25,19 @@ bool shs_tables_lock(struct shs_env *env, const struct shs_who *who)
             if (r == -EAGAIN)
                 shs_pause();
         }
-        if (r == SHS_LOCK_REPAIR) {
-            if (i == 0)
-                shs_stack_rebuild(env->stack);
-            else
-                shs_arena_rebuild(env->arena);
-        }
         if (r < 0) {
+            shs_lock_await(env, shs_load32(locks[i]));
             if (i)
                 shs_unlock(locks[0]);
             shs_count(env, SHS_CTR_BUSY_CTL, 1);
             return false;
         }
+        if (i)
+            shs_arena_entered(env->arena, r);
+        else if (r == SHS_LOCK_REPAIR)
+            shs_stack_rebuild(env->stack);
     }
+    shs_lock_await(env, 0);
     return true;
 }
 

@@ -59,10 +59,8 @@ bool shs_residue_collect(struct shs_env *env, struct shs_direction *dir, int fd)
 /* Under both locks: make room for `bytes` of the kernel's. */
 static long take_chunks(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir, uint64_t bytes)
 {
-    int r = shs_lock(env, &env->arena->lock, who->lock_word);
-    long done = r < 0 ? -EAGAIN : bytes > CHUNK_BYTES * SHS_N_RE_CHUNKS ? -ENOMEM : 0;
-    if (r == SHS_LOCK_REPAIR)
-        shs_arena_rebuild(env->arena);
+    bool locked = shs_arena_lock(env, who->lock_word);
+    long done = !locked ? -EAGAIN : bytes > CHUNK_BYTES * SHS_N_RE_CHUNKS ? -ENOMEM : 0;
     for (int i = 0; done == 0 && i < SHS_N_RE_CHUNKS; i++) {
         uint64_t from = (uint64_t)i * CHUNK_BYTES, left = bytes > from ? bytes - from : 0;
         unsigned log = 0;
@@ -76,11 +74,11 @@ static long take_chunks(struct shs_env *env, const struct shs_who *who, struct s
         else if (left)
             __atomic_store_n(&dir->re_chunks[i], (uint16_t)shs_chunk_pack((uint32_t)unit, log, 0), __ATOMIC_RELEASE);
     }
-    for (int i = 0; done < 0 && r >= 0 && i < SHS_N_RE_CHUNKS; i++) {
+    for (int i = 0; done < 0 && locked && i < SHS_N_RE_CHUNKS; i++) {
         shs_units_drop(env->arena, dir->re_chunks[i]);
         dir->re_chunks[i] = 0;
     }
-    if (r >= 0)
+    if (locked)
         shs_unlock(&env->arena->lock);
     return done;
 }
@@ -91,11 +89,8 @@ static void done_with(struct shs_env *env, const struct shs_who *who, struct shs
     /* its recaller may have died before this store, and nobody came to rlock since; then its repair has to be seen by re_on */
     shs_store64(&dir->rd, shs_rd_pack(shs_word_index(shs_load64(&dir->word)), 0));
     shs_store32(&dir->re_on, 0);
-    int r = shs_lock(env, &env->arena->lock, who->lock_word);
-    if (r == SHS_LOCK_REPAIR)
-        shs_arena_rebuild(env->arena);
-    if (r < 0)
-        return;
+    if (!shs_arena_lock(env, who->lock_word))
+        return; /* they go with the pair */
     shs_chunks_drop(env->arena, dir);
     shs_unlock(&env->arena->lock);
 }

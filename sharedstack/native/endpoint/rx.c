@@ -205,7 +205,7 @@ void shs_ring_open(struct shs_env *env, const struct shs_who *who, struct shs_en
     }
     if (!shs_may_open(env, end))
         return;
-    if (!first_chunk(env, who, dir)) {
+    if (!first_chunk(env, who, dir) || !shs_units_map(env)) {
         shs_set32(&end->ep->why_rx, SHS_REASON_EXHAUSTED);
         return;
     }

@@ -236,7 +236,11 @@ long shs_end_send(struct shs_env *env, const struct shs_who *who, struct shs_end
             shs_ring_close(dir);
             shs_count(env, SHS_CTR_OPENER_DEAD, 1);
         }
-        if (r == SHS_RING_BROKEN)
+        if (r == SHS_RING_UNMAPPED) {
+            shs_set32(&end->ep->why_tx, SHS_REASON_EXHAUSTED);
+            shs_count(env, SHS_CTR_EXHAUSTED, 1);
+        }
+        if (r == SHS_RING_BROKEN || r == SHS_RING_UNMAPPED)
             shs_endpoint_flag(end->ep, SHS_EPF_KERNEL_ONLY);
         if (SHS_UNLIKELY(!shs_load32(&env->stack->pair_ok)))
             env->nudge |= SHS_NUDGE_OVER;

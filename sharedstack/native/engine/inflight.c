@@ -88,7 +88,7 @@ bool shs_seg_split(struct shs_engine *e, struct shs_tcp *t, struct shs_txseg *s,
 void shs_seg_join(struct shs_engine *e, struct shs_tcp *t, struct shs_txseg *s, uint32_t most)
 {
     const uint32_t apart = SHS_SEG_SACKED | SHS_SEG_RETX_OUT;
-    for (;;) {
+    for (uint32_t i = 0; i <= e->n.n_seg; i++) { /* a hostile record may lead back to itself */
         struct shs_txseg *next = shs_seg_at(e, s->next);
         if (!next || !(s->flags & next->flags & SHS_SEG_LOST) || (s->flags | next->flags) & apart || s->flags & SHS_SEG_FIN)
             return;
@@ -124,6 +124,7 @@ void shs_seg_trim(struct shs_tcp *t, struct shs_txseg *s, uint32_t by)
     account(t, s, -1u);
     s->seq += by;
     s->len -= by;
+    s->flags &= ~SHS_SEG_RETX_OUT; /* what was sent again was its first part, where it could not be split */
     account(t, s, 1);
 }
 

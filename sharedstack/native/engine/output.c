@@ -19,13 +19,15 @@ static uint32_t effective_mss(const struct shs_tcp *t)
 bool shs_retransmit(struct shs_engine *e, struct shs_tcp *t, struct shs_txseg *s)
 {
     uint32_t mss = effective_mss(t), fin = s->flags & SHS_SEG_FIN ? 1 : 0;
-    if (s->len - fin > mss && !shs_seg_split(e, t, s, mss))
-        return false;
+    if (s->len - fin > mss)
+        shs_seg_split(e, t, s, mss);
     fin = s->flags & SHS_SEG_FIN ? 1 : 0;
-    uint32_t end = s->seq + s->len, flags = fin ? SHS_FIN : 0;
-    if (end - fin == t->push_seq || end - fin == t->tx_end)
+    /* where no record is left for the rest, all of them held by what is to be sent: its first part alone, whose acknowledgment goes on with the rest */
+    bool part = s->len - fin > mss;
+    uint32_t len = part ? mss : s->len - fin, end = s->seq + len, flags = fin && !part ? SHS_FIN : 0;
+    if (end == t->push_seq || end == t->tx_end)
         flags |= SHS_PSH;
-    if (!shs_emit(e, t, s->seq, s->len - fin, flags, true))
+    if (!shs_emit(e, t, s->seq, len, flags, true))
         return false;
     shs_seg_flags(t, s, SHS_SEG_RETRANS | (s->flags & SHS_SEG_LOST ? SHS_SEG_RETX_OUT : 0), 0);
     s->sent_ns = t->last_sent_ns = e->now;
@@ -161,7 +163,7 @@ void shs_tcp_output(struct shs_engine *e, struct shs_tcp *t)
         shs_tlp_arm(e, t);
     if (!(t->flags & SHS_TF_CWND_LIMITED) && shs_pipe(t) >= t->cwnd / 2)
         t->flags |= SHS_TF_CWND_LIMITED; /* as full as slow start needs */
-    if (t->flags & SHS_TF_ACK_NOW && !t->timer[SHS_T_LINK])
+    if (t->flags & SHS_TF_ACK_NOW) /* also where nothing could be sent for want of a record: the peer's are freed by it */
         shs_emit_ack(e, t);
     bool unsent = waiting(t) || (t->flags & SHS_TF_FIN_QUEUED && !shs_fin_sent(t));
     if (!shs_flight(t) && unsent)

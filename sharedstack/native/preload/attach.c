@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/shm.h>
 
 #include "endpoint/fds.h"
@@ -140,10 +141,19 @@ static int use(struct shs_env *env, struct found *found)
     return SHS_REASON_NONE;
 }
 
+/* A program that may have few descriptors counts on each of them. */
+static bool few_descriptors(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < SHS_FEWEST_DESCRIPTORS;
+}
+
 int shs_attach_segments(struct shs_env *env, const char *stack_name, int fd)
 {
     struct found found = {.fd = {-1, -1, -1}, .bulk_id = -1};
     uint64_t netns;
+    if (few_descriptors())
+        return SHS_REASON_EXHAUSTED;
     if (netns_cookie(fd, &netns) != 0)
         return SHS_REASON_OTHER_NETNS;
     int why = from_helper(stack_name, netns, &found);

@@ -13,6 +13,7 @@
 #include "preload/dgram.h"
 #include "preload/member.h"
 #include "preload/restart.h"
+#include "preload/tell.h"
 #include "preload/wire_dgram.h"
 #include "shm/lock.h"
 #include "shm/sys.h"
@@ -39,7 +40,9 @@ void shs_dgram_begin(struct shs_fd *f, int fd)
     int r = shs_dgram_register(&shs_proc.env, who, fd);
     if (r <= 0) {
         f->ops = 0;
-        if (r < 0 && -r != SHS_REASON_EXHAUSTED)
+        if (-r == SHS_REASON_EXHAUSTED)
+            shs_tell_that(fd, SHS_REASON_EXHAUSTED);
+        else if (r < 0)
             f->why = (uint32_t)-r;
         if (r < 0)
             shs_log("not lifted", fd, (uint32_t)-r);

@@ -60,7 +60,7 @@ void shs_set_sleeps(struct shs_set *set)
 
 void shs_set_wakes(struct shs_set *set)
 {
-    if (--set->sleepers == 0)
+    if (set->sleepers && --set->sleepers == 0) /* in a child that a handler made meanwhile nobody sleeps */
         while (take_call(set))
             ;
 }

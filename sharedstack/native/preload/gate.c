@@ -75,10 +75,12 @@ static void register_joined(struct shs_fd *f, int fd)
     bool shared = f->why;
     int r = shared ? shs_register_shared(&shs_proc.env, who, fd) : shs_register(&shs_proc.env, who, fd);
     if (r < 0) {
-        if (-r == SHS_REASON_EXHAUSTED)
-            f->ops = 0;
-        else
+        if (-r == SHS_REASON_EXHAUSTED) {
+            f->ops = 0; /* again after as many calls */
+            shs_tell_that(fd, SHS_REASON_EXHAUSTED);
+        } else {
             f->why = (uint32_t)-r;
+        }
         shs_log("not lifted", fd, (uint32_t)-r);
     }
     if (r <= 0 || shs_proc.env.epoch != epoch) /* a signal handler became somebody else meanwhile */

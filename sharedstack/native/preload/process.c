@@ -261,7 +261,10 @@ SHS_AT_FORK static void child(void)
     self->witness = false;
     self->hazard = 0;
     shs_proc.env.slot1 = 0;
+    shs_proc.env.epoch++; /* what a call that goes on here remembers, it is its parent who is counted there */
     shs_proc.forked = shs_proc.attach == SHS_ATTACHED;
+    if (self->handling) /* perhaps in the middle of such a call, which must not take a lock in its parent's name */
+        (void)shs_who();
 }
 
 void shs_fd_shared(struct shs_fd *f)

@@ -82,6 +82,7 @@ struct shs_thread {
     struct shs_signal_mark {
         uint32_t all, breaking; /* without SA_RESTART */
     } handled;                  /* handlers of the program that ran in this thread */
+    uint32_t handling;           /* in so many of them, or more: one may have been left by siglongjmp(3) */
     uintptr_t waits;             /* the descriptor of a call that waits now, or what it goes on with: see shs_wait_begin */
     uint32_t hazard;             /* (descriptor << 1 | receive) + 1 of the call in progress */
     const struct pollfd *polled; /* array of a native poll in progress; under threads_lock */

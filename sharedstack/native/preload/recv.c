@@ -97,7 +97,8 @@ static long sleep_natively(struct shs_fd *f, const struct shs_who *who, struct s
     if (*again)
         return 0;
     shs_count(&shs_proc.env, SHS_CTR_SLEEPS, 1);
-    shs_set32(&ep->why_rx, SHS_REASON_READER_ASLEEP);
+    if (shs_peek32(&ep->why_rx) != SHS_REASON_EXHAUSTED) /* it sleeps because it has no ring */
+        shs_set32(&ep->why_rx, SHS_REASON_READER_ASLEEP);
     struct iovec iov[SHS_CURSOR_PIECES];
     size_t n;
     shs_cursor_rest(cur, iov, cur->left, &n);

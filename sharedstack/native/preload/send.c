@@ -16,21 +16,26 @@
 #include "preload/wire.h"
 #include "shm/sys.h"
 
-/* A blocking send that found no room, in no lock: 0 when there may be some, -EAGAIN after SO_SNDTIMEO, or -errno. What waits must look at *f again:
- * the descriptor may have been closed meanwhile. */
-static long wait_writable(struct shs_fd **f, struct shs_fd **orphan, uint64_t *deadline)
+/*
+ * A blocking send that found no room, in no lock: 0 when there may be some, -EAGAIN after SO_SNDTIMEO, or -errno. What waits must look at *f again:
+ * the descriptor may have been closed meanwhile. `mark` is of when the call began: a handler that was held back by a lock has run before we wait. A
+ * send that has sent something is never restarted, nor is one with a time-out (signal(7)).
+ */
+static long wait_writable(struct shs_fd **f, struct shs_fd **orphan, uint64_t *deadline, struct shs_signal_mark mark, bool partly)
 {
     int fd = (*f)->end.fd;
-    struct shs_signal_mark mark = shs_signal_mark();
     if (!*deadline) {
         uint64_t timeout = shs_socket_timeout(fd, SO_SNDTIMEO);
         *deadline = timeout ? shs_now() + timeout : ~0ull;
     }
+    bool restarts = !partly && *deadline == ~0ull;
     struct pollfd p = {.fd = fd, .events = POLLOUT};
     for (;;) {
         struct timespec ts;
         if (shs_now() >= *deadline)
             return -EAGAIN;
+        if (shs_interrupted(mark, restarts))
+            return -EINTR;
         uintptr_t outer = shs_wait_begin(fd);
         int r = shs_n_ppoll(&p, 1, shs_time_left(*deadline == ~0ull ? 0 : *deadline, &ts), NULL);
         struct shs_fd *left = shs_wait_end(outer);
@@ -42,7 +47,7 @@ static long wait_writable(struct shs_fd **f, struct shs_fd **orphan, uint64_t *d
         }
         if (r > 0)
             return 0;
-        if (r < 0 && !(r == -EINTR && shs_restarts(mark)))
+        if (r < 0 && !(r == -EINTR && restarts && shs_restarts(mark)))
             return r;
     }
 }
@@ -61,7 +66,8 @@ static long send_natively(struct shs_fd *f, struct shs_cursor *cur, int flags)
 
 /* The pair was given back since the gate was passed: the kernel takes everything, and this thread's hazard is seen. With a deadline part of
  * the socket's time-out has passed already. */
-static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint64_t deadline, struct shs_fd **orphan)
+static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint64_t deadline, struct shs_fd **orphan,
+                      struct shs_signal_mark mark)
 {
     long total = 0, r;
     if (!deadline)
@@ -69,7 +75,7 @@ static long send_rest(struct shs_fd *f, struct shs_cursor *cur, int flags, uint6
     do {
         r = send_natively(f, cur, flags | MSG_DONTWAIT);
         total += r > 0 ? r : 0;
-    } while (cur->left && (r > 0 || r == -EAGAIN) && (r = wait_writable(&f, orphan, &deadline)) == 0);
+    } while (cur->left && (r > 0 || r == -EAGAIN) && (r = wait_writable(&f, orphan, &deadline, mark, true)) == 0);
     return total ? total : r;
 }
 
@@ -79,6 +85,7 @@ long shs_ring_send_or_lost(struct shs_gate *g, const struct iovec *iov, int coun
     struct shs_cursor cur;
     if (SHS_UNLIKELY(f->state == SHS_FD_WIRE))
         return shs_wire_transmit(g, iov, count, flags);
+    struct shs_signal_mark mark = shs_signal_mark();
     shs_cursor_init(&cur, iov, count);
     if (SHS_UNLIKELY(cur.left == SHS_CURSOR_MOST) && shs_vector_refused(iov, (size_t)count))
         return -EFAULT;
@@ -95,7 +102,7 @@ long shs_ring_send_or_lost(struct shs_gate *g, const struct iovec *iov, int coun
         if (r > 0)
             sent += r;
         if (SHS_UNLIKELY(r == SHS_STALE)) {
-            r = send_rest(f, &cur, flags | MSG_NOSIGNAL, deadline, &orphan);
+            r = send_rest(f, &cur, flags | MSG_NOSIGNAL, deadline, &orphan, mark);
             sent += r > 0 ? r : 0;
             break;
         }
@@ -105,7 +112,7 @@ long shs_ring_send_or_lost(struct shs_gate *g, const struct iovec *iov, int coun
             r = r < 0 ? -EINTR : r;
             break;
         }
-        if (r < 0 && (r = wait_writable(&f, &orphan, &deadline)) < 0)
+        if (r < 0 && (r = wait_writable(&f, &orphan, &deadline, mark, sent)) < 0)
             break;
     }
     if (SHS_UNLIKELY(orphan))
@@ -146,6 +153,7 @@ static long counted_send(struct shs_gate *g, const struct msghdr *whole, int fla
     uint64_t deadline = 0;
     long sent = 0, r;
     struct shs_fd *f = g->f, *orphan = NULL;
+    struct shs_signal_mark mark = shs_signal_mark();
     shs_cursor_init(&cur, whole->msg_iov, (int)whole->msg_iovlen);
     for (;;) {
         n.fd = f->end.fd;
@@ -156,7 +164,7 @@ static long counted_send(struct shs_gate *g, const struct msghdr *whole, int fla
         }
         if (!block || cur.left == 0 || (r < 0 && r != -EAGAIN))
             break;
-        if (r < 0 && (r = wait_writable(&f, &orphan, &deadline)) < 0)
+        if (r < 0 && (r = wait_writable(&f, &orphan, &deadline, mark, sent)) < 0)
             break;
         msg.msg_iov = iov;
         size_t pieces;

@@ -50,7 +50,9 @@ void shs_handle(int sig, siginfo_t *info, void *context)
     t->handled.all++;
     if (!(__atomic_load_n(&program[sig].flags, __ATOMIC_RELAXED) & SA_RESTART))
         t->handled.breaking++;
+    t->handling++;
     handler(sig, info, context);
+    t->handling--;
 }
 
 static void on_signal(int sig, siginfo_t *info, void *context)

@@ -8,6 +8,8 @@
 
 /* f->why is why; attaches the process if need be. */
 void shs_tell_slow(struct shs_fd *f, int fd);
+/* For now: it may have a record later, which then says it. */
+void shs_tell_that(int fd, uint32_t why);
 static inline void shs_tell(struct shs_fd *f, int fd)
 {
     if (SHS_UNLIKELY(!f->told))

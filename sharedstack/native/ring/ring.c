@@ -133,9 +133,10 @@ static inline __attribute__((always_inline)) long push(struct shs_env *env, stru
         size_t size = shs_chunk_bytes(chunk), len = cur->left;
         uint32_t most = shs_peek32(&dir->most);
         size_t limit = SHS_UNLIKELY(most && most < size) ? most : size;
-        uint8_t *ring = shs_chunk_valid(env->arena, chunk) ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
-        if (SHS_UNLIKELY(!ring || index % SHS_RECORD_ALIGN))
-            return SHS_RING_BROKEN;
+        bool valid = shs_chunk_valid(env->arena, chunk) && index % SHS_RECORD_ALIGN == 0;
+        uint8_t *ring = valid ? shs_unit_memory(env, shs_chunk_unit(chunk)) : NULL;
+        if (SHS_UNLIKELY(!ring))
+            return valid ? SHS_RING_UNMAPPED : SHS_RING_BROKEN;
         /* one record's room stays free for a switch; rd_seen spares us the reader's cache line while there is room */
         int64_t used = shs_index_diff(index, shs_peek64(&dir->rd_seen));
         if (used < 0 || used + (int64_t)shs_record_size(len) + 16 > (int64_t)limit) {
@@ -170,6 +171,28 @@ long shs_ring_push(struct shs_env *env, struct shs_direction *dir, struct shs_cu
 long shs_ring_push_datagram(struct shs_env *env, struct shs_direction *dir, struct shs_cursor *cur, uint32_t kind, uint64_t tag, bool shut)
 {
     return push(env, dir, cur, kind, tag, shut);
+}
+
+/*
+ * A direction is about to name a chunk no more: the arena's lock, if it can be had in time. Whose holder is stopped, and has nothing to do with us,
+ * must not stop us too: then the chunk's units stay marked until somebody has the lock.
+ */
+static bool leave_chunk(struct shs_env *env, uint32_t me)
+{
+    bool locked = shs_arena_lock(env, me);
+    if (!locked)
+        shs_arena_adrift(env->arena);
+    return locked;
+}
+
+static void left_chunk(struct shs_env *env, uint64_t chunk, bool locked)
+{
+    if (!locked) { /* once more: a rebuild in between still found it */
+        shs_arena_adrift(env->arena);
+        return;
+    }
+    shs_units_drop(env->arena, chunk);
+    shs_unlock(&env->arena->lock);
 }
 
 /*
@@ -216,14 +239,9 @@ static long grow(struct shs_env *env, struct shs_direction *dir, uint32_t me, st
         shs_count(env, SHS_CTR_GROWN, 1);
         return (long)len;
     }
-    int r = shs_lock(env, &env->arena->lock, me);
+    bool locked = leave_chunk(env, me);
     shs_store64(&dir->wchunk, old);
-    if (r == SHS_LOCK_REPAIR)
-        shs_arena_rebuild(env->arena);
-    else if (r == SHS_LOCKED)
-        shs_units_drop(env->arena, next);
-    if (r >= 0)
-        shs_unlock(&env->arena->lock);
+    left_chunk(env, next, locked);
     return good ? SHS_RING_FULL : -EFAULT;
 }
 
@@ -251,16 +269,10 @@ static bool follow_switch(struct shs_env *env, struct shs_direction *dir, uint64
     if (!shs_chunk_valid(env->arena, next) || shs_chunk_log(next) <= shs_chunk_log(old) || !shs_unit_memory(env, shs_chunk_unit(next)))
         return false;
     /* the lock first: once rchunk is the next one, a rebuild of the units gives the old one to somebody else */
-    int r = shs_lock(env, &env->arena->lock, me);
-    if (r < 0)
-        return false;
+    bool locked = leave_chunk(env, me);
     shs_store64(&dir->rchunk, next);
     shs_store64(&dir->rd, shs_rd_pack(shs_chunk_base(next), 0));
-    if (r == SHS_LOCK_REPAIR)
-        shs_arena_rebuild(env->arena);
-    else
-        shs_units_drop(env->arena, old);
-    shs_unlock(&env->arena->lock);
+    left_chunk(env, old, locked);
     return true;
 }
 

@@ -24,6 +24,7 @@ enum {
     SHS_RING_SHUT,          /* not pushable */
     SHS_RING_DEAD,          /* open, but its opener has died */
     SHS_RING_FULL,          /* no room */
+    SHS_RING_UNMAPPED,      /* its memory cannot be mapped here (RLIMIT_AS) */
     SHS_RING_BROKEN,        /* what the other end wrote makes no sense: leave the ring alone for good */
 };
 

@@ -105,6 +105,8 @@ int shs_slot_claim(struct shs_stack *stack, uint32_t pid, uint32_t flags)
         memset(slot->counters, 0, sizeof slot->counters);
         memset(slot->told, 0, sizeof slot->told);
         slot->told_at = 0;
+        slot->awaits = 0;
+        slot->awaits_ns = 0;
         shs_slot_enrol(slot);
         shs_store32(&slot->state, SHS_SLOT_LIVE);
         return (int)i;
@@ -126,6 +128,11 @@ void shs_slot_release(struct shs_stack *stack, uint32_t index)
 
 void shs_slot_tell(struct shs_slot *slot, uint64_t inode, uint32_t why)
 {
+    for (int i = 0; i < SHS_N_TOLD; i++)
+        if (shs_peek64(&slot->told[i]) >> SHS_TOLD_SHIFT == inode) {
+            shs_set64(&slot->told[i], inode << SHS_TOLD_SHIFT | why);
+            return;
+        }
     uint32_t at = __atomic_fetch_add(&slot->told_at, 1, __ATOMIC_RELAXED) % SHS_N_TOLD;
     shs_set64(&slot->told[at], inode << SHS_TOLD_SHIFT | why);
 }

@@ -74,6 +74,15 @@ uint8_t *shs_unit_memory(struct shs_env *env, uint32_t unit)
     return base + at % SHS_WINDOW_BYTES;
 }
 
+bool shs_units_map(struct shs_env *env)
+{
+    uint32_t n = env->arena->n_units < SHS_N_UNITS ? env->arena->n_units : SHS_N_UNITS;
+    for (uint32_t unit = 0; unit < n; unit += SHS_WINDOW_BYTES / SHS_UNIT_BYTES)
+        if (!shs_unit_memory(env, unit))
+            return false;
+    return true;
+}
+
 int shs_check_headers(const struct shs_stack *stack, const struct shs_arena *arena)
 {
     if (shs_load64(&stack->magic) != SHS_STACK_MAGIC || shs_load64(&arena->magic) != SHS_ARENA_MAGIC)

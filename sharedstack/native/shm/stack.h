@@ -91,6 +91,8 @@ static inline void shs_count(struct shs_env *env, int counter, uint64_t n)
 int shs_populate(void *at, size_t len);
 /* The memory of unit `unit` (its chunk lies in one window), or NULL where it cannot be mapped. */
 uint8_t *shs_unit_memory(struct shs_env *env, uint32_t unit);
+/* All of it, for whoever is about to open a ring, which may grow to anywhere: what he cannot map he could not receive. */
+bool shs_units_map(struct shs_env *env);
 /* Bulk memory that is System V's, with that identifier, as a whole: 0 or -errno. */
 int shs_bulk_map_huge(struct shs_env *env, int id);
 /* Check magic, version and layout hash of mapped headers: 0, or -EPROTO. */

@@ -8,12 +8,38 @@ static uint64_t mask_of(uint32_t unit, unsigned log)
     return (n >= 64 ? ~0ull : (1ull << n) - 1) << (unit % 64);
 }
 
+#define ARENA_PATIENCE_NS 4000000ull
+
+void shs_arena_adrift(struct shs_arena *arena)
+{
+    shs_store32(&arena->adrift, 1);
+    shs_fence();
+}
+
+void shs_arena_entered(struct shs_arena *arena, int locked)
+{
+    if (SHS_LIKELY(locked == SHS_LOCKED && !shs_load32(&arena->adrift)))
+        return;
+    shs_store32(&arena->adrift, 0);
+    shs_fence();
+    shs_arena_rebuild(arena);
+}
+
+static bool entered(struct shs_env *env, int locked)
+{
+    if (locked >= 0)
+        shs_arena_entered(env->arena, locked);
+    return locked >= 0;
+}
+
 bool shs_arena_try(struct shs_env *env, uint32_t me)
 {
-    int r = shs_lock_try(env, &env->arena->lock, me);
-    if (r == SHS_LOCK_REPAIR)
-        shs_arena_rebuild(env->arena);
-    return r >= 0;
+    return entered(env, shs_lock_try(env, &env->arena->lock, me));
+}
+
+bool shs_arena_lock(struct shs_env *env, uint32_t me)
+{
+    return entered(env, shs_lock_within(env, &env->arena->lock, me, ARENA_PATIENCE_NS));
 }
 
 int shs_units_take(struct shs_env *env, unsigned log)

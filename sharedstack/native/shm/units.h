@@ -40,6 +40,14 @@ static inline bool shs_chunk_valid(const struct shs_arena *arena, uint64_t chunk
 
 /* Try the arena's lock, running its repair if its owner died: true if it is held now. */
 bool shs_arena_try(struct shs_env *env, uint32_t me);
+/*
+ * The same, for those who can put up with a little waiting. false: the holder is stopped, or has had no CPU for ARENA_PATIENCE_NS. Who then gives
+ * up units all the same says so, before and after its direction names them no more (shs_arena_adrift): whoever has the lock next finds them.
+ */
+bool shs_arena_lock(struct shs_env *env, uint32_t me);
+void shs_arena_adrift(struct shs_arena *arena);
+/* What has to be done first by whoever has just got the arena's lock, with what shs_lock_try said. */
+void shs_arena_entered(struct shs_arena *arena, int locked);
 /* Take 1 << log aligned units whose memory is present; returns the first unit or -errno. */
 int shs_units_take(struct shs_env *env, unsigned log);
 /* Give back the units of a packed chunk (0: nothing). */
