@@ -72,7 +72,7 @@ def finish_datagrams():
     return 'end', got, wrong
 """
 
-# A fixed workload: pieces there and back on the old connection, then a fresh one that is lifted and closed. All bytes are summed up by hash.
+# A fixed workload: pieces there and back on the old connection, then a fresh one that is lifted and closed. A hash sums up all bytes.
 BYSTANDER = """
 import hashlib, random
 hashes = hashlib.sha256(), hashlib.sha256()

@@ -10,7 +10,8 @@ class Operation:
     """One operation of victim.c.
 
     `prepare`: what the peer does when the victim is ready (Python; the last message of the preparation is answered there).
-    `during`: what it does while the operation goes on. `wake`: what it does, once, when the victim sleeps, where it does nothing else meanwhile.
+    `during`: what it does while the operation goes on. `wake`: what it does when the victim sleeps, where it does nothing else.
+    `finish`: how it looks at its end afterwards.
     `accepted`: bytes that the victim has sent before it; `most`: with all of the operation. `env`: of the victim.
     """
 

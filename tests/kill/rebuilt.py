@@ -1,4 +1,4 @@
-"""The C core's repair on a copy of a quiet stack: what is derived must come out as it is. It is the second judge beside `inspect --check`."""
+"""The C core's repair on a copy of a quiet stack: what is derived must come out as it is. The second judge, beside `inspect --check`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of sockets that are gone are freed, whatever their last holder met: a locked table, or its own death and a successor in its slot."""
+"""Records of sockets that are gone are freed: also where a table was locked, or their holder died and another has its slot."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ HANGS_AFTER = 20.0
 
 @dataclass(frozen=True)
 class Run:
-    """One run: how it ended (done, killed, ended), steps, stores, the offset in the library at which it was killed, the step of each store."""
+    """How it ended (done, killed, ended), steps, stores, the offset in the library at which it was killed, the step of each store."""
 
     end: str
     steps: int

@@ -1,6 +1,6 @@
 """One repair, order or lock of the library's taken away at a time: what is wrong then, and in which operations it must be noticed.
 
-`old` stands exactly once in the file; with `new` in its place a kill point of one of the operations, or of the engine's driver, must show it.
+`old` stands exactly once in the file; with `new` in its place a kill point of one of the operations must show it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 ENGINE = ("engine",)  # played by tests/native/test_kill_points.c
+
+_PUBLISH = "        if (SHS_LIKELY(shs_cas64(&dir->word, word, (word & ~SHS_INDEX_MASK) | shs_index_add(index, shs_record_size(len))))) {\n"
 
 
 class Mutant(NamedTuple):
@@ -52,13 +54,11 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a record is published before its bytes are there",
         "ring/ring.c",
-        "            return -EFAULT;\n        if (SHS_LIKELY(shs_cas64(&dir->word, word, (word & ~SHS_INDEX_MASK) | shs_index_add(index, shs_record_size(len))))) {\n"
-        "            *cur = after;",
-        "            return -EFAULT;\n        memset(ring + ((index - shs_chunk_base(chunk) + sizeof *rec) & (size - 1)), 0, len ? 1 : 0);\n"
-        "        if (SHS_LIKELY(shs_cas64(&dir->word, word, (word & ~SHS_INDEX_MASK) | shs_index_add(index, shs_record_size(len))))) {\n"
-        "            after = *cur;\n"
-        "            copy_ring(ring, size, (index - shs_chunk_base(chunk) + sizeof *rec) & (size - 1), &after, len, false);\n"
-        "            *cur = after;",
+        _PUBLISH,
+        "        memset(ring + ((index - shs_chunk_base(chunk) + sizeof *rec) & (size - 1)), 0, len ? 1 : 0);\n"
+        + _PUBLISH
+        + "            after = *cur;\n"
+        "            copy_ring(ring, size, (index - shs_chunk_base(chunk) + sizeof *rec) & (size - 1), &after, len, false);\n",
         ("send",),
     ),
     Mutant(
