@@ -1,0 +1,168 @@
+/*
+ * How a connection comes to another process: forked, passed, or kept over exec.
+ */
+#pragma once
+#include "chaos_wait.h"
+
+#include <stddef.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+static socklen_t door_of(struct sockaddr_un *name, uint32_t number)
+{
+    memset(name, 0, sizeof *name);
+    name->sun_family = AF_UNIX;
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
+                       (size_t)snprintf(name->sun_path + 1, sizeof name->sun_path - 1, "chaos.%llx.%u", (unsigned long long)ledger->magic, number));
+}
+
+static void remove_end(uint32_t at)
+{
+    close(self.ends[at].fd);
+    self.ends[at] = self.ends[--self.n_ends];
+}
+
+static struct end *add_end(struct end e)
+{
+    e.last_ns = now_ns();
+    e.ready = 1;
+    e.silent = 0;
+    self.ends[self.n_ends] = e;
+    join_set(e.fd, ENDS_FROM);
+    hold(&e);
+    return &self.ends[self.n_ends++];
+}
+
+/* SCM_RIGHTS to another actor of our host, which goes on where we were. */
+static void pass_end(uint32_t at)
+{
+    uint32_t number = roll(&self.dice, ledger->actors);
+    struct sockaddr_un name;
+    socklen_t size = door_of(&name, number);
+    int door = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (number != self.number && ledger->process[number].group == me->group && connect(door, (struct sockaddr *)&name, size) == 0) {
+        union {
+            struct cmsghdr header;
+            char bytes[CMSG_SPACE(sizeof(int))];
+        } control = {{.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+        memcpy(CMSG_DATA(&control.header), &self.ends[at].fd, sizeof(int));
+        struct iovec part = {&self.ends[at], sizeof(struct end)};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+        alive("pass connection", self.ends[at].hello.connection);
+        if (sendmsg(door, &message, MSG_NOSIGNAL) == sizeof(struct end)) {
+            count(PASSES, 1);
+            remove_end(at);
+        }
+    }
+    close(door);
+}
+
+static void take_passed(void)
+{
+    int door = accept4(self.fd[DOOR], NULL, NULL, SOCK_CLOEXEC);
+    if (door < 0)
+        return;
+    struct end e;
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec part = {&e, sizeof e};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    if (recvmsg(door, &message, MSG_CMSG_CLOEXEC) == sizeof e && message.msg_controllen) {
+        memcpy(&e.fd, CMSG_DATA(&control.header), sizeof(int));
+        if (self.n_ends < ENDS_MOST)
+            add_end(e);
+        else
+            close(e.fd);
+    }
+    close(door);
+}
+
+/* Only what is `kept` stays open: everything else is the parent's. */
+static void forget_all_but(int kept)
+{
+    for (uint32_t i = 0; i < ENDS_FROM; i++)
+        close(self.fd[i]);
+    for (uint32_t i = 0; i < self.n_ends; i++)
+        if (self.ends[i].fd != kept)
+            close(self.ends[i].fd);
+    if (self.way <= BY_EDGES)
+        close(self.set);
+}
+
+/* A child's life: one connection, by calls that block. */
+static _Noreturn void work(struct end e, uint32_t number)
+{
+    struct dice dice = {mix(e.hello.connection ^ self.dice.state)};
+    forget_all_but(e.fd);
+    fcntl(e.fd, F_SETFL, 0);
+    hold(&e);
+    enum stepped so_far = MOVED;
+    while (so_far != OVER && !ledger->stop) {
+        if (e.pause_ns)
+            usleep((useconds_t)(e.pause_ns > now_ns() ? (e.pause_ns - now_ns()) / 1000 : 0));
+        e.pause_ns = 0;
+        alive("worker of connection", e.hello.connection);
+        so_far = step(&e, &dice);
+        if (so_far == BLOCKED)
+            finding("a blocking call on connection %u says that it would block", e.hello.connection);
+    }
+    close(e.fd);
+    (void)number;
+    atomic_store(&me->pid, 0);
+    _exit(0);
+}
+
+/* A child takes a connection, and we close it; or it does nothing, and is gone. */
+static void fork_with(int at)
+{
+    alive("fork", 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct process *place = child_place(self.number);
+        if (!place)
+            _exit(0);
+        place->group = me->group;
+        me = place;
+        alive("child", 0);
+        if (at >= 0)
+            work(self.ends[at], self.number);
+        atomic_store(&me->pid, 0);
+        _exit(0);
+    }
+    if (pid < 0)
+        return;
+    count(at >= 0 ? WORKERS : FORKS, 1);
+    if (at >= 0)
+        remove_end((uint32_t)at);
+}
+
+/* This program once more, with all that it has; its state goes by a file without a name. */
+static void execute(char **argv)
+{
+    int state = memfd_create("chaos", 0);
+    if (state < 0 || write(state, &self, sizeof self) != sizeof self)
+        return;
+    char text[16];
+    snprintf(text, sizeof text, "%d", state);
+    for (uint32_t i = 0; i < ENDS_FROM; i++)
+        fcntl(self.fd[i], F_SETFD, 0);
+    for (uint32_t i = 0; i < self.n_ends; i++)
+        fcntl(self.ends[i].fd, F_SETFD, 0);
+    alive("exec", 0);
+    count(EXECS, 1);
+    execv("/proc/self/exe", (char *[]){argv[0], argv[1], argv[2], argv[3], text, NULL});
+    finding("exec: %s", strerror(errno));
+}
+
+static void come_back(int state)
+{
+    if (pread(state, &self, sizeof self, 0) != sizeof self)
+        exit(2);
+    close(state);
+    for (uint32_t i = 0; i < ENDS_FROM; i++)
+        fcntl(self.fd[i], F_SETFD, FD_CLOEXEC);
+    for (uint32_t i = 0; i < self.n_ends; i++)
+        fcntl(self.ends[i].fd, F_SETFD, FD_CLOEXEC);
+}
