@@ -27,13 +27,14 @@ class Cast:
         self.stopped: dict[int, tuple[int, float]] = {}
         self.begun = self.kills = self.stops = 0
         self.bad: list[str] = []
+        self.killed: dict[int, float] = {}
         # an actor that is killed leaves children: they become ours
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def begin(self, place: Place, number: int) -> None:
         """An actor in that place of the table, for the first time or again."""
         life = self.lives[number] = self.lives.get(number, -1) + 1
-        argv = place.command("env", f"LD_PRELOAD={library()}", self.actor, str(self.ledger.path), str(number), str(life))
+        argv = place.command("nice", "-n", "19", "env", f"LD_PRELOAD={library()}", self.actor, str(self.ledger.path), str(number), str(life))
         self.actors[number] = subprocess.Popen(argv, env=place.environ(self.mode), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         self.begun += 1
 
@@ -71,7 +72,10 @@ class Cast:
     def kill_one(self) -> None:
         """SIGKILL for one of all, children included."""
         if row := self._choose():
-            self.kills += self._send(row.pid, signal.SIGKILL)
+            pid = row.pid
+            if self._send(pid, signal.SIGKILL):
+                self.kills += 1
+                self.killed[pid] = time.monotonic()
 
     def stop_one(self, longest: float) -> None:
         """SIGSTOP for one of all, and SIGCONT some time later."""

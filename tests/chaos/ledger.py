@@ -56,7 +56,7 @@ class Direction(ctypes.Structure):
 class Connection(ctypes.Structure):
     """A connection, and who held its ends last."""
 
-    _fields_ = [("direction", Direction * 2), ("holder", _U32 * 2), ("fd", _U32 * 2), ("more", _U64 * 6)]
+    _fields_ = [("direction", Direction * 2), ("holder", _U32 * 2), ("fd", _U32 * 2), ("story", ctypes.c_char * 44), ("told", _U32)]
 
 
 class Head(ctypes.Structure):

@@ -110,6 +110,7 @@ def main() -> int:
         print(f"begun {cast.begun} kills {cast.kills} stops {cast.stops} helper kills {[p.killed for p in made]} refused {[p.refused for p in made]}")
         print(f"{time.monotonic() - began:.0f} s, seed {asked.seed}")
         print(*wrong, sep="\n")
+        print("killed", {p: round(time.monotonic() - t, 1) for p, t in cast.killed.items()} if wrong else "")
     return int(bool(wrong))
 
 

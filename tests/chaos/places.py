@@ -24,7 +24,8 @@ NETNS = "from sharedstack_helper.environment import netns_cookie; print(netns_co
 MODES: Mapping[str, Mapping[str, str]] = {
     "default": {},
     "eager": {
-        "SHAREDSTACK_EAGER": "2",
+        "SHAREDSTACK_EAGER": "1",
+        "SHAREDSTACK_RING_MAX": "65536",
         "SHAREDSTACK_LIFT_AFTER": "1",
         "SHAREDSTACK_WIRE_AFTER": "2",
         "SHAREDSTACK_WIRE_MOST": "4",

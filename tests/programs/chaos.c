@@ -60,13 +60,13 @@ static void start_connection(void)
     int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     struct end e = {.fd = fd, .connecting = 1};
-    static const uint32_t sizes[] = {16, 600, 4000, 40000};
-    uint32_t most = sizes[roll(&self.dice, 4)];
+    static const uint32_t sizes[] = {16, 600, 4000, 16000};
+    uint32_t most = sizes[roll(&self.dice, 4)], what = roll(&self.dice, 100);
     e.hello = (struct hello){
         .magic = MAGIC,
         .connection = atomic_fetch_add(&ledger->connections, 1),
-        .pattern = roll(&self.dice, 4) == 0 ? BOTH : TURNS,
-        .rounds = 20 + roll(&self.dice, 1500),
+        .pattern = what < 60 ? TURNS : what < 90 ? BOTH : FLOOD,
+        .rounds = 20 + roll(&self.dice, what < 90 ? 1500 : 50),
         .most = most < ledger->most[me->group] ? most : ledger->most[me->group],
     };
     if (e.hello.connection >= CONNECTIONS || (connect(fd, (struct sockaddr *)&name, sizeof name) != 0 && errno != EINPROGRESS)) {
@@ -91,12 +91,12 @@ static void accept_some(void)
 static void act(char **argv)
 {
     uint32_t what = roll(&self.dice, 100), at = self.n_ends ? roll(&self.dice, self.n_ends) : 0;
-    int there = self.n_ends && self.ends[at].hello_bytes == sizeof(struct hello);
+    int there = self.n_ends && self.ends[at].hello_bytes == sizeof(struct hello), storms = self.number % 4 == 0; /* who forks shares all that it has */
     if (self.n_ends < 4 || (what < 30 && self.n_ends < ENDS_MOST / 2))
         start_connection();
-    else if (what < 40)
+    else if (what < 40 && storms)
         fork_with(-1);
-    else if (what < 55 && there && self.ends[at].hello.pattern == TURNS)
+    else if (what < 55 && there && storms && self.ends[at].hello.pattern == TURNS)
         fork_with((int)at);
     else if (what < 75 && there)
         pass_end(at);
@@ -105,9 +105,11 @@ static void act(char **argv)
         count(ABORTS, 1);
         if (what & 1)
             setsockopt(self.ends[at].fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+        tell(self.ends[at].hello.connection, self.ends[at].side, what & 1 ? 'l' : 'a');
         remove_end(at);
     } else if (what < 83 && there && !self.ends[at].shut) {
         count(SHUTDOWNS, 1);
+        tell(self.ends[at].hello.connection, self.ends[at].side, 's');
         self.ends[at].shut = 1;
         shutdown(self.ends[at].fd, SHUT_WR);
     } else if (what < 84)
@@ -122,9 +124,9 @@ static void look_for_hangs(void)
         if (now_ns() - e->last_ns < ledger->patience_ns)
             continue;
         const struct connection *c = &ledger->connection[e->hello.connection];
-        finding("hang: connection %u descriptor %d side %u%s, %llu sent, %llu received; the peer's calls took %llu; peer process %u", e->hello.connection, e->fd, e->side,
+        finding("hang: connection %u descriptor %d side %u%s, %llu sent, %llu received; the peer's calls took %llu; %s", e->hello.connection, e->fd, e->side,
                 e->connecting ? " connecting" : "", (unsigned long long)e->sent, (unsigned long long)e->received,
-                (unsigned long long)c->direction[1 - e->side].accepted, c->holder[1 - e->side]);
+                (unsigned long long)c->direction[1 - e->side].accepted, story_of(e));
         raise(SIGSTOP);
     }
 }
@@ -135,6 +137,7 @@ static void finish(void)
     for (uint32_t i = 0; i < self.n_ends; i++)
         if (!self.ends[i].shut && self.ends[i].hello_bytes == sizeof(struct hello)) {
             shutdown(self.ends[i].fd, SHUT_WR);
+            tell(self.ends[i].hello.connection, self.ends[i].side, 'q');
             self.ends[i].shut = 1;
         }
 }
@@ -152,8 +155,11 @@ static void serve_ends(void)
             ;
         if (so_far == BLOCKED && !e->pause_ns)
             e->ready = 0;
-        if (so_far == OVER)
+        if (so_far == OVER) {
+            if (e->hello.magic)
+                tell(e->hello.connection, e->side, 'o');
             remove_end(i);
+        }
         else
             i++;
     }

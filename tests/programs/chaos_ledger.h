@@ -66,7 +66,8 @@ struct connection {
     struct direction direction[2]; /* [0]: what the client sends */
     _Atomic uint32_t holder[2];    /* process ids: the client's, the server's */
     _Atomic uint32_t fd[2];
-    uint64_t more[6];
+    char story[44]; /* what was done with it, a letter each: small ones at the client's end, capitals at the server's */
+    _Atomic uint32_t told;
 };
 
 struct ledger {
@@ -107,6 +108,14 @@ __attribute__((format(printf, 1, 2))) static void finding(const char *format, ..
     uint32_t at = atomic_fetch_add(&ledger->findings, 1);
     if (at < FINDINGS)
         memcpy(ledger->finding[at], text, sizeof text);
+}
+
+static void tell(uint32_t connection, uint32_t side, char what)
+{
+    struct connection *c = &ledger->connection[connection];
+    uint32_t at = atomic_fetch_add(&c->told, 1);
+    if (at < sizeof c->story - 1)
+        c->story[at] = (char)(side ? what - 'a' + 'A' : what);
 }
 
 static void alive(const char *doing, uint32_t what)

@@ -49,9 +49,16 @@ static void pass_end(uint32_t at)
         struct iovec part = {&self.ends[at], sizeof(struct end)};
         struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
         alive("pass connection", self.ends[at].hello.connection);
+        if (self.way <= BY_EDGES) /* what is in two sets is the kernel's for good */
+            epoll_ctl(self.set, EPOLL_CTL_DEL, self.ends[at].fd, NULL);
         if (sendmsg(door, &message, MSG_NOSIGNAL) == sizeof(struct end)) {
             count(PASSES, 1);
+            tell(self.ends[at].hello.connection, self.ends[at].side, 'p');
             remove_end(at);
+        } else {
+            join_set(self.ends[at].fd, ENDS_FROM);
+            self.ends[at].ready = 1;
+            self.ends[at].silent = 0;
         }
     }
     close(door);
@@ -71,6 +78,7 @@ static void take_passed(void)
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     if (recvmsg(door, &message, MSG_CMSG_CLOEXEC) == sizeof e && message.msg_controllen) {
         memcpy(&e.fd, CMSG_DATA(&control.header), sizeof(int));
+        tell(e.hello.connection, e.side, 't');
         if (self.n_ends < ENDS_MOST)
             add_end(e);
         else
@@ -92,12 +100,13 @@ static void forget_all_but(int kept)
 }
 
 /* A child's life: one connection, by calls that block. */
-static _Noreturn void work(struct end e, uint32_t number)
+static _Noreturn void work(struct end e)
 {
     struct dice dice = {mix(e.hello.connection ^ self.dice.state)};
     forget_all_but(e.fd);
     fcntl(e.fd, F_SETFL, 0);
     hold(&e);
+    tell(e.hello.connection, e.side, 'w');
     enum stepped so_far = MOVED;
     while (so_far != OVER && !ledger->stop) {
         if (e.pause_ns)
@@ -108,8 +117,8 @@ static _Noreturn void work(struct end e, uint32_t number)
         if (so_far == BLOCKED)
             finding("a blocking call on connection %u says that it would block", e.hello.connection);
     }
+    tell(e.hello.connection, e.side, so_far == OVER ? 'o' : 'x');
     close(e.fd);
-    (void)number;
     atomic_store(&me->pid, 0);
     _exit(0);
 }
@@ -126,16 +135,18 @@ static void fork_with(int at)
         place->group = me->group;
         me = place;
         alive("child", 0);
-        if (at >= 0)
-            work(self.ends[at], self.number);
+        if (at >= 0) /* the parent closes it meanwhile */
+            work(self.ends[at]);
         atomic_store(&me->pid, 0);
         _exit(0);
     }
     if (pid < 0)
         return;
     count(at >= 0 ? WORKERS : FORKS, 1);
-    if (at >= 0)
+    if (at >= 0) {
+        tell(self.ends[at].hello.connection, self.ends[at].side, 'f');
         remove_end((uint32_t)at);
+    }
 }
 
 /* This program once more, with all that it has; its state goes by a file without a name. */
@@ -150,6 +161,9 @@ static void execute(char **argv)
         fcntl(self.fd[i], F_SETFD, 0);
     for (uint32_t i = 0; i < self.n_ends; i++)
         fcntl(self.ends[i].fd, F_SETFD, 0);
+    for (uint32_t i = 0; i < self.n_ends; i++)
+        if (self.ends[i].hello.magic)
+            tell(self.ends[i].hello.connection, self.ends[i].side, 'c');
     alive("exec", 0);
     count(EXECS, 1);
     execv("/proc/self/exe", (char *[]){argv[0], argv[1], argv[2], argv[3], text, NULL});

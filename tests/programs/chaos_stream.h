@@ -1,7 +1,7 @@
 /*
  * One end of a connection: who sends how much when follows from its hello, so that both ends, and whoever holds an end later, know what is to come.
  *
- * Two patterns: TURNS, requests and replies of some size; BOTH, both ends send at the same time. When all is sent the client closes, or shuts down and waits for the server's end.
+ * Three patterns: TURNS, requests and replies of some size; BOTH and FLOOD, both ends send at the same time. When all is sent the client closes, or shuts down and waits for the server's end.
  */
 #pragma once
 #include "chaos_content.h"
@@ -13,8 +13,9 @@
 #include <sys/uio.h>
 
 #define PIECE 65536
+#define AHEAD 16384
 
-enum { TURNS, BOTH };
+enum { TURNS, BOTH, FLOOD };
 
 struct hello {
     uint32_t magic, connection, pattern, rounds, most;
@@ -43,28 +44,31 @@ static uint32_t turn_bytes(const struct end *e, uint32_t turn)
 
 static uint64_t both_bytes(const struct end *e, uint32_t side)
 {
-    return mix(key_of(e->hello.connection, 3) + side) % ((uint64_t)e->hello.rounds * e->hello.most);
-}
-
-/* Bytes that this end is to send now; 0: it is the other one's turn, or all is sent. */
-static uint64_t to_send(const struct end *e)
-{
-    if (e->hello.pattern == BOTH)
-        return both_bytes(e, e->side) - e->sent;
-    return e->turn < e->hello.rounds && (e->turn & 1) == e->side ? turn_bytes(e, e->turn) - e->done : 0;
+    return 1 + mix(key_of(e->hello.connection, 3) + side) % ((uint64_t)e->hello.rounds * e->hello.most);
 }
 
 /* Bytes that are to come before the other end's next turn, or its end. */
 static uint64_t to_come(const struct end *e)
 {
-    if (e->hello.pattern == BOTH)
+    if (e->hello.pattern != TURNS)
         return both_bytes(e, 1 - e->side) - e->received;
     return e->turn < e->hello.rounds && (e->turn & 1) != e->side ? turn_bytes(e, e->turn) - e->done : 0;
 }
 
+/* Bytes that this end is to send now; 0: it is the other one's turn, or all is sent. */
+static uint64_t to_send(const struct end *e)
+{
+    if (e->hello.pattern != TURNS) { /* in a BOTH nobody is far ahead of the other one, and a ring is never full */
+        uint64_t bytes = both_bytes(e, e->side), most = e->received + AHEAD;
+        most = e->hello.pattern == FLOOD || !to_come(e) || most > bytes ? bytes : most;
+        return most - e->sent;
+    }
+    return e->turn < e->hello.rounds && (e->turn & 1) == e->side ? turn_bytes(e, e->turn) - e->done : 0;
+}
+
 static int all_done(const struct end *e)
 {
-    return e->hello.pattern == BOTH ? !to_send(e) && !to_come(e) : e->turn == e->hello.rounds;
+    return e->hello.pattern != TURNS ? e->sent == both_bytes(e, e->side) && !to_come(e) : e->turn == e->hello.rounds;
 }
 
 static struct direction *mine(const struct end *e)
@@ -75,6 +79,15 @@ static struct direction *mine(const struct end *e)
 static struct direction *theirs(const struct end *e)
 {
     return &ledger->connection[e->hello.connection].direction[1 - e->side];
+}
+
+/* What happened to it, and who has it. */
+static const char *story_of(const struct end *e)
+{
+    static _Thread_local char text[100];
+    const struct connection *c = &ledger->connection[e->hello.connection];
+    snprintf(text, sizeof text, "pattern %u, %s, held by %u and %u", e->hello.pattern, c->story, c->holder[0], c->holder[1]);
+    return text;
 }
 
 static void hold(const struct end *e)
@@ -104,6 +117,8 @@ static enum stepped broke(struct end *e, const char *call)
         finding("%s of connection %u, descriptor %d: %s", call, e->hello.connection, e->fd, strerror(errno));
     if (!e->broken)
         count(RESETS, 1);
+    if (e->hello.magic)
+        tell(e->hello.connection, e->side, 'r');
     e->broken = 1;
     return OVER;
 }
@@ -166,11 +181,12 @@ static enum stepped ended(struct end *e)
     uint64_t accepted = atomic_load(&d->accepted), intent = atomic_load(&d->intent);
     if (e->received > intent || (e->received < accepted && !e->broken)) {
         count(CORRUPT, 1);
-        finding("the end of connection %u direction %u after %llu bytes: the sender's calls took %llu, and it meant to send %llu", e->hello.connection, 1 - e->side,
-                (unsigned long long)e->received, (unsigned long long)accepted, (unsigned long long)intent);
+        finding("the end of connection %u direction %u after %llu bytes: the sender's calls took %llu, and it meant to send %llu; %s", e->hello.connection, 1 - e->side,
+                (unsigned long long)e->received, (unsigned long long)accepted, (unsigned long long)intent, story_of(e));
     }
     if (!e->broken)
         count(ENDS, 1);
+    tell(e->hello.connection, e->side, 'e');
     return OVER;
 }
 
@@ -193,7 +209,7 @@ static enum stepped receive_some(struct end *e, struct dice *dice)
     e->received += (uint64_t)r;
     atomic_store(&d->received, e->received);
     count(BYTES_RECEIVED, (uint64_t)r);
-    if (e->hello.pattern == BOTH || to_come(e))
+    if (e->hello.pattern != TURNS || to_come(e))
         moved(e, (uint64_t)r);
     return MOVED;
 }
@@ -263,10 +279,11 @@ static enum stepped step(struct end *e, struct dice *dice)
         if (shutdown(e->fd, SHUT_WR) != 0 && errno != ENOTCONN)
             return broke(e, "shutdown");
         count(SHUTDOWNS, 1);
+        tell(e->hello.connection, e->side, 's');
         e->shut = 1;
         return MOVED;
     }
-    if (sent == OVER || e->hello.pattern == BOTH || !to_send(e) || e->shut)
+    if (sent == OVER || e->hello.pattern != TURNS || !to_send(e) || e->shut)
         do /* a connection that does not send any more may have more to be read */
             received = receive_some(e, dice);
         while (sent == OVER && received == MOVED);
