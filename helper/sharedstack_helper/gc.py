@@ -4,11 +4,12 @@
    its own, and a socket that was reset is in no list of the kernel while its holder may still read;
 2  the kernel's list of sockets, taken after the candidates: who is on it stays;
 3  for those that are not, the descriptors of the living participants: who holds it open stays. Where bytes are unread for it, those of all
-   processes: a program that was just executed is no participant yet, and will find them by the record;
+   processes: a program that was just executed is no participant yet, and will find them by the record. So will whoever takes a descriptor
+   out of a Unix socket: while any is under way, all such records stay;
 4  the native core frees the rest, each if it still bears the same cookie.
 
 A record whose registrar is dead, and whose socket is not gone, is held by somebody else, who may be no participant: nobody tells when he
-closes it. So that is looked for again, ever more seldom.
+closes it, nor when a descriptor that is under way is dropped. So those are looked for again, ever more seldom.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sharedstack.declare import layout, scan
 from sharedstack.declare.layout import CONSTANTS
 
 from . import announce, diag
-from .holders import everybody, held_open, holders
+from .holders import any_under_way, everybody, held_open, holders
 from .loop import Look, Loop
 from .native import Native
 from .segments import Segments
@@ -84,12 +85,12 @@ class Collector:
             return False, False
         live = diag.live_cookies()
         busy = False
-        gone = self._unheld([c for c in candidates if c.cookie not in live])
+        gone, kept = self._unheld([c for c in candidates if c.cookie not in live])
         for one in gone:
             freed = self._native.endpoint_gone(one.index, one.cookie)
             busy = busy or freed is None
             self.freed += bool(freed)
-        return busy, sum(not c.alive for c in candidates) > sum(not c.alive for c in gone)
+        return busy, kept or sum(not c.alive for c in candidates) > sum(not c.alive for c in gone)
 
     def _candidates(self) -> Iterable[_Candidate]:
         alive: dict[int, bool] = {}
@@ -103,14 +104,19 @@ class Collector:
             if shared or not alive[slot1]:
                 yield _Candidate(index, cookie, inode, shared, alive[slot1])
 
-    def _unheld(self, missing: list[_Candidate]) -> list[_Candidate]:
-        """Those of them that no living participant holds open; where one cannot be looked at, shared ones are kept."""
+    def _unheld(self, missing: list[_Candidate]) -> tuple[list[_Candidate], bool]:
+        """Those of them that no living participant holds open; where one cannot be looked at, shared ones are kept. And whether some
+        are kept because descriptors are under way."""
         if not missing:
-            return missing
+            return missing, False
         held, hidden = held_open(self._participants(), {c.inode for c in missing})
         unheld = [c for c in missing if c.inode not in held and not (hidden and c.shared)]
         unread = {c.inode for c in unheld if c.shared and self._native.unread(c.index, c.cookie)}
         if not unread:
-            return unheld
-        anywhere = holders(everybody(), unread, rights=False).of
-        return [c for c in unheld if c.inode not in anywhere]
+            return unheld, False
+        anywhere = set(holders(everybody(), unread, rights=False).of)
+        if unread - anywhere:
+            if any_under_way(everybody()):
+                return [c for c in unheld if c.inode not in unread], True
+            anywhere |= set(holders(everybody(), unread, rights=False).of)  # one may have been taken out since the first look
+        return [c for c in unheld if c.inode not in anywhere], False

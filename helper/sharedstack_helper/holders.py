@@ -83,6 +83,18 @@ def holders(pids: Iterable[int], inodes: set[int], rights: bool) -> Holders:
     return found
 
 
+def any_under_way(pids: Iterable[int]) -> bool:
+    """Is a descriptor, of whatever, under way in a Unix socket that one of these processes has?"""
+    for pid in pids:
+        try:
+            theirs = links(pid)
+        except OSError:
+            continue  # it has just gone, or is not ours to look at
+        if any(link.startswith("socket:") and _under_way(pid, number) for number, link in theirs.items()):
+            return True
+    return False
+
+
 def _may_be_ours(pid: int) -> bool:
     """May a process that cannot be looked at have got a descriptor unseen?
 
