@@ -26,6 +26,7 @@ COUNTS = (
     "datagram_bytes",
     "datagrams_received",
     "datagrams_lost",
+    "datagrams_refused",
     "rebinds",
     "corrupt",
 )

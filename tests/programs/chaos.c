@@ -2,7 +2,7 @@
  * An actor of a chaos run: `chaos LEDGER NUMBER LIFE`. It serves and makes connections whose content tells where it belongs, exchanges datagrams, and forks, executes itself, passes descriptors on, shuts down
  * and closes, as its dice say: seeded by the run's seed, its number, and how many had that number before. tests/chaos/ drives a hundred of them, kills and stops them.
  */
-#include "chaos_sharing.h"
+#include "chaos_datagrams.h"
 
 #include <netinet/in.h>
 
@@ -17,11 +17,13 @@ static struct sockaddr_in address_of(uint32_t number)
 static int bound(int type)
 {
     struct sockaddr_in name = address_of(self.number);
-    int on = 1;
+    int on = 1, room = 4 << 20;
     for (int tries = 0; tries < 1000; tries++, usleep(10000)) {
         int fd = socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (type == SOCK_STREAM)
             setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        else
+            setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
         if (bind(fd, (struct sockaddr *)&name, sizeof name) == 0 && (type != SOCK_STREAM || listen(fd, 128) == 0))
             return fd;
         close(fd);
@@ -114,6 +116,13 @@ static void act(char **argv)
         shutdown(self.ends[at].fd, SHUT_WR);
     } else if (what < 84)
         execute(argv);
+    else if (what < 86) {
+        close(self.fd[DATAGRAMS]);
+        self.fd[DATAGRAMS] = bound(SOCK_DGRAM);
+        join_set(self.fd[DATAGRAMS], DATAGRAMS);
+        forget_flows();
+        count(REBINDS, 1);
+    }
 }
 
 /* What nobody may have to wait for so long. */
@@ -196,8 +205,10 @@ int main(int argc, char **argv)
     me = &ledger->process[self.number];
     alive("start", 0);
     atomic_store(&me->pid, (uint32_t)getpid());
-    if (argc <= 4)
+    if (argc <= 4) {
         open_all();
+        forget_flows();
+    }
     make_set();
     uint64_t next = now_ns(), stopped = 0;
     while (!stopped || self.n_ends) {
@@ -218,6 +229,10 @@ int main(int argc, char **argv)
         if (self.ready[DOOR] && !stopped)
             take_passed();
         memset(self.ready, 0, sizeof self.ready);
+        if (!stopped)
+            serve_datagrams(some_target);
+        else
+            receive_datagrams();
         serve_ends();
         look_for_hangs();
         alive("wait", 0);

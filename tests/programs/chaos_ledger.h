@@ -42,6 +42,7 @@ enum count {
     DATAGRAM_BYTES,
     DATAGRAMS_RECEIVED,
     DATAGRAMS_LOST,
+    DATAGRAMS_REFUSED, /* not sent back, because the kernel had no room */
     REBINDS,
     CORRUPT, /* bytes or datagrams that are not what they should be */
     COUNTS,
