@@ -6,7 +6,7 @@
 3  for those that are not, the descriptors of the living participants: who holds it open stays. Where bytes are unread for it, those of all
    processes: a program that was just executed is no participant yet, and will find them by the record. So will whoever takes a descriptor
    out of a Unix socket: while any is under way, all such records stay;
-4  the native core frees the rest, each if it still bears the same cookie.
+4  the native core frees the rest, each if it still bears the same cookie, and nobody has come to have it since step 1.
 
 A record whose registrar is dead, and whose socket is not gone, is held by somebody else, who may be no participant: nobody tells when he
 closes it, nor when a descriptor that is under way is dropped. So those are looked for again, ever more seldom.
@@ -42,6 +42,7 @@ class _Candidate:
     index: int
     cookie: int
     inode: int
+    holders: int
     shared: bool
     alive: bool  # its registrar
 
@@ -87,8 +88,8 @@ class Collector:
         busy = False
         gone, kept = self._unheld([c for c in candidates if c.cookie not in live])
         for one in gone:
-            freed = self._native.endpoint_gone(one.index, one.cookie)
-            busy = busy or freed is None
+            freed = self._native.endpoint_gone(one.index, one.cookie, one.holders)
+            busy = busy or not freed
             self.freed += bool(freed)
         return busy, kept or sum(not c.alive for c in candidates) > sum(not c.alive for c in gone)
 
@@ -102,7 +103,7 @@ class Collector:
                 alive[slot1] = 0 < slot1 <= CONSTANTS["N_SLOTS"] and self._native.slot_alive(slot1 - 1)
             shared = bool(flags & _SHARED) or held_by > 1
             if shared or not alive[slot1]:
-                yield _Candidate(index, cookie, inode, shared, alive[slot1])
+                yield _Candidate(index, cookie, inode, held_by, shared, alive[slot1])
 
     def _unheld(self, missing: list[_Candidate]) -> tuple[list[_Candidate], bool]:
         """Those of them that no living participant holds open; where one cannot be looked at, shared ones are kept. And whether some

@@ -162,6 +162,8 @@ static void give_up(struct shs_fd *f, int fd, bool lost)
         shs_each_thread(hand_over, &(struct closed){fd, f});
     bool last = shs_ep_refs(ep1, -1) == 0;
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
+    if (ep && ep->cookie != f->end.cookie)
+        ep = NULL; /* the record is another connection's by now */
     /* with another thread still inside, or other holders, the helper frees the record when the kernel destroys the anchor */
     bool sole = ep && !busy && !(shs_load32(&ep->flags) & SHS_EPF_SHARED);
     if (who && last && sole && state == SHS_FD_PAIRED && !f->udp)
