@@ -101,8 +101,8 @@ class Ledger:
         row.address = int.from_bytes(socket.inet_aton(address), "little")
 
     def living(self) -> list[tuple[int, Process]]:
-        """Rows that are taken."""
-        return [(i, row) for i, row in enumerate(self.head.process) if row.pid]
+        """Rows of processes; 1: somebody is about to write its number."""
+        return [(i, row) for i, row in enumerate(self.head.process) if row.pid > 1]
 
     def findings(self) -> list[str]:
         """What processes found wrong."""

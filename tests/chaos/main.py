@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from chaos.cast import Cast
 from chaos.ledger import Ledger
 from chaos.places import Place, places
-from compat.fix_lab import Builder
+from compat.fix_lab import Builder, program
 
 
 def storm(cast: Cast, asked: argparse.Namespace) -> list[str]:
@@ -105,12 +106,16 @@ def main() -> int:
         for place in made:
             wrong += leaks(place) + place.complaints()
             counters = place.state().counters
-            print(place.name, {k: v for k, v in counters.items() if v and k.startswith(("tx", "shut", "open", "shared", "exh", "residue"))}, before[place.name], place.kernel_bytes())
+            print(place.name, {k: v for k, v in counters.items() if v and k.startswith(("tx", "shut", "open", "shared", "exh", "residue", "recall"))}, before[place.name], place.kernel_bytes(), place.dropped())
         print(ledger.counts())
         print(f"begun {cast.begun} kills {cast.kills} stops {cast.stops} helper kills {[p.killed for p in made]} refused {[p.refused for p in made]}")
         print(f"{time.monotonic() - began:.0f} s, seed {asked.seed}")
         print(*wrong, sep="\n")
-        print("killed", {p: round(time.monotonic() - t, 1) for p, t in cast.killed.items()} if wrong else "")
+        if wrong:
+            for place in made:
+                state = place.state(live=True)
+                print(*state.participants, *state.locks, state.memory, state.stack, sep="\n")
+                subprocess.run(place.command(program("sharedstack"), "inspect", "--stack", place.stack, "-w", f"/tmp/chaos-{place.name}.dump"))
     return int(bool(wrong))
 
 

@@ -157,6 +157,12 @@ class Place:
         assert line
         return int(line[1]), int(line[2])
 
+    def dropped(self) -> int:
+        """Datagrams that its kernel says it dropped at a socket."""
+        table = subprocess.run(self.command("cat", "/proc/net/snmp"), capture_output=True, text=True, check=True).stdout
+        names, values = (line.split() for line in table.splitlines() if line.startswith("Udp:"))
+        return int(values[names.index("RcvbufErrors")])
+
     def complaints(self) -> list[str]:
         """What its helpers wrote that no helper should write."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""

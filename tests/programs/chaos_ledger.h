@@ -48,6 +48,8 @@ enum count {
     COUNTS,
 };
 
+#define TAKEN 1 /* in place of a process id: by whoever is about to write its own */
+
 struct process {
     _Atomic uint32_t pid; /* 0: free */
     uint32_t number;      /* of the actor whose child it is, or that it is */
@@ -141,9 +143,13 @@ static struct process *child_place(uint32_t number)
 {
     for (uint32_t i = ledger->actors; i < PROCESSES; i++) {
         uint32_t free = 0;
-        if (atomic_load(&ledger->process[i].pid) == 0 && atomic_compare_exchange_strong(&ledger->process[i].pid, &free, (uint32_t)getpid())) {
-            ledger->process[i].number = number;
-            return &ledger->process[i];
+        struct process *place = &ledger->process[i];
+        if (atomic_load(&place->pid) == 0 && atomic_compare_exchange_strong(&place->pid, &free, TAKEN)) {
+            place->number = number;
+            place->group = ledger->process[number].group;
+            atomic_store(&place->beat_ns, now_ns());
+            atomic_store(&place->pid, (uint32_t)getpid());
+            return place;
         }
     }
     return NULL;

@@ -132,7 +132,6 @@ static void fork_with(int at)
         struct process *place = child_place(self.number);
         if (!place)
             _exit(0);
-        place->group = me->group;
         me = place;
         alive("child", 0);
         if (at >= 0) /* the parent closes it meanwhile */
