@@ -6,9 +6,10 @@ import ctypes
 import mmap
 import os
 import socket
+import struct
 from pathlib import Path
 
-PROCESSES, CONNECTIONS, FINDINGS, FINDING_BYTES = 1024, 1 << 20, 64, 256
+PROCESSES, CONNECTIONS, FINDINGS, FINDING_BYTES = 1024, 1 << 20, 64, 320
 COUNTS = (
     "connects",
     "accepts",
@@ -46,6 +47,9 @@ class Process(ctypes.Structure):
         ("address", _U32),
         ("doing", ctypes.c_char * 88),
     ]
+
+
+_PID = struct.Struct(f"<I{ctypes.sizeof(Process) - 4}x")
 
 
 class Direction(ctypes.Structure):
@@ -102,7 +106,8 @@ class Ledger:
 
     def living(self) -> list[tuple[int, Process]]:
         """Rows of processes; 1: somebody is about to write its number."""
-        return [(i, row) for i, row in enumerate(self.head.process) if row.pid > 1]
+        table = memoryview(self.head.process).cast("B")
+        return [(i, self.head.process[i]) for i, (pid,) in enumerate(_PID.iter_unpack(table)) if pid > 1]
 
     def findings(self) -> list[str]:
         """What processes found wrong."""

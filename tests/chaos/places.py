@@ -25,7 +25,7 @@ MODES: Mapping[str, Mapping[str, str]] = {
     "default": {},
     "eager": {
         "SHAREDSTACK_EAGER": "1",
-        "SHAREDSTACK_RING_MAX": "65536",
+        "SHAREDSTACK_RING_MAX": "32768",
         "SHAREDSTACK_LIFT_AFTER": "1",
         "SHAREDSTACK_WIRE_AFTER": "2",
         "SHAREDSTACK_WIRE_MOST": "4",
@@ -52,7 +52,6 @@ class Place:
     helper: subprocess.Popen[bytes] | None = None
     ready: int = -1
     """A pipe from a helper that starts: READY, or its end."""
-    since: float = 0.0
     killed_at: float = 0.0
     killed: int = 0
     refused: int = 0
@@ -90,7 +89,6 @@ class Place:
             return self.helper is not None
         with suppress(BlockingIOError):
             if os.read(self.ready, 100):
-                self.since = time.monotonic()
                 os.close(self.ready)
                 self.ready = -1
                 return True
@@ -149,19 +147,6 @@ class Place:
         argv = self.command(program("sharedstack"), "inspect", "--stack", self.stack, "--check")
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=self.environ("default"))
         return "" if done.returncode == 0 else f"status {done.returncode}: {done.stdout}{done.stderr}"
-
-    def kernel_bytes(self) -> tuple[int, int]:
-        """Bytes and packets that the interface of its kernel has received."""
-        table = subprocess.run(self.command("cat", "/proc/net/dev"), capture_output=True, text=True, check=True).stdout
-        line = re.search(rf"^\s*{self.link or 'lo'}:\s*(\d+)\s+(\d+)", table, re.M)
-        assert line
-        return int(line[1]), int(line[2])
-
-    def dropped(self) -> int:
-        """Datagrams that its kernel says it dropped at a socket."""
-        table = subprocess.run(self.command("cat", "/proc/net/snmp"), capture_output=True, text=True, check=True).stdout
-        names, values = (line.split() for line in table.splitlines() if line.startswith("Udp:"))
-        return int(values[names.index("RcvbufErrors")])
 
     def complaints(self) -> list[str]:
         """What its helpers wrote that no helper should write."""

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 
 #define PORT 20000
+#define YOUNG 20000 /* bytes */
 
 static struct sockaddr_in address_of(uint32_t number)
 {
@@ -62,13 +63,13 @@ static void start_connection(void)
     int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     struct end e = {.fd = fd, .connecting = 1};
-    static const uint32_t sizes[] = {16, 600, 4000, 16000};
+    static const uint32_t sizes[] = {100, 2000, 8000, 16000};
     uint32_t most = sizes[roll(&self.dice, 4)], what = roll(&self.dice, 100);
     e.hello = (struct hello){
         .magic = MAGIC,
         .connection = atomic_fetch_add(&ledger->connections, 1),
-        .pattern = what < 60 ? TURNS : what < 90 ? BOTH : FLOOD,
-        .rounds = 20 + roll(&self.dice, what < 90 ? 1500 : 50),
+        .pattern = what < 60 ? TURNS : what < 97 ? BOTH : FLOOD,
+        .rounds = what < 97 ? 300 + roll(&self.dice, 3000) : 20 + roll(&self.dice, 20),
         .most = most < ledger->most[me->group] ? most : ledger->most[me->group],
     };
     if (e.hello.connection >= CONNECTIONS || (connect(fd, (struct sockaddr *)&name, sizeof name) != 0 && errno != EINPROGRESS)) {
@@ -93,30 +94,34 @@ static void accept_some(void)
 static void act(char **argv)
 {
     uint32_t what = roll(&self.dice, 100), at = self.n_ends ? roll(&self.dice, self.n_ends) : 0;
-    int there = self.n_ends && self.ends[at].hello_bytes == sizeof(struct hello), storms = self.number % 4 == 0; /* who forks shares all that it has */
+    int there = self.n_ends && self.ends[at].hello_bytes == sizeof(struct hello), storms = self.number % 8 == 0; /* who forks shares all that it has */
+    int young = there && self.ends[at].received < YOUNG && roll(&self.dice, 8); /* what is shared before it is lifted stays the kernel's for a while */
     if (self.n_ends < 4 || (what < 30 && self.n_ends < ENDS_MOST / 2))
         start_connection();
-    else if (what < 40 && storms)
-        fork_with(-1);
-    else if (what < 55 && there && storms && self.ends[at].hello.pattern == TURNS)
-        fork_with((int)at);
-    else if (what < 75 && there)
-        pass_end(at);
-    else if (what < 80 && there) {
+    else if (what < 40) {
+        if (storms)
+            fork_with(-1);
+    } else if (what < 55) {
+        if (storms && there && !young && self.ends[at].hello.pattern == TURNS)
+            fork_with((int)at);
+    } else if (what < 65) {
+        if (there && !young)
+            pass_end(at);
+    } else if (what < 67 && there) {
         struct linger hard = {1, 0};
         count(ABORTS, 1);
         if (what & 1)
             setsockopt(self.ends[at].fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
         tell(self.ends[at].hello.connection, self.ends[at].side, what & 1 ? 'l' : 'a');
         remove_end(at);
-    } else if (what < 83 && there && !self.ends[at].shut) {
+    } else if (what < 69 && there && !self.ends[at].shut) {
         count(SHUTDOWNS, 1);
         tell(self.ends[at].hello.connection, self.ends[at].side, 's');
         self.ends[at].shut = 1;
         shutdown(self.ends[at].fd, SHUT_WR);
-    } else if (what < 84)
+    } else if (what < 70)
         execute(argv);
-    else if (what < 86) {
+    else if (what < 71) {
         close(self.fd[DATAGRAMS]);
         self.fd[DATAGRAMS] = bound(SOCK_DGRAM);
         join_set(self.fd[DATAGRAMS], DATAGRAMS);

@@ -62,7 +62,7 @@ static uint64_t datagram_key(const struct datagram *d)
 
 static size_t datagram_bytes(const struct datagram *d)
 {
-    return sizeof *d + mix(datagram_key(d)) % (me->targets ? 1300 : 8000);
+    return sizeof *d + mix(datagram_key(d)) % 300;
 }
 
 static int send_datagram(const struct datagram *d)
@@ -146,8 +146,8 @@ static void ask_some(struct flow *f)
                 return;
             f->waits[i].number = f->next++;
             f->waits[i].sent_ns = now_ns();
-            if (roll(&self.dice, 8) == 0)
-                f->pause_ns = now_ns() + roll(&self.dice, 20000000);
+            if (roll(&self.dice, 4) == 0)
+                f->pause_ns = now_ns() + roll(&self.dice, 50000000);
         }
 }
 

@@ -23,7 +23,7 @@
 #define CONNECTIONS (1u << 20)
 #define FLOWS (1u << 18)
 #define FINDINGS 64
-#define FINDING_BYTES 256
+#define FINDING_BYTES 320
 
 enum count {
     CONNECTS,

@@ -13,7 +13,7 @@
 #include <sys/uio.h>
 
 #define PIECE 65536
-#define AHEAD 16384
+#define AHEAD 4096
 
 enum { TURNS, BOTH, FLOOD };
 
@@ -84,9 +84,16 @@ static struct direction *theirs(const struct end *e)
 /* What happened to it, and who has it. */
 static const char *story_of(const struct end *e)
 {
-    static _Thread_local char text[100];
+    static _Thread_local char text[130];
     const struct connection *c = &ledger->connection[e->hello.connection];
-    snprintf(text, sizeof text, "pattern %u, %s, held by %u and %u", e->hello.pattern, c->story, c->holder[0], c->holder[1]);
+    struct sockaddr_in name = {0};
+    socklen_t size = sizeof name;
+    uint64_t cookie = 0;
+    getsockname(e->fd, (struct sockaddr *)&name, &size);
+    size = sizeof cookie;
+    getsockopt(e->fd, SOL_SOCKET, SO_COOKIE, &cookie, &size);
+    snprintf(text, sizeof text, "pattern %u, %s, held by %u and %u, port %u, cookie %llx", e->hello.pattern, c->story, c->holder[0], c->holder[1], ntohs(name.sin_port),
+             (unsigned long long)cookie);
     return text;
 }
 
@@ -183,6 +190,7 @@ static enum stepped ended(struct end *e)
         count(CORRUPT, 1);
         finding("the end of connection %u direction %u after %llu bytes: the sender's calls took %llu, and it meant to send %llu; %s", e->hello.connection, 1 - e->side,
                 (unsigned long long)e->received, (unsigned long long)accepted, (unsigned long long)intent, story_of(e));
+        raise(SIGSTOP);
     }
     if (!e->broken)
         count(ENDS, 1);
