@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sharedstack.declare import layout, scan
+from sharedstack.declare import binary, layout, scan
 from sharedstack.declare.layout import CONSTANTS
 
 from . import announce, diag
@@ -27,12 +27,13 @@ from .loop import Look, Loop
 from .native import Native
 from .segments import Segments
 
-_ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "inode", "flags", "slot", "holders"))
+_ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "inode", "flags", "slot", "holders", "created_ns"))
 _FREE, _SHARED = CONSTANTS["EP_FREE"], CONSTANTS["EPF_SHARED"]
 # Deaths come in groups: wait a moment for the rest, and spend at most a twentieth of the time on this.
 _DELAY, _SHARE = 0.01, 20
 _LAST_DELAY = 5.0
 _FIRST, _LAST = 0.03, 30.0
+_NEVER = 1 << 64
 
 Participants = Callable[[], list[tuple[int, int]]]
 
@@ -44,7 +45,7 @@ class _Candidate:
     inode: int
     holders: int
     shared: bool
-    alive: bool  # its registrar
+    alive: bool  # its registrar, as far as its slot tells
 
 
 class Collector:
@@ -94,16 +95,23 @@ class Collector:
         return busy, kept or sum(not c.alive for c in candidates) > sum(not c.alive for c in gone)
 
     def _candidates(self) -> Iterable[_Candidate]:
-        alive: dict[int, bool] = {}
+        since: dict[int, int] = {}  # of a slot: since when its participant has it, who lives; never, if none does
         found = scan.records(self._segments.stack_view, layout.STACK_ENDPOINTS, self._segments.endpoints_top, _ENDPOINT)
-        for index, (state, cookie, inode, flags, slot1, held_by) in enumerate(found):
+        for index, (state, cookie, inode, flags, slot1, held_by, made) in enumerate(found):
             if state == _FREE or not cookie:
                 continue
-            if slot1 not in alive:
-                alive[slot1] = 0 < slot1 <= CONSTANTS["N_SLOTS"] and self._native.slot_alive(slot1 - 1)
+            if slot1 not in since:
+                since[slot1] = self._since(slot1)
+            # a slot that was claimed after the record was made may be another one's by now; a sole holder that came later does no harm here
+            alive = since[slot1] <= made
             shared = bool(flags & _SHARED) or held_by > 1
-            if shared or not alive[slot1]:
-                yield _Candidate(index, cookie, inode, held_by, shared, alive[slot1])
+            if shared or not alive:
+                yield _Candidate(index, cookie, inode, held_by, shared, alive)
+
+    def _since(self, slot1: int) -> int:
+        if not (0 < slot1 <= CONSTANTS["N_SLOTS"] and self._native.slot_alive(slot1 - 1)):
+            return _NEVER
+        return int(binary.slot(self._segments.stack_view, slot1 - 1)["start_ns"])
 
     def _unheld(self, missing: list[_Candidate]) -> tuple[list[_Candidate], bool]:
         """Those of them that no living participant holds open; where one cannot be looked at, shared ones are kept. And whether some
