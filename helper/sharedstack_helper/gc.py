@@ -1,7 +1,8 @@
 """Endpoint records that outlived their kernel socket: found by asking the kernel, and freed.
 
 1  candidates: records whose registrar is dead, or that several processes may hold; no others, because a live sole holder frees
-   its own, and a socket that was reset is in no list of the kernel while its holder may still read;
+   its own, and a socket that was reset is in no list of the kernel while its holder may still read. One that such a holder closed, but could not
+   free because a table was locked, is freed at once;
 2  the kernel's list of sockets, taken after the candidates: who is on it stays;
 3  for those that are not, the descriptors of the living participants: who holds it open stays. Where bytes are unread for it, those of all
    processes: a program that was just executed is no participant yet, and will find them by the record. So will whoever takes a descriptor
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sharedstack.declare import binary, layout, scan
+from sharedstack.declare import layout, scan
 from sharedstack.declare.layout import CONSTANTS
 
 from . import announce, diag
@@ -27,13 +28,12 @@ from .loop import Look, Loop
 from .native import Native
 from .segments import Segments
 
-_ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "inode", "flags", "slot", "holders", "created_ns"))
-_FREE, _SHARED = CONSTANTS["EP_FREE"], CONSTANTS["EPF_SHARED"]
+_ENDPOINT = scan.reader(layout.ENDPOINT, ("state", "cookie", "inode", "flags", "slot", "holders"))
+_FREE, _CLOSED, _SHARED = CONSTANTS["EP_FREE"], CONSTANTS["EP_CLOSED"], CONSTANTS["EPF_SHARED"]
 # Deaths come in groups: wait a moment for the rest, and spend at most a twentieth of the time on this.
 _DELAY, _SHARE = 0.01, 20
 _LAST_DELAY = 5.0
 _FIRST, _LAST = 0.03, 30.0
-_NEVER = 1 << 64
 
 Participants = Callable[[], list[tuple[int, int]]]
 
@@ -45,7 +45,8 @@ class _Candidate:
     inode: int
     holders: int
     shared: bool
-    alive: bool  # its registrar, as far as its slot tells
+    alive: bool  # its registrar
+    closed: bool  # by its only holder
 
 
 class Collector:
@@ -85,9 +86,12 @@ class Collector:
         candidates = list(self._candidates())
         if not candidates:
             return False, False
-        live = diag.live_cookies()
-        busy = False
-        gone, kept = self._unheld([c for c in candidates if c.cookie not in live])
+        busy = kept = False
+        gone = [c for c in candidates if c.closed]
+        if len(gone) < len(candidates):
+            live = diag.live_cookies()
+            unheld, kept = self._unheld([c for c in candidates if not c.closed and c.cookie not in live])
+            gone += unheld
         for one in gone:
             freed = self._native.endpoint_gone(one.index, one.cookie, one.holders)
             busy = busy or not freed
@@ -95,23 +99,16 @@ class Collector:
         return busy, kept or sum(not c.alive for c in candidates) > sum(not c.alive for c in gone)
 
     def _candidates(self) -> Iterable[_Candidate]:
-        since: dict[int, int] = {}  # of a slot: since when its participant has it, who lives; never, if none does
+        alive: dict[int, bool] = {}
         found = scan.records(self._segments.stack_view, layout.STACK_ENDPOINTS, self._segments.endpoints_top, _ENDPOINT)
-        for index, (state, cookie, inode, flags, slot1, held_by, made) in enumerate(found):
+        for index, (state, cookie, inode, flags, slot1, held_by) in enumerate(found):
             if state == _FREE or not cookie:
                 continue
-            if slot1 not in since:
-                since[slot1] = self._since(slot1)
-            # a slot that was claimed after the record was made may be another one's by now; a sole holder that came later does no harm here
-            alive = since[slot1] <= made
-            shared = bool(flags & _SHARED) or held_by > 1
-            if shared or not alive:
-                yield _Candidate(index, cookie, inode, held_by, shared, alive)
-
-    def _since(self, slot1: int) -> int:
-        if not (0 < slot1 <= CONSTANTS["N_SLOTS"] and self._native.slot_alive(slot1 - 1)):
-            return _NEVER
-        return int(binary.slot(self._segments.stack_view, slot1 - 1)["start_ns"])
+            if slot1 not in alive:
+                alive[slot1] = 0 < slot1 <= CONSTANTS["N_SLOTS"] and self._native.slot_alive(slot1 - 1)
+            shared, closed = bool(flags & _SHARED) or held_by > 1, state == _CLOSED
+            if shared or closed or not alive[slot1]:
+                yield _Candidate(index, cookie, inode, held_by, shared, alive[slot1], closed)
 
     def _unheld(self, missing: list[_Candidate]) -> tuple[list[_Candidate], bool]:
         """Those of them that no living participant holds open; where one cannot be looked at, shared ones are kept. And whether some

@@ -49,6 +49,8 @@ CONSTANTS: dict[str, int] = {
     # a lock word: owner slot plus one in the upper half, thread tag, waiters bit
     "LOCK_SLOT_SHIFT": 16,
     "LOCK_WAITERS": 1,
+    # a slot plus one that names nobody: the helper puts it in a dead one's place, before the slot is another's
+    "BURIED": 0xFFFF,
     # stack states
     "STACK_READY": 1,
     "STACK_DRAINING": 2,
@@ -184,7 +186,7 @@ ENDPOINT = Struct(
         Field("side", "u32", "0 or 1: which end of the pair; writes direction `side`, reads direction `1 - side`", lock="ctl"),
         Field("flow_next", "u32", "next endpoint plus one in the flow bucket", lock="ctl", derived=True),
         Field("flags", "u32", "EPF_*", owner="any holder, atomic or"),
-        Field("slot", "u32", "slot plus one of the participant that registered it", lock="ctl"),
+        Field("slot", "u32", "slot plus one of the participant that registered it; 0: it left, and nobody has it; BURIED: it died", lock="ctl"),
         Field("holders", "u32", "participants of this stack known to hold the anchor", lock="ctl"),
         Field("family", "u16", "AF_INET or AF_INET6; FAMILY_DATAGRAM is added for a datagram socket", lock="ctl"),
         Field("lport", "u16", "local port, host order", lock="ctl"),

@@ -63,7 +63,7 @@ def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
     found.within(at, ep, "side", 0, 1)
     found.within(at, ep, "error", 0, 4095)
     found.expect(not ep["flags"] & ~FLAGS, f"{at}.flags", ep["flags"], "known flags")
-    found.within(at, ep, "slot", 1, shot.slots_top)
+    found.expect(ep["slot"] in (*range(shot.slots_top + 1), C["BURIED"]), f"{at}.slot", ep["slot"], f"0 to {shot.slots_top}, or buried")
     found.within(at, ep, "holders", 1, C["N_SLOTS"])
     found.within(at, ep, "lport", 1, 65535)
     found.within(at, ep, "created_ns", binary.stack(shot.stack)["made_ns"], shot.taken_ns)

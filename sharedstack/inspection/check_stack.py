@@ -18,7 +18,6 @@ GEN_MAX = 1 << 31
 COUNT_MAX = 1 << 60
 FUTEX_OWNER_DIED = 0x40000000
 FUTEX_TID_MASK = 0x3FFFFFFF
-BURIED = 0xFFFF  # the owner (slot plus one) that a reaper puts into a dead owner's lock word
 INVALID_UID = 0xFFFFFFFF
 
 
@@ -175,7 +174,7 @@ def check_lock(found: Findings, shot: Snapshot, where: str, word: int) -> None:
     if word == 0:
         return
     lock = LockWord.decode(word)
-    if lock.slot is not None and lock.slot + 1 == BURIED and lock.tag == 0:
+    if lock.slot is not None and lock.slot + 1 == C["BURIED"] and lock.tag == 0:
         return
     live = lock.slot is not None and lock.slot < shot.slots_top and binary.slot(shot.stack, lock.slot)["state"] == C["SLOT_LIVE"]
     found.expect(live and lock.tag != 0, where, word, "0, or a live slot's word with a thread tag")

@@ -251,7 +251,7 @@ def _endpoint(shot: Snapshot, ep: View, index: int, holders: list[dict[str, Any]
         pair=ep["pair"] - 1 if ep["pair"] else None,
         side=ep["side"],
         flags=[name for name, bit in EP_FLAGS.items() if ep["flags"] & bit],
-        slot=ep["slot"] - 1,
+        slot=-1 if ep["slot"] == C["BURIED"] else ep["slot"] - 1,
         tx=_links(shot, ep, index) if ep["family"] & C["FAMILY_DATAGRAM"] else _path(shot, ep, sends=True),
         rx=_path(shot, ep, sends=False),
         processes=holders,

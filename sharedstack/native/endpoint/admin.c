@@ -13,8 +13,6 @@
 #include "shm/sys.h"
 #include "shm/units.h"
 
-#define DEAD_SLOT1 0xffffu /* names nobody: a lock word with it is taken over, and repaired, by its next user */
-
 static struct shs_env admin_env(void *stack, void *arena)
 {
     return (struct shs_env){
@@ -70,10 +68,11 @@ void shs_admin_drop_tables(struct shs_env *env)
     shs_unlock(&env->stack->ctl);
 }
 
+/* A lock word with it is taken over, and repaired, by its next user. */
 static bool bury_lock(uint32_t *word, uint32_t slot1)
 {
     uint32_t held = shs_load32(word);
-    return held >> SHS_LOCK_SLOT_SHIFT == slot1 && shs_cas32(word, held, DEAD_SLOT1 << SHS_LOCK_SLOT_SHIFT | (held & SHS_LOCK_WAITERS));
+    return held >> SHS_LOCK_SLOT_SHIFT == slot1 && shs_cas32(word, held, (uint32_t)SHS_BURIED << SHS_LOCK_SLOT_SHIFT | (held & SHS_LOCK_WAITERS));
 }
 
 static bool living_taker(struct shs_env *env, uint32_t handle, uint32_t except)
@@ -114,6 +113,16 @@ static bool wrote_there(struct shs_env *env, const struct shs_pair *pair, int d,
 {
     const struct shs_endpoint *ep = shs_endpoint_at(env->stack, shs_load32(&pair->endpoint[d]));
     return shs_load32(&pair->dir[d].wslot) == slot1 || (ep && ep->slot == slot1);
+}
+
+/* Its records must not seem to be those of who gets the slot next: nobody would look whether their sockets are gone. */
+static void bury_records(struct shs_env *env, uint32_t slot1)
+{
+    for (uint32_t ep1 = 1; ep1 <= env->stack->endpoints_top && ep1 <= SHS_N_ENDPOINTS; ep1++) {
+        struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
+        if (shs_load32(&ep->slot) == slot1)
+            shs_store32(&ep->slot, SHS_BURIED);
+    }
 }
 
 int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
@@ -159,6 +168,7 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
         slot->takes[i] = 0;
     }
     shs_spinners_forget(env.stack, slot1);
+    bury_records(&env, slot1);
     for (int i = 0; i < SHS_CTR_COUNT; i++)
         __atomic_fetch_add(&env.stack->totals[i], shs_peek64(&slot->counters[i]), __ATOMIC_RELAXED);
     shs_store32(&slot->robust, 0);

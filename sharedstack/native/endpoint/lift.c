@@ -318,36 +318,43 @@ static void count_fin(struct shs_env *env, const struct shs_who *who, const stru
         shs_unlock(&end->tx->wlock);
 }
 
-void shs_end_dissolve(struct shs_env *env, const struct shs_who *who, uint32_t ep1, bool sole)
+bool shs_end_done(struct shs_env *env, const struct shs_who *who, uint32_t ep1)
+{
+    struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
+    uint64_t cookie = ep->cookie;
+    shs_store32(&ep->state, SHS_EP_CLOSED);
+    if (!shs_tables_lock(env, who))
+        return false;
+    if (shs_load32(&ep->state) == SHS_EP_CLOSED && ep->cookie == cookie) /* the helper may have been there */
+        shs_endpoint_free(env, who, ep1);
+    shs_tables_unlock(env);
+    return true;
+}
+
+bool shs_end_dissolve(struct shs_env *env, const struct shs_who *who, uint32_t ep1, bool sole)
 {
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
     struct shs_end end;
     if (!ep)
-        return;
+        return true;
     __atomic_fetch_or(&ep->flags, SHS_EPF_WRSHUT | SHS_EPF_RDSHUT | SHS_EPF_SEALED, __ATOMIC_SEQ_CST);
     if (shs_end_of(env, ep1, &end)) {
         shs_end_seal(env, who, &end);
         count_fin(env, who, &end);
     }
-    if (!sole) /* somebody looks into it still: it goes with the socket */
-        return;
-    shs_store32(&ep->state, SHS_EP_CLOSED);
-    if (shs_tables_lock(env, who)) {
-        shs_endpoint_free(env, who, ep1);
-        shs_tables_unlock(env);
-    }
+    return !sole /* somebody looks into it still: it goes with the socket */ || shs_end_done(env, who, ep1);
 }
 
-void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole)
+bool shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole)
 {
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
     struct shs_end end;
     if (!ep)
-        return;
-    if (!sole) { /* the helper frees it when the kernel has destroyed the anchor */
+        return true;
+    if (!sole) {
         if (shs_end_of(env, ep1, &end) && shs_load32(&end.rx->opener) == env->slot1 && shs_end_reads(&end, end.rx))
             shs_ring_close(end.rx); /* we do not read any more: the other holders may, or not */
-        return;
+        return false;
     }
     if (shs_end_of(env, ep1, &end)) {
         bool unread = shs_end_seal(env, who, &end);
@@ -360,11 +367,7 @@ void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1,
             shs_count(env, SHS_CTR_RESET_UNREAD, 1);
         }
     }
-    shs_store32(&ep->state, SHS_EP_CLOSED);
-    if (shs_tables_lock(env, who)) {
-        shs_endpoint_free(env, who, ep1);
-        shs_tables_unlock(env);
-    }
+    return shs_end_done(env, who, ep1);
 }
 
 void shs_end_leave(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_drain *drain)

@@ -22,17 +22,22 @@ bool shs_end_of(struct shs_env *env, uint32_t ep1, struct shs_end *end);
 uint32_t shs_end_peer(struct shs_env *env, const struct shs_endpoint *ep);
 /* What the program set of its buffers (ep->sndbuf, rcvbuf) bounds the rings of its pair, if it has one. Without a lock, or with ctl. */
 void shs_end_bound(struct shs_env *env, const struct shs_endpoint *ep);
+/*
+ * The record has no holder any more: freed where the tables' locks can be had, else marked as closed. false: the helper has to be told, which
+ * frees it then.
+ */
+bool shs_end_done(struct shs_env *env, const struct shs_who *who, uint32_t ep1);
 /* The last descriptor of this process is closed. `sole`: no other process holds the anchor, so the end goes with it: unread ring bytes
- * turn the close into a reset. To be called before the kernel's close; frees the record where the tables' locks can be had. */
-void shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole);
+ * turn the close into a reset. To be called before the kernel's close. false: the helper has to be told, which frees the record. */
+bool shs_end_close(struct shs_env *env, const struct shs_who *who, uint32_t ep1, int fd, bool sole);
 /*
  * The process leaves the stack, and keeps the socket: both directions are the kernel's from now on, uncounted, and the record is nobody's until
  * it comes back. What other processes hold too (EPF_SHARED) is left as it is; its ring is drained if there is a `drain`.
  */
 void shs_end_leave(struct shs_env *env, const struct shs_who *who, struct shs_end *end, struct shs_drain *drain);
 /* The connection is about to be dissolved (connect(2) to AF_UNSPEC): what is unread here is lost, what was sent is still received. `sole`: nobody
- * else looks into the record. To be called before the kernel's connect. */
-void shs_end_dissolve(struct shs_env *env, const struct shs_who *who, uint32_t ep1, bool sole);
+ * else looks into the record. To be called before the kernel's connect. false: the helper has to be told, as by shs_end_close. */
+bool shs_end_dissolve(struct shs_env *env, const struct shs_who *who, uint32_t ep1, bool sole);
 /* Take `ctl` and the arena's lock, without waiting long; false: busy. */
 bool shs_tables_lock(struct shs_env *env, const struct shs_who *who);
 void shs_tables_unlock(struct shs_env *env);

@@ -208,12 +208,8 @@ static void leave_datagrams(struct shs_fd *f, int fd, const struct shs_who *who)
     if (who && shs_dgram_recall(env, who, &end, &f->dgram->shown, shared) > 0)
         shs_log("unread datagrams lost", fd, SHS_REASON_OUTSIDE_HOLDER);
     bool last = shs_ep_refs(f->ep1, -1) == 0;
-    for (int i = 0; who && last && !shared && i < 100; i++)
-        if (shs_tables_lock(env, who)) { /* else the helper frees it when the socket goes */
-            shs_endpoint_free(env, who, f->ep1);
-            shs_tables_unlock(env);
-            break;
-        }
+    if (who && last && !shared && !shs_end_done(env, who, f->ep1))
+        shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
 }
 
 /* Each entry is as if its socket had not been used yet. `sender`: who sends unread datagrams again. */

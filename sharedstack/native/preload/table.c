@@ -168,9 +168,7 @@ static void give_up(struct shs_fd *f, int fd, bool lost)
     bool sole = ep && !busy && !(shs_load32(&ep->flags) & SHS_EPF_SHARED);
     if (who && last && sole && state == SHS_FD_PAIRED && !f->udp)
         shs_residue_finish(&shs_proc.env, who, &f->end, SHS_FINISH_MS);
-    if (who && last && ep)
-        shs_end_close(&shs_proc.env, who, ep1, fd, sole);
-    if (who && last && !sole)
+    if (who && last && !(ep && shs_end_close(&shs_proc.env, who, ep1, fd, sole)))
         shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1); /* the helper looks which anchors are gone */
 }
 
@@ -244,8 +242,8 @@ void shs_fd_dissolve(int fd)
             sole = sole && !(shs_proc.threads > 1 && shs_in_flight(number, -1));
             shs_ep_refs(ep1, -1);
         }
-    if (who && ep)
-        shs_end_dissolve(&shs_proc.env, who, ep1, sole);
+    if (who && ep && !shs_end_dissolve(&shs_proc.env, who, ep1, sole))
+        shs_nudge(shs_proc.stack_name, shs_proc.env.slot1 - 1);
 }
 
 bool shs_fd_lost(struct shs_fd *f)
