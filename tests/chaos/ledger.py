@@ -45,7 +45,9 @@ class Process(ctypes.Structure):
         ("group", _U32),
         ("targets", _U32),
         ("address", _U32),
-        ("doing", ctypes.c_char * 88),
+        ("executed_ns", _U64),
+        ("forked_ns", _U64),
+        ("doing", ctypes.c_char * 72),
     ]
 
 

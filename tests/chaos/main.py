@@ -39,7 +39,7 @@ def seat(ledger: Ledger, made: list[Place], processes: int) -> None:
 def play(asked: argparse.Namespace, folder: Path) -> Report:
     """One run."""
     actor = Builder(folder)("chaos")
-    pace = Pace(asked.kills, asked.stops, asked.patience)
+    pace = Pace(asked.kills, asked.stops, asked.patience, (True, not asked.spare_linked))
     report = Report(asked.seed, asked.mode, asked.seconds)
     with places(folder, asked.wire) as made:
         ledger = Ledger(folder / "ledger", asked.seed, asked.processes, asked.patience)
@@ -79,6 +79,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=100, help="at a time, without those that they fork (%(default)s)")
     parser.add_argument("--mode", choices=("default", "eager"), default="eager", help="%(default)s")
     parser.add_argument("--no-wire", dest="wire", action="store_false", help="on one host only")
+    parser.add_argument("--spare-linked", action="store_true", help="do not kill helpers that lend an interface")
     parser.add_argument("--kills", type=float, default=10, help="of processes, a second (%(default)s)")
     parser.add_argument("--stops", type=float, default=10, help="of processes, a second, each for half a second at most (%(default)s)")
     parser.add_argument("--patience", type=float, default=20, help="seconds after which a wait counts as a hang (%(default)s)")

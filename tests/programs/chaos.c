@@ -198,6 +198,7 @@ int main(int argc, char **argv)
         return 2;
     open_ledger(argv[1]);
     signal(SIGPIPE, SIG_IGN);
+    spoil_at = getenv("CHAOS_SPOIL") ? strtoull(getenv("CHAOS_SPOIL"), NULL, 10) : 0;
     signal(SIGCHLD, SIG_IGN);
     if (argc > 4)
         come_back(atoi(argv[4]));

@@ -58,7 +58,8 @@ struct process {
     uint32_t group;              /* where it is */
     uint32_t targets;            /* whom it connects to */
     uint32_t address;            /* in network order */
-    char doing[88];
+    _Atomic uint64_t executed_ns, forked_ns;
+    char doing[72];
 };
 
 struct direction {

@@ -127,6 +127,7 @@ static _Noreturn void work(struct end e)
 static void fork_with(int at)
 {
     alive("fork", 0);
+    atomic_store(&me->forked_ns, now_ns());
     pid_t pid = fork();
     if (pid == 0) {
         struct process *place = child_place(self.number);
@@ -164,6 +165,7 @@ static void execute(char **argv)
         if (self.ends[i].hello.magic)
             tell(self.ends[i].hello.connection, self.ends[i].side, 'c');
     alive("exec", 0);
+    atomic_store(&me->executed_ns, now_ns());
     count(EXECS, 1);
     execv("/proc/self/exe", (char *[]){argv[0], argv[1], argv[2], argv[3], text, NULL});
     finding("exec: %s", strerror(errno));

@@ -14,6 +14,8 @@
 
 #define PIECE 65536
 #define AHEAD 4096
+#define FIRST 500
+#define GREETINGS 8
 
 enum { TURNS, BOTH, FLOOD };
 
@@ -36,10 +38,12 @@ struct end {
 enum stepped { OVER = -1, BLOCKED, MOVED };
 
 static uint8_t buffer[PIECE];
+static uint64_t spoil_at; /* to show that it would be noticed: behind so many bytes of a stream others are sent than should be */
 
 static uint32_t turn_bytes(const struct end *e, uint32_t turn)
 {
-    return 1 + (uint32_t)(mix(key_of(e->hello.connection, 2) + turn) % e->hello.most);
+    uint32_t most = turn < GREETINGS && e->hello.most > 100 ? 100 : e->hello.most; /* both ends read before much is sent, else the kernel has it */
+    return 1 + (uint32_t)(mix(key_of(e->hello.connection, 2) + turn) % most);
 }
 
 static uint64_t both_bytes(const struct end *e, uint32_t side)
@@ -59,7 +63,7 @@ static uint64_t to_come(const struct end *e)
 static uint64_t to_send(const struct end *e)
 {
     if (e->hello.pattern != TURNS) { /* in a BOTH nobody is far ahead of the other one, and a ring is never full */
-        uint64_t bytes = both_bytes(e, e->side), most = e->received + AHEAD;
+        uint64_t bytes = both_bytes(e, e->side), most = e->received + (e->received < AHEAD ? FIRST : AHEAD);
         most = e->hello.pattern == FLOOD || !to_come(e) || most > bytes ? bytes : most;
         return most - e->sent;
     }
@@ -168,6 +172,8 @@ static enum stepped send_some(struct end *e, struct dice *dice)
     n = n < PIECE ? n : 1 + roll(dice, PIECE);
     struct direction *d = mine(e);
     fill(buffer, key_of(e->hello.connection, e->side), e->sent, n);
+    if (spoil_at && e->sent > spoil_at)
+        buffer[0] ^= 1;
     atomic_store(&d->intent, e->sent + n);
     ssize_t r = send_somehow(e->fd, n, roll(dice, 4));
     if (r < 0)
