@@ -10,6 +10,7 @@ from chaos.places import Place
 from chaos.storm import Footprint
 
 SHARE = 0.9
+WHY = ("full", "asleep", "unread", "lowered", "special")
 HEADERS = 66  # bytes of Ethernet, IP and TCP with a time stamp, as loopback counts them
 # Resident memory of the helper: twenty runs differed by less than 2 MiB (docs/chaos.md)
 RSS_MORE = 8 << 20
@@ -125,6 +126,9 @@ class Report:
                 f"{side.name}: {paths}; its kernel's interface {side.by_kernel / mib:.1f} MiB in "
                 f"{side.after.packets - side.before.packets} packets, {side.after.dropped - side.before.dropped} datagrams dropped"
             )
+        why = {name: sum(side.counters[f"tx_kernel_{name}"] for side in self.sides) for name in WHY}
+        why["not registered"] = self.carried - self.lifted - sum(side.sent("kernel") for side in self.sides)
+        found.append("by the kernel: " + ", ".join(f"{name} {n / mib:.1f} MiB" for name, n in why.items()))
         found.append(f"bytes {self.carried / mib:.1f} MiB, by local or wire {self.share:.1%}")
         for name, before, after in self.footprints:
             found.append(

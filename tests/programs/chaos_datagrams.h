@@ -151,7 +151,7 @@ static void ask_some(struct flow *f)
             f->waits[i].number = f->next++;
             f->waits[i].sent_ns = now_ns();
             if (roll(&self.dice, 4) == 0)
-                f->pause_ns = now_ns() + roll(&self.dice, 50000000);
+                f->pause_ns = now_ns() + roll(&self.dice, 200000000);
         }
 }
 
