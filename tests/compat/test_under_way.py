@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from compat.fix_lab import Lab
 pytest_plugins = ["compat.fix_paths"]
 
 BYTES = 5000
+PTRACE_DETACH = 17
 
 
 @pytest.mark.parametrize("mode", ["kernel", "eager"])
@@ -49,3 +53,33 @@ def test_what_nobody_takes_is_given_back(own_lab: Lab, tmp_path: Path) -> None:
     assert own_lab.left()
     server.do("a.close(); b.close()")  # nobody tells of it
     own_lab.assert_clean()
+
+
+# what the executed program does with the listener that it has: takes the descriptor, and says how many bytes come out of it
+TAKE = f"""
+import socket, sys
+u = socket.socket(fileno=int(sys.argv[1]))
+v, _ = u.accept()
+_, (fd,), _, _ = socket.recv_fds(v, 1, 1)
+print(len(socket.socket(fileno=fd).recv({BYTES}, socket.MSG_WAITALL)), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_passed_to_a_program_that_is_being_loaded(own_lab: Lab, tmp_path: Path) -> None:
+    """It has not mapped the library yet, but will: nothing has to be taken out of the ring for it."""
+    path = str(tmp_path / "door")
+    server, client = own_lab.connected("eager")
+    taker = own_lab.actor("eager")
+    client.do(f"s.sendall(bytes({BYTES}))")
+    taker.do(f"import ctypes; u = socket.socket(socket.AF_UNIX); u.bind({path!r}); u.listen(1); u.set_inheritable(True)")
+    taker.tell(f"ctypes.CDLL(None).ptrace(0, 0, 0, 0); os.execv({sys.executable!r}, [{sys.executable!r}, '-c', {TAKE!r}, str(u.fileno())])")
+    assert os.WIFSTOPPED(os.waitpid(taker.pid, 0)[1])  # executed, and not begun
+    server.do(f"over = socket.socket(socket.AF_UNIX); over.connect({path!r})")
+    server.tell("socket.send_fds(over, [b'x'], [c.fileno()]); c.close()")
+    time.sleep(0.05)
+    assert ctypes.CDLL(None, use_errno=True).ptrace(PTRACE_DETACH, taker.pid, 0, 0) == 0
+    server.hear()
+    assert taker.process.stdout
+    assert int(taker.process.stdout.readline()) == BYTES
+    assert own_lab.state().counters["residue"] == 0
