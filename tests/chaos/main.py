@@ -19,6 +19,7 @@ from chaos.cast import Cast
 from chaos.ledger import Ledger
 from chaos.places import Place, places
 from chaos.report import Kernel, Report, Side
+from chaos.sanitizers import RUNTIMES, Sanitizer
 from chaos.storm import CALM, Footprint, Pace, calm, ended, evidence, finish, leaks, storm
 from compat.fix_lab import Builder
 
@@ -38,13 +39,16 @@ def seat(ledger: Ledger, made: list[Place], processes: int) -> None:
 
 def play(asked: argparse.Namespace, folder: Path) -> Report:
     """One run."""
-    actor = Builder(folder)("chaos")
+    sanitizer = Sanitizer(asked.sanitizer, folder) if asked.sanitizer else None
+    if sanitizer:
+        sanitizer.build()
+    actor = Builder(folder)("chaos", *(sanitizer.flags if sanitizer else ()))
     pace = Pace(asked.kills, asked.stops, asked.patience, (True, not asked.spare_linked))
     report = Report(asked.seed, asked.mode, asked.seconds)
     with places(folder, asked.wire) as made:
         ledger = Ledger(folder / "ledger", asked.seed, asked.processes, asked.patience)
         seat(ledger, made, asked.processes)
-        cast = Cast(ledger, actor, asked.mode, made, random.Random(asked.seed))
+        cast = Cast(ledger, actor, asked.mode, made, random.Random(asked.seed), sanitizer)
         kernel = [Kernel.of(place) for place in made]
         footprints = []
         with ended(cast):
@@ -68,6 +72,7 @@ def play(asked: argparse.Namespace, folder: Path) -> Report:
         report.counts = ledger.counts()
         report.begun, report.kills, report.stops = cast.begun, cast.kills, cast.stops
         report.helper_kills = sum(place.killed for place in made)
+    report.wrong += sanitizer.said() if sanitizer else []
     report.judge()
     return report
 
@@ -79,8 +84,9 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=100, help="at a time, without those that they fork (%(default)s)")
     parser.add_argument("--mode", choices=("default", "eager"), default="eager", help="%(default)s")
     parser.add_argument("--no-wire", dest="wire", action="store_false", help="on one host only")
+    parser.add_argument("--sanitizer", choices=RUNTIMES, help="with the library, and the programs, built under it")
     parser.add_argument("--spare-linked", action="store_true", help="do not kill helpers that lend an interface")
-    parser.add_argument("--kills", type=float, default=10, help="of processes, a second (%(default)s)")
+    parser.add_argument("--kills", type=float, default=5, help="of processes, a second (%(default)s)")
     parser.add_argument("--stops", type=float, default=10, help="of processes, a second, each for half a second at most (%(default)s)")
     parser.add_argument("--patience", type=float, default=20, help="seconds after which a wait counts as a hang (%(default)s)")
     asked = parser.parse_args()

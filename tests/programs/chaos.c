@@ -63,14 +63,14 @@ static void start_connection(void)
     int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     struct end e = {.fd = fd, .connecting = 1};
-    static const uint32_t sizes[] = {100, 2000, 8000, 16000};
+    static const uint32_t sizes[] = {500, 4000, 8000, 16000};
     uint32_t most = sizes[roll(&self.dice, 4)], what = roll(&self.dice, 100);
     e.hello = (struct hello){
         .magic = MAGIC,
         .connection = atomic_fetch_add(&ledger->connections, 1),
         .pattern = what < 60 ? TURNS : what < 97 ? BOTH : FLOOD,
         .rounds = what < 97 ? 300 + roll(&self.dice, 3000) : 20 + roll(&self.dice, 20),
-        .most = most < ledger->most[me->group] ? most : ledger->most[me->group],
+        .most = what >= 97 ? 3000 : most < ledger->most[me->group] ? most : ledger->most[me->group],
     };
     if (e.hello.connection >= CONNECTIONS || (connect(fd, (struct sockaddr *)&name, sizeof name) != 0 && errno != EINPROGRESS)) {
         close(fd); /* whoever had that number is gone for the moment */
@@ -102,7 +102,7 @@ static void act(char **argv)
         if (storms)
             fork_with(-1);
     } else if (what < 55) {
-        if (storms && there && !young && self.ends[at].hello.pattern == TURNS)
+        if (storms && there && !young && (self.ends[at].hello.pattern == TURNS || !self.ends[at].shut))
             fork_with((int)at);
     } else if (what < 65) {
         if (there && !young)
@@ -228,7 +228,7 @@ int main(int argc, char **argv)
             finish();
         else if (now_ns() >= next) {
             act(argv);
-            next = now_ns() + (1 + roll(&self.dice, 100)) * 1000000ull;
+            next = now_ns() + (5 + roll(&self.dice, 200)) * 1000000ull;
         }
         if (self.ready[LISTENER] && !stopped)
             accept_some();

@@ -4,6 +4,7 @@
 #pragma once
 #include "chaos_wait.h"
 
+#include <pthread.h>
 #include <stddef.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -99,6 +100,41 @@ static void forget_all_but(int kept)
         close(self.set);
 }
 
+/* One thread of a worker whose connection has something to send at any time. */
+static void *send_all(void *end)
+{
+    struct end *e = end;
+    struct dice dice = {mix(e->hello.connection ^ ledger->seed)};
+    while (e->sent < both_bytes(e, e->side) && !e->broken && !ledger->stop) {
+        if (!to_send(e))
+            usleep(500);
+        else if (send_some(e, &dice) == OVER)
+            break;
+    }
+    if (e->side == 0 || ledger->stop) {
+        tell(e->hello.connection, e->side, 's');
+        shutdown(e->fd, SHUT_WR);
+    }
+    return NULL;
+}
+
+/* Two threads: one sends, this one receives. */
+static enum stepped work_both(struct end *e, struct dice *dice)
+{
+    pthread_t sender;
+    enum stepped so_far = MOVED;
+    if (pthread_create(&sender, NULL, send_all, e) != 0)
+        return OVER;
+    while (so_far == MOVED) {
+        alive("receiver of connection", e->hello.connection);
+        so_far = receive_some(e, dice);
+    }
+    e->broken = 1; /* nobody receives any more: the other thread is to end, too */
+    shutdown(e->fd, SHUT_RDWR);
+    pthread_join(sender, NULL);
+    return so_far;
+}
+
 /* A child's life: one connection, by calls that block. */
 static _Noreturn void work(struct end e)
 {
@@ -107,7 +143,7 @@ static _Noreturn void work(struct end e)
     fcntl(e.fd, F_SETFL, 0);
     hold(&e);
     tell(e.hello.connection, e.side, 'w');
-    enum stepped so_far = MOVED;
+    enum stepped so_far = e.hello.pattern != TURNS && !e.shut ? work_both(&e, &dice) : MOVED;
     while (so_far != OVER && !ledger->stop) {
         if (e.pause_ns)
             usleep((useconds_t)(e.pause_ns > now_ns() ? (e.pause_ns - now_ns()) / 1000 : 0));

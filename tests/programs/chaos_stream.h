@@ -15,7 +15,7 @@
 #define PIECE 65536
 #define AHEAD 4096
 #define FIRST 500
-#define GREETINGS 8
+#define GREETINGS 40
 
 enum { TURNS, BOTH, FLOOD };
 
@@ -30,14 +30,15 @@ struct end {
     uint32_t side; /* 0: the client's */
     uint32_t hello_bytes;
     uint32_t turn, done;  /* TURNS: message, and how much of it */
-    uint64_t sent, received;
-    uint64_t last_ns, pause_ns;
-    uint8_t connecting, shut, broken, blocked, ready, silent;
+    _Atomic uint64_t sent, received, last_ns; /* two threads of a worker use them */
+    uint64_t pause_ns;
+    _Atomic uint8_t broken;
+    uint8_t connecting, shut, blocked, ready, silent;
 };
 
 enum stepped { OVER = -1, BLOCKED, MOVED };
 
-static uint8_t buffer[PIECE];
+static _Thread_local uint8_t buffer[PIECE];
 static uint64_t spoil_at; /* to show that it would be noticed: behind so many bytes of a stream others are sent than should be */
 
 static uint32_t turn_bytes(const struct end *e, uint32_t turn)
@@ -112,8 +113,10 @@ static void hold(const struct end *e)
 static void moved(struct end *e, uint64_t n)
 {
     e->last_ns = now_ns();
+    if (e->hello.pattern != TURNS)
+        return;
     e->done += (uint32_t)n;
-    if (e->hello.pattern == TURNS && e->done == turn_bytes(e, e->turn)) {
+    if (e->done == turn_bytes(e, e->turn)) {
         e->turn++;
         e->done = 0;
         if ((mix(key_of(e->hello.connection, 4) + e->turn) & 255) == 0) /* now and then somebody thinks, so that the other one falls asleep */
