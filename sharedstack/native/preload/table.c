@@ -98,7 +98,7 @@ static void clear(struct shs_fd *f)
         clear_few(f);
         return;
     }
-    if (f->dgram && shs_proc.threads <= 1) /* another thread may be looking at it still: then it is lost */
+    if (f->dgram && shs_peek32(&shs_proc.threads) <= 1) /* another thread may be looking at it still: then it is lost */
         free(f->dgram);
     __atomic_store_n(&f->state, SHS_FD_UNKNOWN, __ATOMIC_SEQ_CST);
     if (f->kept)
@@ -156,7 +156,7 @@ static void give_up(struct shs_fd *f, int fd, bool lost)
 {
     uint32_t ep1 = f->ep1, state = f->state;
     __atomic_store_n(&f->state, SHS_FD_KERNEL, __ATOMIC_SEQ_CST);
-    bool busy = lost || (shs_proc.threads > 1 && shs_in_flight(fd, -1));
+    bool busy = lost || (shs_peek32(&shs_proc.threads) > 1 && shs_in_flight(fd, -1));
     const struct shs_who *who = shs_who();
     if (busy && !lost && state == SHS_FD_PAIRED && !f->udp)
         shs_each_thread(hand_over, &(struct closed){fd, f});
@@ -239,7 +239,7 @@ void shs_fd_dissolve(int fd)
             if (one->ep1 != ep1 || (one->state != SHS_FD_REG && one->state != SHS_FD_PAIRED) || one->udp)
                 continue;
             as_new(one, number, shared);
-            sole = sole && !(shs_proc.threads > 1 && shs_in_flight(number, -1));
+            sole = sole && !(shs_peek32(&shs_proc.threads) > 1 && shs_in_flight(number, -1));
             shs_ep_refs(ep1, -1);
         }
     if (who && ep && !shs_end_dissolve(&shs_proc.env, who, ep1, sole))
