@@ -1,8 +1,8 @@
 """Endpoint records that outlived their kernel socket: found by asking the kernel, and freed.
 
 1  candidates: records whose registrar is dead, or that several processes may hold; no others, because a live sole holder frees
-   its own, and a socket that was reset is in no list of the kernel while its holder may still read. One that such a holder closed, but could not
-   free because a table was locked, is freed at once;
+   its own, and a socket that was reset is in no list of the kernel while its holder may still read. One that such a holder closed, but
+   could not free because a table was locked, is freed at once;
 2  the kernel's list of sockets, taken after the candidates: who is on it stays;
 3  for those that are not, the descriptors of the living participants: who holds it open stays. Where bytes are unread for it, those of all
    processes: a program that was just executed is no participant yet, and will find them by the record. So will whoever takes a descriptor

@@ -99,7 +99,7 @@ class Native:
         return bool(self._unread(self._stack, self._arena, endpoint, cookie))
 
     def endpoint_gone(self, endpoint: int, cookie: int, holders: int) -> bool | None:
-        """Free an endpoint record if it still has this cookie, and as many holders as ever: was it so? None: a table is locked, try again later."""
+        """Free an endpoint record if it still has this cookie and so many holders: was it so? None: a table is locked, try again later."""
         result = self._tried(self._endpoint_gone(self._stack, self._arena, endpoint, cookie, holders), "free an endpoint")
         return None if result is None else bool(result)
 

@@ -21,7 +21,9 @@ PR_SET_CHILD_SUBREAPER = 36
 class Cast:
     """All actors, and the children that they have."""
 
-    def __init__(self, ledger: Ledger, actor: str, mode: str, places: list[Place], dice: random.Random, sanitizer: Sanitizer | None) -> None:
+    def __init__(
+        self, ledger: Ledger, actor: str, mode: str, places: list[Place], dice: random.Random, sanitizer: Sanitizer | None
+    ) -> None:
         self.ledger, self.actor, self.mode, self.places, self.dice = ledger, actor, mode, places, dice
         self.preload = sanitizer.preload if sanitizer else library()
         self.environment = sanitizer.environment if sanitizer else {}
@@ -37,8 +39,12 @@ class Cast:
     def begin(self, place: Place, number: int) -> None:
         """An actor in that place of the table, for the first time or again."""
         life = self.lives[number] = self.lives.get(number, -1) + 1
-        argv = place.command("nice", "-n", "19", "env", f"LD_PRELOAD={self.preload}", self.actor, str(self.ledger.path), str(number), str(life))
-        self.actors[number] = subprocess.Popen(argv, env=place.environ(self.mode) | self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        argv = place.command(
+            "nice", "-n", "19", "env", f"LD_PRELOAD={self.preload}", self.actor, str(self.ledger.path), str(number), str(life)
+        )
+        self.actors[number] = subprocess.Popen(
+            argv, env=place.environ(self.mode) | self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         self.begun += 1
 
     def begin_all(self) -> None:

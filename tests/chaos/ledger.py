@@ -27,6 +27,7 @@ COUNTS = (
     "datagram_bytes",
     "datagrams_received",
     "datagrams_lost",
+    "wire_datagrams_lost",
     "datagrams_refused",
     "rebinds",
     "corrupt",
@@ -45,9 +46,7 @@ class Process(ctypes.Structure):
         ("group", _U32),
         ("targets", _U32),
         ("address", _U32),
-        ("executed_ns", _U64),
-        ("forked_ns", _U64),
-        ("doing", ctypes.c_char * 72),
+        ("doing", ctypes.c_char * 88),
     ]
 
 

@@ -79,7 +79,9 @@ def play(asked: argparse.Namespace, folder: Path) -> Report:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m chaos.main", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seed", type=int, default=int(time.time()) // 86400, help="decides who does what, and who is killed (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=int(time.time()) // 86400, help="decides who does what, and who is killed (%(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="of the storm (%(default)s)")
     parser.add_argument("--processes", type=int, default=100, help="at a time, without those that they fork (%(default)s)")
     parser.add_argument("--mode", choices=("default", "eager"), default="eager", help="%(default)s")

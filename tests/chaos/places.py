@@ -80,7 +80,9 @@ class Place:
         link = ["--link", self.link] if self.link else []
         argv = self.command(program("sharedstack-helper"), "--stack", self.stack, *link, "--ready-fd", str(writer))
         with self.log.open("ab") as log:
-            self.helper = subprocess.Popen(argv, pass_fds=[writer], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, cwd="/")
+            self.helper = subprocess.Popen(
+                argv, pass_fds=[writer], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, cwd="/"
+            )
         os.close(writer)
 
     def came(self) -> bool:

@@ -2,8 +2,8 @@
 
 python -m chaos.repair [--endpoints N] [--kills N] [--connections N]
 
-A process with some connections is killed by SIGKILL while it pours into one of them, often with a lock held; measured is the time until its peers
-have seen the end of each (by the lock's repair, where there is one), until a message of an uninvolved connection has come back afterwards,
+A process with some connections is killed by SIGKILL while it pours into one of them, often with a lock held; measured is the time until
+its peers have seen the end of each (by the lock's repair, where there is one), until a message of an uninvolved connection has come back,
 and until the helper has given back its slot; after the last one, until the records of all of them are given back. Nothing is pinned.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -67,12 +66,16 @@ def measure(lab: Lab, build: Builder, endpoints: int, kills: int, connections: i
     lab.settle()
     assert all(all(line) for line in lines), f"something was not given back within 2 s: {lines}"
     columns = [quantiles(column) for column in zip(*lines, strict=True)]
-    return Repairs([(p50 / 1e6, p99 / 1e6) for p50, p99 in columns], there, len(lines), lab.state().counters["lock_repairs"] - before, seconds)
+    return Repairs(
+        [(p50 / 1e6, p99 / 1e6) for p50, p99 in columns], there, len(lines), lab.state().counters["lock_repairs"] - before, seconds
+    )
 
 
 def show(found: Repairs) -> None:
     print(f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.2f}, {time.strftime('%F')}")
-    print(f"{found.kills} kills beside {found.endpoints} endpoints, {found.locks} locks taken over from the dead; milliseconds since the kill")
+    print(
+        f"{found.kills} kills beside {found.endpoints} endpoints, {found.locks} locks taken over from the dead; milliseconds since the kill"
+    )
     for name, (p50, p99) in zip(ROWS, found.rows, strict=True):
         print(f"  {name:42} p50 {p50:8.3f}  p99 {p99:8.3f}{'' if name in ROWS[BOUNDED:] else f'  (bound {BOUND_MS:g})'}")
     print(f"the records of the last ones were given back after {found.seconds:.2f} s")

@@ -118,7 +118,8 @@ class Report:
             f"{c['execs']} executed themselves; {self.kills} killed, {self.stops} stopped; helpers killed {self.helper_kills}",
             f"connections {c['connects']}: {c['ends']} ends of streams seen, {c['resets']} resets, {c['passes']} passed, "
             f"{c['shutdowns']} shut down, {c['aborts']} closed in the middle",
-            f"datagrams {c['datagrams_sent']} sent, {c['datagrams_received']} received, {c['datagrams_lost']} lost, {c['rebinds']} rebinds",
+            f"datagrams {c['datagrams_sent']} sent, {c['datagrams_received']} received, {c['datagrams_lost']} lost on one host, "
+            f"{c['wire_datagrams_lost']} between hosts, {c['rebinds']} rebinds",
         ]
         for side in self.sides:
             paths = ", ".join(f"{path} {side.sent(path) / mib:.1f} MiB" for path in ("local", "wire", "kernel"))

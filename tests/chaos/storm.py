@@ -24,8 +24,8 @@ CLEAN_WITHIN = 20.0
 
 @dataclass(frozen=True)
 class Pace:
-    """How rough it is: kills and stops a second, after how many seconds a wait counts as a hang, and whether helpers are killed: those without
-    and those with a link."""
+    """How rough it is: kills and stops a second, after how many seconds a wait counts as a hang, and whether helpers are killed: those
+    without and those with a link."""
 
     kills: float
     stops: float
@@ -60,7 +60,9 @@ def storm(cast: Cast, seconds: float, pace: Pace) -> list[str]:
         for place in cast.places:
             if place.helper is None:
                 place.launch()
-            elif place.came() and pace.helpers[bool(place.link)] and now - place.killed_at >= HELPER_EVERY and until - now > SPARED * seconds:
+            elif (
+                place.came() and pace.helpers[bool(place.link)] and now - place.killed_at >= HELPER_EVERY and until - now > SPARED * seconds
+            ):
                 place.kill_helper()
         if now >= next_kill:
             cast.kill_one()

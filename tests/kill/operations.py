@@ -54,7 +54,11 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("exit", prepare=_UNREAD),
     Operation("sendto", prepare=f"{_UDP}; u.sendto(b'a', at)", finish="finish_datagrams()", accepted=0, most=3),
     Operation(
-        "recvfrom", prepare=f"{_UDP}; u.sendto(b'a', at); [u.sendto(pattern(n, n), at) for n in (100, 700, 4900)]", finish="finish_datagrams()", accepted=0, most=0
+        "recvfrom",
+        prepare=f"{_UDP}; u.sendto(b'a', at); [u.sendto(pattern(n, n), at) for n in (100, 700, 4900)]",
+        finish="finish_datagrams()",
+        accepted=0,
+        most=0,
     ),
     Operation(
         "recvfrom_doze",

@@ -6,10 +6,10 @@ import ctypes
 import mmap
 
 from compat.fix_lab import Lab
-from sharedstack_helper.native import function
 
 from sharedstack.declare import binary, layout
 from sharedstack.declare.layout import CONSTANTS as C
+from sharedstack_helper.native import function
 
 
 class _Copy:

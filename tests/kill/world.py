@@ -124,7 +124,10 @@ class World:
             now = self._used()
             left: dict[str, Any] = {name: now[name] for name in now if now[name] > OURS[name]}
             if not left or time.monotonic() > until:
-                return left and {**left, "records": [(e.index, e.proto, e.local, e.remote, e.slot, e.flags, e.pair) for e in self.lab.state().endpoints]}
+                return left and {
+                    **left,
+                    "records": [(e.index, e.proto, e.local, e.remote, e.slot, e.flags, e.pair) for e in self.lab.state().endpoints],
+                }
             time.sleep(0.002)
 
     def _until_waits(self) -> None:

@@ -11,7 +11,8 @@
 
 static struct sockaddr_in address_of(uint32_t number)
 {
-    return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)(PORT + number)), .sin_addr.s_addr = ledger->process[number].address};
+    return (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)(PORT + number)), .sin_addr.s_addr = ledger->process[number].address};
 }
 
 /* Who had our number before may have had children, which hold its sockets for a moment. */
@@ -68,9 +69,13 @@ static void start_connection(void)
     e.hello = (struct hello){
         .magic = MAGIC,
         .connection = atomic_fetch_add(&ledger->connections, 1),
-        .pattern = what < 60 ? TURNS : what < 97 ? BOTH : FLOOD,
+        .pattern = what < 60   ? TURNS
+                   : what < 97 ? BOTH
+                               : FLOOD,
         .rounds = what < 97 ? 300 + roll(&self.dice, 3000) : 20 + roll(&self.dice, 20),
-        .most = what >= 97 ? 3000 : most < ledger->most[me->group] ? most : ledger->most[me->group],
+        .most = what >= 97                       ? 3000
+                : most < ledger->most[me->group] ? most
+                                                 : ledger->most[me->group],
     };
     if (e.hello.connection >= CONNECTIONS || (connect(fd, (struct sockaddr *)&name, sizeof name) != 0 && errno != EINPROGRESS)) {
         close(fd); /* whoever had that number is gone for the moment */
@@ -94,8 +99,10 @@ static void accept_some(void)
 static void act(char **argv)
 {
     uint32_t what = roll(&self.dice, 100), at = self.n_ends ? roll(&self.dice, self.n_ends) : 0;
-    int there = self.n_ends && self.ends[at].hello_bytes == sizeof(struct hello), storms = self.number % 8 == 0; /* who forks shares all that it has */
-    int young = there && self.ends[at].received < YOUNG && roll(&self.dice, 8); /* what is shared before it is lifted stays the kernel's for a while */
+    int there = self.n_ends && self.ends[at].hello_bytes == sizeof(struct hello),
+        storms = self.number % 8 == 0; /* who forks shares all that it has */
+    int young = there && self.ends[at].received < YOUNG &&
+                roll(&self.dice, 8); /* what is shared before it is lifted stays the kernel's for a while */
     if (self.n_ends < 4 || (what < 30 && self.n_ends < ENDS_MOST / 2))
         start_connection();
     else if (what < 40) {
@@ -138,9 +145,9 @@ static void look_for_hangs(void)
         if (now_ns() - e->last_ns < ledger->patience_ns)
             continue;
         const struct connection *c = &ledger->connection[e->hello.connection];
-        finding("hang: connection %u descriptor %d side %u%s, %llu sent, %llu received; the peer's calls took %llu; %s", e->hello.connection, e->fd, e->side,
-                e->connecting ? " connecting" : "", (unsigned long long)e->sent, (unsigned long long)e->received,
-                (unsigned long long)c->direction[1 - e->side].accepted, story_of(e));
+        finding("hang: connection %u descriptor %d side %u%s, %llu sent, %llu received; the peer's calls took %llu; %s",
+                e->hello.connection, e->fd, e->side, e->connecting ? " connecting" : "", (unsigned long long)e->sent,
+                (unsigned long long)e->received, (unsigned long long)c->direction[1 - e->side].accepted, story_of(e));
         raise(SIGSTOP);
     }
 }
@@ -173,8 +180,7 @@ static void serve_ends(void)
             if (e->hello.magic)
                 tell(e->hello.connection, e->side, 'o');
             remove_end(i);
-        }
-        else
+        } else
             i++;
     }
 }

@@ -54,6 +54,6 @@ static void check_stream(const uint8_t *got, uint32_t connection, uint32_t direc
         return;
     count(CORRUPT, n - wrong);
     uint64_t most = atomic_load(&ledger->connection[connection].direction[direction].intent);
-    finding("corrupt: connection %u direction %u position %llu + %zu of %zu bytes: they belong at %lld", connection, direction, (unsigned long long)at, wrong, n,
-            (long long)belongs(got + wrong, n - wrong, key, most));
+    finding("corrupt: connection %u direction %u position %llu + %zu of %zu bytes: they belong at %lld", connection, direction,
+            (unsigned long long)at, wrong, n, (long long)belongs(got + wrong, n - wrong, key, most));
 }

@@ -97,7 +97,8 @@ static void receive_datagrams(void)
             return;
         memcpy(&d, buffer, sizeof d);
         size_t n = (size_t)r;
-        if (n < sizeof d || d.magic != MAGIC || d.kind > ECHO || n != datagram_bytes(&d) || wrong_at(buffer + sizeof d, datagram_key(&d), 0, n - sizeof d) != n - sizeof d) {
+        if (n < sizeof d || d.magic != MAGIC || d.kind > ECHO || n != datagram_bytes(&d) ||
+            wrong_at(buffer + sizeof d, datagram_key(&d), 0, n - sizeof d) != n - sizeof d) {
             count(CORRUPT, 1);
             finding("corrupt: a datagram of %zd bytes: flow %u kind %u number %llu", r, d.flow, d.kind, (unsigned long long)d.number);
             return;
@@ -128,12 +129,8 @@ static void look_for_losses(struct flow *f)
     uint64_t now = now_ns();
     for (int i = 0; i < UNDER_WAY; i++)
         if (f->waits[i].sent_ns && now - f->waits[i].sent_ns > ledger->patience_ns / 2) {
-            const struct process *target = &ledger->process[f->target];
-            uint64_t sent_ns = f->waits[i].sent_ns;
-            count(DATAGRAMS_LOST, 1);
+            count(me->group == me->targets ? DATAGRAMS_LOST : WIRE_DATAGRAMS_LOST, 1);
             f->waits[i].sent_ns = 0;
-            if (me->group == me->targets)
-                finding("lost: datagram %llu of flow %u to %u; ns since: execed %lld forked %lld target execed %lld forked %lld", (unsigned long long)f->waits[i].number, f->id, f->target, (long long)(me->executed_ns - sent_ns), (long long)(me->forked_ns - sent_ns), (long long)(target->executed_ns - sent_ns), (long long)(target->forked_ns - sent_ns));
         }
 }
 

@@ -41,7 +41,8 @@ enum count {
     DATAGRAMS_SENT,
     DATAGRAM_BYTES,
     DATAGRAMS_RECEIVED,
-    DATAGRAMS_LOST,
+    DATAGRAMS_LOST,      /* on one host */
+    WIRE_DATAGRAMS_LOST, /* between hosts, where any may be */
     DATAGRAMS_REFUSED, /* not sent back, because the kernel had no room */
     REBINDS,
     CORRUPT, /* bytes or datagrams that are not what they should be */
@@ -58,8 +59,7 @@ struct process {
     uint32_t group;              /* where it is */
     uint32_t targets;            /* whom it connects to */
     uint32_t address;            /* in network order */
-    _Atomic uint64_t executed_ns, forked_ns;
-    char doing[72];
+    char doing[88];
 };
 
 struct direction {

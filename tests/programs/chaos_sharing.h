@@ -14,7 +14,8 @@ static socklen_t door_of(struct sockaddr_un *name, uint32_t number)
     memset(name, 0, sizeof *name);
     name->sun_family = AF_UNIX;
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
-                       (size_t)snprintf(name->sun_path + 1, sizeof name->sun_path - 1, "chaos.%llx.%u", (unsigned long long)ledger->magic, number));
+                       (size_t)snprintf(name->sun_path + 1, sizeof name->sun_path - 1, "chaos.%llx.%u", (unsigned long long)ledger->magic,
+                                        number));
 }
 
 static void remove_end(uint32_t at)
@@ -163,7 +164,6 @@ static _Noreturn void work(struct end e)
 static void fork_with(int at)
 {
     alive("fork", 0);
-    atomic_store(&me->forked_ns, now_ns());
     pid_t pid = fork();
     if (pid == 0) {
         struct process *place = child_place(self.number);
@@ -201,7 +201,6 @@ static void execute(char **argv)
         if (self.ends[i].hello.magic)
             tell(self.ends[i].hello.connection, self.ends[i].side, 'c');
     alive("exec", 0);
-    atomic_store(&me->executed_ns, now_ns());
     count(EXECS, 1);
     execv("/proc/self/exe", (char *[]){argv[0], argv[1], argv[2], argv[3], text, NULL});
     finding("exec: %s", strerror(errno));

@@ -43,13 +43,16 @@ static uint64_t spoil_at; /* to show that it would be noticed: behind so many by
 
 static uint32_t turn_bytes(const struct end *e, uint32_t turn)
 {
-    uint32_t most = turn < GREETINGS && e->hello.most > 100 ? 100 : e->hello.most; /* both ends read before much is sent, else the kernel has it */
+    uint32_t most =
+        turn < GREETINGS && e->hello.most > 100 ? 100 : e->hello.most; /* both ends read before much is sent, else the kernel has it */
     return 1 + (uint32_t)(mix(key_of(e->hello.connection, 2) + turn) % most);
 }
 
 static uint64_t both_bytes(const struct end *e, uint32_t side)
 {
-    return 1 + mix(key_of(e->hello.connection, 3) + side) % ((uint64_t)e->hello.rounds * e->hello.most);
+    /* about as much each way: who has received all is not bounded by that any more */
+    return 1 + mix(key_of(e->hello.connection, 3)) % ((uint64_t)e->hello.rounds * e->hello.most) +
+           mix(key_of(e->hello.connection, 3) + side) % AHEAD;
 }
 
 /* Bytes that are to come before the other end's next turn, or its end. */
@@ -97,8 +100,8 @@ static const char *story_of(const struct end *e)
     getsockname(e->fd, (struct sockaddr *)&name, &size);
     size = sizeof cookie;
     getsockopt(e->fd, SOL_SOCKET, SO_COOKIE, &cookie, &size);
-    snprintf(text, sizeof text, "pattern %u, %s, held by %u and %u, port %u, cookie %llx", e->hello.pattern, c->story, c->holder[0], c->holder[1], ntohs(name.sin_port),
-             (unsigned long long)cookie);
+    snprintf(text, sizeof text, "pattern %u, %s, held by %u and %u, port %u, cookie %llx", e->hello.pattern, c->story, c->holder[0],
+             c->holder[1], ntohs(name.sin_port), (unsigned long long)cookie);
     return text;
 }
 
@@ -119,7 +122,8 @@ static void moved(struct end *e, uint64_t n)
     if (e->done == turn_bytes(e, e->turn)) {
         e->turn++;
         e->done = 0;
-        if ((mix(key_of(e->hello.connection, 4) + e->turn) & 255) == 0) /* now and then somebody thinks, so that the other one falls asleep */
+        if ((mix(key_of(e->hello.connection, 4) + e->turn) & 255) ==
+            0) /* now and then somebody thinks, so that the other one falls asleep */
             e->pause_ns = now_ns() + mix(key_of(e->hello.connection, 5) + e->turn) % 20000000;
     }
 }
@@ -197,8 +201,9 @@ static enum stepped ended(struct end *e)
     uint64_t accepted = atomic_load(&d->accepted), intent = atomic_load(&d->intent);
     if (e->received > intent || (e->received < accepted && !e->broken)) {
         count(CORRUPT, 1);
-        finding("the end of connection %u direction %u after %llu bytes: the sender's calls took %llu, and it meant to send %llu; %s", e->hello.connection, 1 - e->side,
-                (unsigned long long)e->received, (unsigned long long)accepted, (unsigned long long)intent, story_of(e));
+        finding("the end of connection %u direction %u after %llu bytes: the sender's calls took %llu, and it meant to send %llu; %s",
+                e->hello.connection, 1 - e->side, (unsigned long long)e->received, (unsigned long long)accepted, (unsigned long long)intent,
+                story_of(e));
         raise(SIGSTOP);
     }
     if (!e->broken)
@@ -222,7 +227,8 @@ static enum stepped receive_some(struct end *e, struct dice *dice)
         finding("a receive of %llu bytes on connection %u returned %zd", (unsigned long long)n, e->hello.connection, r);
     check_stream(buffer, e->hello.connection, 1 - e->side, e->received, (size_t)r);
     if (!to_come(e))
-        finding("connection %u direction %u: a byte behind the last one, at %llu", e->hello.connection, 1 - e->side, (unsigned long long)e->received);
+        finding("connection %u direction %u: a byte behind the last one, at %llu", e->hello.connection, 1 - e->side,
+                (unsigned long long)e->received);
     e->received += (uint64_t)r;
     atomic_store(&d->received, e->received);
     count(BYTES_RECEIVED, (uint64_t)r);

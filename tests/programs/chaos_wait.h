@@ -33,7 +33,8 @@ static short wanted(const struct end *e)
 
 static void join_set(int fd, uint32_t at)
 {
-    struct epoll_event event = {.events = EPOLLIN | (self.way == BY_EDGES && at >= ENDS_FROM ? EPOLLOUT | EPOLLET : 0), .data.u32 = (uint32_t)fd};
+    struct epoll_event event = {.events = EPOLLIN | (self.way == BY_EDGES && at >= ENDS_FROM ? EPOLLOUT | EPOLLET : 0),
+                                .data.u32 = (uint32_t)fd};
     if (self.way > BY_EDGES)
         return;
     if (epoll_ctl(self.set, EPOLL_CTL_ADD, fd, &event) != 0)
@@ -66,7 +67,8 @@ static void found(int fd)
 static void by_epoll(int timeout)
 {
     struct epoll_event events[ENDS_MOST];
-    for (uint32_t i = 0; self.way == BY_EPOLL && i < self.n_ends; i++) { /* by level: what is not wanted now would be told again and again */
+    for (uint32_t i = 0; self.way == BY_EPOLL && i < self.n_ends;
+         i++) { /* by level: what is not wanted now would be told again and again */
         struct end *e = &self.ends[i];
         uint8_t silent = (uint8_t)(1 + wanted(e));
         struct epoll_event event = {.events = (uint32_t)wanted(e), .data.u32 = (uint32_t)e->fd};

@@ -29,9 +29,9 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/user.h>
 #include <sys/wait.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 #define MOST_SEGMENTS 4
