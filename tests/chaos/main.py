@@ -72,6 +72,7 @@ def play(asked: argparse.Namespace, folder: Path) -> Report:
         report.counts = ledger.counts()
         report.begun, report.kills, report.stops = cast.begun, cast.kills, cast.stops
         report.helper_kills = sum(place.killed for place in made)
+    report.wrong += [f"leak in {place.name}: /dev/shm/{name}" for place in made for name in place.remains]
     report.wrong += sanitizer.said() if sanitizer else []
     report.judge()
     return report

@@ -58,6 +58,8 @@ class Place:
     numbers: list[int] = field(default_factory=list)
     """Its actors."""
     segments: str = ""
+    remains: list[str] = field(default_factory=list)
+    """Files in /dev/shm that were there when the last helper had gone."""
 
     def command(self, *argv: str) -> list[str]:
         """In its network namespace."""
@@ -66,7 +68,7 @@ class Place:
     def environ(self, mode: str) -> dict[str, str]:
         """Ours without anything of sharedstack, and what makes a program there an accelerated one."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("SHAREDSTACK_") and k != "LD_PRELOAD"}
-        return clean | {"SHAREDSTACK_STACK": self.stack} | MODES[mode]
+        return {**clean, "SHAREDSTACK_STACK": self.stack, **MODES[mode]}
 
     def find(self) -> None:
         """The name of its segments."""
@@ -208,7 +210,8 @@ def _served(places: list[Place]) -> Iterator[None]:
     finally:
         for place in places:
             place.end_helper()
-            for left in Path("/dev/shm").glob(f"sharedstack.*.{place.stack}.*"):  # of a helper that was killed
+            for left in Path("/dev/shm").glob(f"sharedstack.*.{place.stack}.*"):  # its last helper has left cleanly: there should be none
+                place.remains.append(left.name)
                 left.unlink()
 
 
