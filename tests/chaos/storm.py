@@ -35,7 +35,10 @@ class Pace:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a place takes when nobody is there: its helper's resident memory, its descriptors, and what /dev/shm has allocated for it."""
+    """What a place takes when nobody is there: its helper's memory and descriptors, and what /dev/shm has allocated for it.
+
+    Of the memory what is its own: pages of the stack that it has touched are counted as resident, too.
+    """
 
     rss: int
     fds: int
@@ -45,7 +48,7 @@ class Footprint:
     def of(place: Place) -> Footprint:
         assert place.helper
         folder = Path(f"/proc/{place.helper.pid}")
-        rss = next(int(line.split()[1]) << 10 for line in (folder / "status").read_text().splitlines() if line.startswith("VmRSS"))
+        rss = next(int(line.split()[1]) << 10 for line in (folder / "status").read_text().splitlines() if line.startswith("RssAnon"))
         shm = sum(os.stat(path).st_blocks * 512 for path in Path("/dev/shm").glob(f"{place.segments}.*"))
         return Footprint(rss, len(list((folder / "fd").iterdir())), shm)
 

@@ -27,7 +27,7 @@ def play(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(110)
 @pytest.mark.parametrize("mode", ["default", "eager"])
 def test_nothing_hangs_and_nothing_is_lost(mode: str) -> None:
-    done = play("--seconds", "10", "--processes", "50", "--mode", mode, "--no-wire")
+    done = play("--seconds", "6", "--processes", "50", "--mode", mode, "--no-wire")
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
 
