@@ -65,7 +65,13 @@ static void mend(struct shs_engine *e, struct shs_tcp *t)
     /* Ranges before their turn may be forgotten: SACK is advice (RFC 2018 section 8). */
     t->n_ooo = 0;
     t->dsack_to = t->dsack_from;
-    uint32_t end = t->tx_end + (t->flags & SHS_TF_FIN_QUEUED ? 1 : 0);
+    /*
+     * A packet goes before its record: all that the window allowed may be on its way, and what acknowledges it must be believed. Held back by
+     * Nagle's rule it would not be sent again, and its acknowledgment never be one of something sent.
+     */
+    uint32_t end = t->tx_end + (t->flags & SHS_TF_FIN_QUEUED ? 1 : 0), edge = t->snd_una + t->snd_wnd;
+    if (shs_before(t->snd_nxt, edge))
+        t->snd_nxt = edge;
     if (shs_before(end, t->snd_nxt))
         t->snd_nxt = end;
     if (shs_before(t->snd_nxt, t->snd_una))

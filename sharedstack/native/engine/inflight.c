@@ -144,7 +144,10 @@ void shs_seg_drop_all(struct shs_engine *e, struct shs_tcp *t)
     t->seg_head = t->seg_tail = t->segs = t->sacked = t->lost = t->retx_out = 0;
 }
 
-/* What is between snd_una and snd_nxt, in segments of mss, all lost; false: no records left, snd_nxt goes back. */
+/*
+ * What is between snd_una and snd_nxt, in segments of mss, all lost. Where there are not enough records the last one is long, and split when it
+ * is sent again; false: there is none at all, and snd_nxt goes back.
+ */
 bool shs_seg_cover(struct shs_engine *e, struct shs_tcp *t)
 {
     t->seg_head = t->seg_tail = t->segs = t->sacked = t->lost = t->retx_out = 0;
@@ -154,6 +157,12 @@ bool shs_seg_cover(struct shs_engine *e, struct shs_tcp *t)
         uint32_t len = shs_min32(t->mss, t->snd_nxt - seq - (fin ? 1 : 0));
         bool last = fin && seq + len == t->tx_end;
         struct shs_txseg *s = shs_seg_push(e, t, seq, len + (last ? 1 : 0));
+        if (!s && (s = shs_seg_at(e, t->seg_tail)) != NULL) {
+            shs_seg_flags(t, s, 0, SHS_SEG_LOST);
+            s->len += t->snd_nxt - seq;
+            shs_seg_flags(t, s, SHS_SEG_LOST | (fin ? SHS_SEG_FIN : 0), 0);
+            return true;
+        }
         if (!s) {
             t->snd_nxt = seq;
             return false;
