@@ -13,7 +13,7 @@ SHARE = 0.9
 WHY = ("full", "asleep", "unread", "lowered", "special")
 LOST_MOST = 1e-4  # what is pushed to a receiver that was killed while no helper lived (docs/chaos.md)
 HEADERS = 66  # bytes of Ethernet, IP and TCP with a time stamp, as loopback counts them
-# The helper's own memory: runs of up to a minute left it with up to 0.6 MiB more (docs/chaos.md)
+# The helper's own memory: runs of up to a minute left it with up to 2.1 MiB more (docs/chaos.md)
 RSS_MORE = 4 << 20
 
 
