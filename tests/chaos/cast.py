@@ -62,7 +62,8 @@ class Cast:
                 self._gone(process.pid)
                 del self.actors[number]
                 ended.append(number)
-        known = {p.pid for p in self.actors.values()} | {p.helper.pid for p in self.places if p.helper}
+        # one that has ended, and is waited for by somebody else, would be found again and again
+        known = {p.pid for p in self.actors.values()} | {p.helper.pid for p in self.places if p.helper and p.helper.poll() is None}
         with suppress(ChildProcessError):
             while (one := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and one.si_pid not in known:
                 _, status = os.waitpid(one.si_pid, 0)
