@@ -15,10 +15,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL := $(PIP) --no-build-isolation --config-settings=build-dir=build --config-settings=setup-args=-Dnative_tests=true
 SOURCES := $(shell find sharedstack helper tests/native scripts/sources.py -type f \( -name '*.py' -o -name 'py.typed' -o -name '*.[chS]' \) | LC_ALL=C sort)
 M32 := build/sharedstack/native/m32/libsharedstack.so
+# Helpers that lend an interface are not killed as a rule: docs/chaos.md says what does not hold then.
+CHAOS := --spare-linked
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
-.PHONY: help build demo test lint format sanitize fuzz m32 abi bench cost wire conformance soak suites processes matrix models killpoints clean system-build system-demo system-test system-suites system-processes system-wire system-fuzz FORCE
+.PHONY: help build demo test lint format sanitize fuzz m32 abi bench cost wire conformance soak suites processes matrix models killpoints chaos clean system-build system-demo system-test system-suites system-processes system-wire system-fuzz FORCE
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -63,9 +65,10 @@ m32: system-test $(VENV)/.tools ## library and layout for 32 bits: same offsets,
 abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing exported but what is declared
 	@$(BIN)/python scripts/abi.py build/libsharedstack.so build/libshs_native.so $(wildcard $(M32))
 
-soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps and 3,000 cases of the matrix, compared with the kernel; all tests of which make test plays a share
+soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps and 3,000 cases of the matrix, compared with the kernel; ten minutes of chaos; all tests of which make test plays a share
 	@cd tests && ../$(BIN)/python -m differential.soak --steps 200000
 	@cd tests && ../$(BIN)/python -m matrix.main --all --cases 3000
+	@cd tests && ../$(BIN)/python -m chaos.main --seconds 600 --spare-linked
 	@COMPAT_ALL=1 RECALL_ALL=1 $(BIN)/pytest -q tests/compat/test_recall.py tests/compat/test_follow.py tests/compat/test_acceptors.py
 	@KILL_ALL=1 COMPAT_ALL=1 SIGNALS=10000000 $(BIN)/pytest -q -s tests/kill
 	@WIRE_ALL=1 LIFTS=1000 CONVERSATION_SECONDS=300 $(BIN)/pytest -q -s tests/wire
@@ -88,6 +91,10 @@ processes: system-processes $(VENV)/.test $(VENV)/.built ## real software in sev
 
 cost: $(VENV)/.test $(VENV)/.built ## what it costs to fork with, pass on, inherit and lower lifted connections, beside the kernel
 	@cd tests && ../$(BIN)/python -m compat.cost $(COST)
+
+chaos: system-test $(VENV)/.test $(VENV)/.built ## a hundred processes that talk, fork, exec and pass sockets on, killed and stopped, and the helper every second (root)
+	@cd tests && ../$(BIN)/python -m chaos.main $(CHAOS)
+	@cd tests && ../$(BIN)/python -m chaos.repair $(REPAIR)
 
 matrix: system-test $(VENV)/.test $(VENV)/.built ## every way in which a socket comes to another process, times its state, the next step and the path (root)
 	@cd tests && ../$(BIN)/python -m matrix.main $(MATRIX)

@@ -5,11 +5,12 @@
    closed, but could not free because a table was locked, is freed at once;
 2  the kernel's list of sockets, taken after the candidates: who is on it stays;
 3  for those that are not, the descriptors of the living participants: who holds it open stays. Where bytes are unread for it, those of all
-   processes: a program that was just executed is no participant yet, and will find them by the record;
-4  the native core frees the rest, each if it still bears the same cookie.
+   processes: a program that was just executed is no participant yet, and will find them by the record. So will whoever takes a descriptor
+   out of a Unix socket: while any is under way, all such records stay;
+4  the native core frees the rest, each if it still bears the same cookie, and nobody has come to have it since step 1.
 
 A record whose registrar is dead, and whose socket is not gone, is held by somebody else, who may be no participant: nobody tells when he
-closes it. So that is looked for again, ever more seldom.
+closes it, nor when a descriptor that is under way is dropped. So those are looked for again, ever more seldom.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sharedstack.declare import layout, scan
 from sharedstack.declare.layout import CONSTANTS
 
 from . import announce, diag
-from .holders import everybody, held_open, holders
+from .holders import any_under_way, everybody, held_open, holders
 from .loop import Look, Loop
 from .native import Native
 from .segments import Segments
@@ -42,6 +43,7 @@ class _Candidate:
     index: int
     cookie: int
     inode: int
+    holders: int
     shared: bool
     alive: bool  # its registrar
     closed: bool  # by its only holder
@@ -84,16 +86,17 @@ class Collector:
         candidates = list(self._candidates())
         if not candidates:
             return False, False
-        busy = False
+        busy = kept = False
         gone = [c for c in candidates if c.closed]
         if len(gone) < len(candidates):
             live = diag.live_cookies()
-            gone += self._unheld([c for c in candidates if not c.closed and c.cookie not in live])
+            unheld, kept = self._unheld([c for c in candidates if not c.closed and c.cookie not in live])
+            gone += unheld
         for one in gone:
-            freed = self._native.endpoint_gone(one.index, one.cookie)
-            busy = busy or freed is None
+            freed = self._native.endpoint_gone(one.index, one.cookie, one.holders)
+            busy = busy or not freed
             self.freed += bool(freed)
-        return busy, sum(not c.alive for c in candidates) > sum(not c.alive for c in gone)
+        return busy, kept or sum(not c.alive for c in candidates) > sum(not c.alive for c in gone)
 
     def _candidates(self) -> Iterable[_Candidate]:
         alive: dict[int, bool] = {}
@@ -105,16 +108,21 @@ class Collector:
                 alive[slot1] = 0 < slot1 <= CONSTANTS["N_SLOTS"] and self._native.slot_alive(slot1 - 1)
             shared, closed = bool(flags & _SHARED) or held_by > 1, state == _CLOSED
             if shared or closed or not alive[slot1]:
-                yield _Candidate(index, cookie, inode, shared, alive[slot1], closed)
+                yield _Candidate(index, cookie, inode, held_by, shared, alive[slot1], closed)
 
-    def _unheld(self, missing: list[_Candidate]) -> list[_Candidate]:
-        """Those of them that no living participant holds open; where one cannot be looked at, shared ones are kept."""
+    def _unheld(self, missing: list[_Candidate]) -> tuple[list[_Candidate], bool]:
+        """Those of them that no living participant holds open; where one cannot be looked at, shared ones are kept. And whether some
+        are kept because descriptors are under way."""
         if not missing:
-            return missing
+            return missing, False
         held, hidden = held_open(self._participants(), {c.inode for c in missing})
         unheld = [c for c in missing if c.inode not in held and not (hidden and c.shared)]
         unread = {c.inode for c in unheld if c.shared and self._native.unread(c.index, c.cookie)}
         if not unread:
-            return unheld
-        anywhere = holders(everybody(), unread, rights=False).of
-        return [c for c in unheld if c.inode not in anywhere]
+            return unheld, False
+        anywhere = set(holders(everybody(), unread, rights=False).of)
+        if unread - anywhere:
+            if any_under_way(everybody()):
+                return [c for c in unheld if c.inode not in unread], True
+            anywhere |= set(holders(everybody(), unread, rights=False).of)  # one may have been taken out since the first look
+        return [c for c in unheld if c.inode not in anywhere], False

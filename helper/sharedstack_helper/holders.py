@@ -83,6 +83,29 @@ def holders(pids: Iterable[int], inodes: set[int], rights: bool) -> Holders:
     return found
 
 
+def any_under_way(pids: Iterable[int]) -> bool:
+    """Is a descriptor, of whatever, under way in a Unix socket that one of these processes has, if it is in our network namespace?
+
+    But for helpers: what is stored is under way for as long as it is.
+    """
+    ours = os.readlink("/proc/self/ns/net")
+    for pid in pids:
+        try:
+            if os.readlink(f"/proc/{pid}/ns/net") != ours or _is_helper(pid):
+                continue
+            theirs = links(pid)
+        except OSError:
+            continue  # it has just gone, or is not ours to look at
+        if any(link.startswith("socket:") and _under_way(pid, number) for number, link in theirs.items()):
+            return True
+    return False
+
+
+def _is_helper(pid: int) -> bool:
+    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+        return comm.read().startswith("sharedstack-")
+
+
 def _may_be_ours(pid: int) -> bool:
     """May a process that cannot be looked at have got a descriptor unseen?
 

@@ -52,7 +52,7 @@ class Native:
         self._probe = _function(library, "probe", ctypes.c_int, address, u32, u64)
         self._sole = _function(library, "sole", ctypes.c_int, address, address, u32, u64, u32)
         self._unread = _function(library, "unread", ctypes.c_int, address, address, u32, u64)
-        self._endpoint_gone = _function(library, "endpoint_gone", ctypes.c_int, address, address, u32, u64)
+        self._endpoint_gone = _function(library, "endpoint_gone", ctypes.c_int, address, address, u32, u64, u32)
 
     def claim(self, pid: int, flags: int) -> int:
         """Claim a slot for this process, witnessed by the calling thread; returns its index."""
@@ -98,9 +98,9 @@ class Native:
         """Does the ring hold something for that record's socket?"""
         return bool(self._unread(self._stack, self._arena, endpoint, cookie))
 
-    def endpoint_gone(self, endpoint: int, cookie: int) -> bool | None:
-        """Free an endpoint record if it still has this cookie: was it so? None: a table is locked, try again later."""
-        result = self._tried(self._endpoint_gone(self._stack, self._arena, endpoint, cookie), "free an endpoint")
+    def endpoint_gone(self, endpoint: int, cookie: int, holders: int) -> bool | None:
+        """Free an endpoint record if it still has this cookie and so many holders: was it so? None: a table is locked, try again later."""
+        result = self._tried(self._endpoint_gone(self._stack, self._arena, endpoint, cookie, holders), "free an endpoint")
         return None if result is None else bool(result)
 
     def lower_all(self) -> int:

@@ -66,6 +66,14 @@ static inline void shs_set32(uint32_t *p, uint32_t v)
     __atomic_store_n(p, v, __ATOMIC_RELAXED);
 }
 
+/* Of a number that guides us, and may miss a step of another thread's. */
+static inline uint32_t shs_step32(uint32_t *p)
+{
+    uint32_t v = shs_peek32(p) + 1;
+    shs_set32(p, v);
+    return v;
+}
+
 static inline bool shs_cas64(uint64_t *p, uint64_t from, uint64_t to)
 {
     return __atomic_compare_exchange_n(p, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);

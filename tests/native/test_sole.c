@@ -1,6 +1,7 @@
 /*
  * A connection that was shared counts as one holder's only when nobody has shared or lowered it since it was probed, or is about to; and what was
- * lowered for the helper's store alone is lifted again: with a new pair, since the old one was recalled for good.
+ * lowered for the helper's store alone is lifted again: with a new pair, since the old one was recalled for good. And a record is not given back
+ * while somebody comes to have it.
  */
 #include "tcp.h"
 
@@ -114,6 +115,16 @@ static void never(void)
     CHECK(record()->pair, !=, 0);
 }
 
+/* A search found no holder, and meanwhile somebody has come who holds it: the record is not the helper's to free. */
+static void found_meanwhile(void)
+{
+    struct shs_who who = world_who(env[1], 1);
+    uint32_t holders = record()->holders;
+    CHECK(shs_register_find(env[1], &who, l.fd[0]), ==, l.ep1[0]);
+    CHECK(shs_native_endpoint_gone(world.stack, world.arena, l.ep1[0] - 1, record()->cookie, holders), ==, 0);
+    CHECK(record()->state, ==, SHS_EP_LIVE);
+}
+
 int main(int argc, char **argv)
 {
     check_begin(argc, argv, 100);
@@ -125,6 +136,7 @@ int main(int argc, char **argv)
     shared();
     stored();
     never();
+    found_meanwhile();
     link_drop(&l, env);
     world_check_arena(&world);
     CHECK(world.stack->endpoints_used, ==, 0);

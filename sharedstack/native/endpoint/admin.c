@@ -221,7 +221,7 @@ void shs_native_lower(void *stack, void *arena, uint32_t count, const uint64_t (
         shut[i] = lower(stack, arena, ends[i][0], ends[i][1]);
 }
 
-int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie)
+int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie, uint32_t holders)
 {
     struct shs_env env = admin_env(stack, arena);
     uint32_t me = env.slot1 << SHS_LOCK_SLOT_SHIFT | 2;
@@ -230,7 +230,7 @@ int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t coo
         return -EINVAL;
     if (!shs_admin_take_tables(&env, me))
         return -EBUSY;
-    bool gone = shs_load32(&record->state) != SHS_EP_FREE && record->cookie == cookie;
+    bool gone = shs_load32(&record->state) != SHS_EP_FREE && record->cookie == cookie && shs_load32(&record->holders) == holders;
     if (gone)
         shs_endpoint_free(&env, NULL, ep + 1);
     shs_admin_drop_tables(&env);

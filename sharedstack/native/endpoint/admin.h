@@ -20,8 +20,9 @@ SHS_PUBLIC int shs_native_lower_all(void *stack, void *arena);
 SHS_PUBLIC void shs_native_lower(void *stack, void *arena, uint32_t count, const uint64_t (*ends)[2], uint32_t *shut);
 /* Does its ring hold something for endpoint `ep` (an index), if it is still that record? */
 SHS_PUBLIC int shs_native_unread(void *stack, void *arena, uint32_t ep, uint64_t cookie);
-/* The anchor with this cookie is gone: free endpoint `ep` (an index) if it is still its record; 1 if it was. */
-SHS_PUBLIC int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie);
+/* The anchor with this cookie is gone: free endpoint `ep` (an index) if it is still its record, and nobody has found it since `holders` was read there;
+ * 1 if it was so. */
+SHS_PUBLIC int shs_native_endpoint_gone(void *stack, void *arena, uint32_t ep, uint64_t cookie, uint32_t holders);
 /* One look at all pairs: rings that carried nothing since the last look give their memory back; a pair that was cold for more than
  * `patience` looks is given back. Returns how many are worth another look. */
 SHS_PUBLIC int shs_native_cool(void *stack, void *arena, uint32_t patience);

@@ -233,9 +233,11 @@ int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd)
     int why = shs_anchor_recognise(env, fd, &anchor);
     if (why && (why != SHS_REASON_NOT_ESTABLISHED || !shs_anchor_moved(fd)))
         return 0;
-    /* "not now" would be taken for "none", and what its ring holds would be lost. It stays: whoever left it to us has told that it is shared. */
-    bool locked = !why && shs_tables_lock(env, who);
-    uint32_t ep1 = locked ? shs_endpoint_find(env->stack, &anchor.flow, anchor.cookie) : shs_endpoint_seek(env->stack, anchor.cookie);
+    /* "not now" would be taken for "none", and what its ring holds would be lost. It stays: whoever left it to us has told that it is shared. With the
+     * lock the helper, which may have found no holder just now, sees that there is another one (shs_native_endpoint_gone). */
+    bool locked = shs_tables_lock(env, who);
+    uint32_t ep1 =
+        locked && !why ? shs_endpoint_find(env->stack, &anchor.flow, anchor.cookie) : shs_endpoint_seek(env->stack, anchor.cookie);
     share(env, shs_endpoint_at(env->stack, ep1));
     if (locked)
         shs_tables_unlock(env);

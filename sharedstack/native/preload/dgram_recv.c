@@ -113,7 +113,7 @@ static long wait_datagram(struct shs_fd *f, const struct shs_who *who, struct sh
                 shs_spin_end(&spin, true);
                 shs_gap_note(&shs_proc.env, &f->gap, start, 0);
                 if (spin.looks > LOOKS_OF_A_PAUSE)
-                    f->takes = 0; /* slow: nothing to gather */
+                    shs_set32(&f->takes, 0); /* slow: nothing to gather */
                 return r;
             }
             if ((deadline && now >= deadline) || shs_interrupted(mark, !deadline))
@@ -180,7 +180,7 @@ static long receive_any(struct shs_gate *g, int fd, struct shs_dgram_io *io, int
     ask_destination(f, fd);
     io->domain = f->dgram->domain;
     io->flags = flags & MSG_PEEK;
-    if (++f->takes > STREAM_AFTER && shs_peek64(&f->end.rx->wr_seen) == shs_rd_index(shs_peek64(&f->end.rx->rd)))
+    if (shs_step32(&f->takes) > STREAM_AFTER && shs_peek64(&f->end.rx->wr_seen) == shs_rd_index(shs_peek64(&f->end.rx->rd)))
         let_it_gather(); /* one look at a ring that is being written costs its writer a cache line */
     if (SHS_UNLIKELY(shs_fd_wired(f)))
         shs_wire_look_all();

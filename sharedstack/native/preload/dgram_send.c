@@ -208,7 +208,7 @@ long shs_dgram_sendmsg(struct shs_gate *g, int fd, const struct msghdr *msg, int
     struct shs_fd *f = g->f;
     struct shs_dgram *d = f->dgram;
     struct shs_where to = {.port = 0};
-    f->takes = 0;
+    shs_set32(&f->takes, 0);
     bool good = shs_message_readable(msg), known = false; /* else it is for the kernel to refuse */
     if (SHS_LIKELY(good))
         known = msg->msg_name ? parse(d->domain, msg->msg_name, msg->msg_namelen, &to) : peer(d, fd, &to);

@@ -72,7 +72,8 @@ static bool own_reader(const struct shs_fd *f, const struct shs_who *who)
     if (who && shs_peek32(&shs_end_tx(&f->end)->rthread) == who->lock_word)
         return true;
     const struct shs_endpoint *mate = shs_endpoint_at(shs_proc.env.stack, shs_end_peer(&shs_proc.env, f->end.ep));
-    return shs_proc.threads <= 1 && mate && shs_load32(&mate->slot) == shs_proc.env.slot1 && !(shs_load32(&mate->flags) & SHS_EPF_SHARED);
+    return shs_peek32(&shs_proc.threads) <= 1 && mate && shs_load32(&mate->slot) == shs_proc.env.slot1 &&
+           !(shs_load32(&mate->flags) & SHS_EPF_SHARED);
 }
 
 /* May the peer still come? */
@@ -94,7 +95,7 @@ bool shs_eager_again(struct shs_gate *g, int fd, uint64_t *until)
     uint64_t now = shs_now();
     if (!*until)
         *until = now + (!(shs_sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK) ? COMES_NS
-                        : shs_proc.threads > 1                        ? COMES_THREADS_NS
+                        : shs_peek32(&shs_proc.threads) > 1           ? COMES_THREADS_NS
                                                                       : COMES_NONBLOCKING_NS);
     if (now >= *until || !may_come(g)) {
         f->awaited = true;

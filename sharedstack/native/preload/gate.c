@@ -43,6 +43,7 @@ static void classify(struct shs_fd *f, int fd)
     int ep1 = who ? shs_register_find(&shs_proc.env, who, fd) : 0;
     if (ep1 > 0) {
         f->ep1 = (uint32_t)ep1;
+        f->end.cookie = shs_endpoint_at(shs_proc.env.stack, f->ep1)->cookie;
         shs_fd_unmark(f);
         f->registered = shs_endpoint_at(shs_proc.env.stack, f->ep1);
         shs_ep_refs(f->ep1, 1);
@@ -91,6 +92,7 @@ static void register_joined(struct shs_fd *f, int fd)
     shs_ep_refs(f->ep1, 1);
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, f->ep1);
     f->registered = ep;
+    f->end.cookie = ep->cookie;
     struct timeval tv = {0};
     socklen_t len = sizeof tv;
     int low = 0;
@@ -127,16 +129,19 @@ static bool pair_joined(struct shs_gate *g, int fd)
     struct shs_fd *f = g->f;
     struct shs_env *env = &shs_proc.env;
     struct shs_end end;
+    const struct shs_endpoint *ep = shs_endpoint_at(env->stack, f->ep1);
+    if (!ep || ep->cookie != f->end.cookie)
+        return false;
     if (!shs_end_of(env, f->ep1, &end)) {
-        struct shs_endpoint *ep = shs_endpoint_at(env->stack, f->ep1);
-        if (!ep || !(shs_load32(&ep->flags) & SHS_EPF_UNPAIRED) || ++f->ops < env->opt.lift_after)
+        if (!(shs_load32(&ep->flags) & SHS_EPF_UNPAIRED) || ++f->ops < env->opt.lift_after)
             return false;
         f->ops = 0;
         if (!shs_pair_again(env, g->who, f->ep1) || !shs_end_of(env, f->ep1, &end))
             return false;
     }
+    if (end.cookie != f->end.cookie) /* the record is another connection's by now: ours was given back, as nobody seemed to hold it */
+        return false;
     f->end.ep = end.ep;
-    f->end.cookie = end.cookie;
     f->end.fd = fd;
     __atomic_store_n(&f->end.tx, end.tx, __ATOMIC_RELAXED);
     __atomic_store_n(&f->end.rx, end.rx, __ATOMIC_RELAXED);

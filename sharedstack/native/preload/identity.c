@@ -93,7 +93,7 @@ static void come_back(void)
 /* Another user or network; with CLONE_FILES, numbers that mean something else in each thread. */
 static long moved(int flags, long (*call)(const long *), const long *args)
 {
-    bool apart = (flags & CLONE_FILES) && shs_proc.threads > 1;
+    bool apart = (flags & CLONE_FILES) && shs_peek32(&shs_proc.threads) > 1;
     if (apart)
         withdraw();
     leave(flags & (CLONE_NEWNET | CLONE_NEWUSER));

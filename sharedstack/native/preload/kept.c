@@ -104,7 +104,8 @@ static void finish(struct shs_fd *f)
         return;
     if (__atomic_sub_fetch(&shs_proc.kept, 1, __ATOMIC_SEQ_CST) == 0 && shs_proc.quiet)
         shs_proc.off = true;
-    if (!shs_proc.quiet && !f->copied && k != &lost && shs_proc.threads <= 1) /* another thread may be receiving: then the memory is lost */
+    if (!shs_proc.quiet && !f->copied && k != &lost &&
+        shs_peek32(&shs_proc.threads) <= 1) /* another thread may be receiving: then the memory is lost */
         munmap(k, k->room);
 }
 

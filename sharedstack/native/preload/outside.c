@@ -18,6 +18,8 @@
 #include "preload/wire.h"
 #include "shm/sys.h"
 
+#define STARTS_MS 200 /* for a program that was just executed to be loaded */
+
 static void lowered(struct shs_endpoint *ep, uint32_t why)
 {
     shs_set32(&ep->why_rx, why);
@@ -370,11 +372,19 @@ static bool is_helper(int pid)
     return slot1 && shs_load32(&shs_slot_at(shs_proc.env.stack, slot1 - 1)->pid) == (uint32_t)pid;
 }
 
+/* Will it have the library as soon as its loader comes to that, as far as its environment tells? */
+static bool will_preload(int pid)
+{
+    char library[] = "libsharedstack";
+    const struct iovec word = {library, sizeof library - 1};
+    return words_in(pid, "environ", &word, 1) > 0;
+}
+
 enum shs_receiver shs_receiver(int over, bool closely)
 {
     char stack[SHS_MAX_STACK_NAME + 16];
-    char library[] = "libsharedstack", segments[] = "/dev/shm/" SHS_SHM_PREFIX ".";
-    enum { LIBRARY = 1, SOME_STACK = 2, OUR_STACK = 4 };
+    char library[] = "libsharedstack", segments[] = "/dev/shm/" SHS_SHM_PREFIX ".", later[] = "/libc";
+    enum { LIBRARY = 1, SOME_STACK = 2, OUR_STACK = 4, LATER = 8 };
     struct ucred peer = {0};
     socklen_t len = sizeof peer;
     if (shs_sys_getsockopt(over, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0 || peer.pid <= 0 || peer.pid == getpid())
@@ -386,8 +396,14 @@ enum shs_receiver shs_receiver(int over, bool closely)
     if (is_helper(peer.pid))
         return SHS_RECEIVER_HELPER;
     size_t n = (size_t)snprintf(stack, sizeof stack, ".%s.stack", shs_proc.stack_name);
-    const struct iovec words[] = {{library, sizeof library - 1}, {segments, sizeof segments - 1}, {stack, n}};
-    int found = words_in((int)peer.pid, "maps", words, 3);
+    const struct iovec words[] = {{library, sizeof library - 1}, {segments, sizeof segments - 1}, {stack, n}, {later, sizeof later - 1}};
+    int found = words_in((int)peer.pid, "maps", words, 4);
+    /* it may have been executed just now: its loader maps what is preloaded before the C library, and all else */
+    for (int i = 0; i < STARTS_MS && found >= 0 && !(found & (LIBRARY | LATER)) && will_preload((int)peer.pid); i++) {
+        struct timespec ts = {0, 1000000};
+        (void)SHS_SYS(syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &ts, NULL));
+        found = words_in((int)peer.pid, "maps", words, 4);
+    }
     bool plain = found < 0 ? found == -EACCES /* another user's */
                            : !(found & LIBRARY) || of_another_stack((int)peer.pid, found & SOME_STACK, found & OUR_STACK);
     return plain ? SHS_RECEIVER_PLAIN : SHS_RECEIVER_ANY;

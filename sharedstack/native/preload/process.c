@@ -121,7 +121,7 @@ __attribute__((constructor)) static void start(void)
 /* Has this thread never made another one? Then nobody opens anything while it forks. glibc says so from 2.32 on; before that it is not known. */
 static bool single(void)
 {
-    return single_threaded && *single_threaded && shs_proc.threads <= 1;
+    return single_threaded && *single_threaded && shs_peek32(&shs_proc.threads) <= 1;
 }
 
 static void lock_threads(void)
@@ -143,7 +143,7 @@ static void thread_ends(void *arg)
     lock_threads();
     if (t->who.tag < MAX_THREADS && threads[t->who.tag] == t)
         threads[t->who.tag] = NULL;
-    shs_proc.threads--;
+    shs_set32(&shs_proc.threads, shs_proc.threads - 1);
     unlock_threads();
     if (t->slot1 == shs_proc.env.slot1 && t->slot1) {
         shs_bell_drop(&t->bell, false);
@@ -166,7 +166,7 @@ static void sweep_late(void)
         if (threads[tag] == &late && SHS_SYS(syscall(SYS_tgkill, getpid(), late_tid[tag], 0)) == -ESRCH) {
             threads[tag] = NULL;
             n_late--;
-            shs_proc.threads--;
+            shs_set32(&shs_proc.threads, shs_proc.threads - 1);
         }
 }
 
@@ -183,7 +183,7 @@ bool shs_list_thread(void)
             t->who.tag = tag;
             t->listed = true;
             tags = tag < tags ? tags : tag + 1;
-            shs_proc.threads++;
+            shs_set32(&shs_proc.threads, shs_proc.threads + 1);
         }
     unlock_threads();
     if (t->listed && !t->ended)
@@ -392,7 +392,7 @@ static bool inside(const struct shs_thread *t, int fd, int receive)
 bool shs_in_flight(int fd, int receive)
 {
     bool found = false;
-    if (shs_proc.threads > 1 && SHS_SYS(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0)) < 0)
+    if (shs_peek32(&shs_proc.threads) > 1 && SHS_SYS(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0)) < 0)
         return true; /* forbidden: nobody can say */
     lock_threads();
     sweep_late();

@@ -160,7 +160,7 @@ static long wait_recv(struct shs_fd *f, const struct shs_who *who, struct shs_cu
             shs_spin_end(&spin, true);
             shs_gap_note(&shs_proc.env, &f->gap, start, 0);
             if (spin.looks > LOOKS_OF_A_PAUSE)
-                f->takes = 0; /* a slow stream: nothing to gather */
+                shs_set32(&f->takes, 0); /* a slow stream: nothing to gather */
             return 0;
         }
         if (now - f->looked_ns >= look_gap_ns(f)) {
@@ -286,7 +286,7 @@ static long receive(struct shs_fd *f, const struct shs_who *who, const struct io
         struct msghdr none = {0};
         return shs_end_waiting(&f->end) || !nonblock ? 0 : shs_n_recvmsg(f->end.fd, &none, flags | MSG_DONTWAIT);
     }
-    if (++f->takes > STREAM_AFTER && f->got < GATHER_BELOW)
+    if (shs_step32(&f->takes) > STREAM_AFTER && f->got < GATHER_BELOW)
         let_it_gather();
     if (SHS_UNLIKELY(cur.left == SHS_CURSOR_MOST) && shs_vector_refused(iov, (size_t)count))
         return -EFAULT;

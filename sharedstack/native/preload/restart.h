@@ -99,5 +99,5 @@ static inline bool shs_message_readable(const struct msghdr *msg)
 /* Is this process's thread the only one that can read here? */
 static inline bool shs_alone(const struct shs_fd *f)
 {
-    return shs_proc.threads <= 1 && !(shs_peek32(&f->end.ep->flags) & SHS_EPF_SHARED);
+    return shs_peek32(&shs_proc.threads) <= 1 && !(shs_peek32(&f->end.ep->flags) & SHS_EPF_SHARED);
 }

@@ -89,7 +89,7 @@ long shs_ring_send_or_lost(struct shs_gate *g, const struct iovec *iov, int coun
     shs_cursor_init(&cur, iov, count);
     if (SHS_UNLIKELY(cur.left == SHS_CURSOR_MOST) && shs_vector_refused(iov, (size_t)count))
         return -EFAULT;
-    f->takes = 0;
+    shs_set32(&f->takes, 0);
     bool block = !(flags & MSG_DONTWAIT) && !(shs_peek32(&f->end.ep->flags) & SHS_EPF_NONBLOCK);
     bool broken = false;
     uint64_t deadline = 0;

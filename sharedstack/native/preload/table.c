@@ -98,7 +98,7 @@ static void clear(struct shs_fd *f)
         clear_few(f);
         return;
     }
-    if (f->dgram && shs_proc.threads <= 1) /* another thread may be looking at it still: then it is lost */
+    if (f->dgram && shs_peek32(&shs_proc.threads) <= 1) /* another thread may be looking at it still: then it is lost */
         free(f->dgram);
     __atomic_store_n(&f->state, SHS_FD_UNKNOWN, __ATOMIC_SEQ_CST);
     if (f->kept)
@@ -156,12 +156,14 @@ static void give_up(struct shs_fd *f, int fd, bool lost)
 {
     uint32_t ep1 = f->ep1, state = f->state;
     __atomic_store_n(&f->state, SHS_FD_KERNEL, __ATOMIC_SEQ_CST);
-    bool busy = lost || (shs_proc.threads > 1 && shs_in_flight(fd, -1));
+    bool busy = lost || (shs_peek32(&shs_proc.threads) > 1 && shs_in_flight(fd, -1));
     const struct shs_who *who = shs_who();
     if (busy && !lost && state == SHS_FD_PAIRED && !f->udp)
         shs_each_thread(hand_over, &(struct closed){fd, f});
     bool last = shs_ep_refs(ep1, -1) == 0;
     struct shs_endpoint *ep = shs_endpoint_at(shs_proc.env.stack, ep1);
+    if (ep && ep->cookie != f->end.cookie)
+        ep = NULL; /* the record is another connection's by now */
     /* with another thread still inside, or other holders, the helper frees the record when the kernel destroys the anchor */
     bool sole = ep && !busy && !(shs_load32(&ep->flags) & SHS_EPF_SHARED);
     if (who && last && sole && state == SHS_FD_PAIRED && !f->udp)
@@ -237,7 +239,7 @@ void shs_fd_dissolve(int fd)
             if (one->ep1 != ep1 || (one->state != SHS_FD_REG && one->state != SHS_FD_PAIRED) || one->udp)
                 continue;
             as_new(one, number, shared);
-            sole = sole && !(shs_proc.threads > 1 && shs_in_flight(number, -1));
+            sole = sole && !(shs_peek32(&shs_proc.threads) > 1 && shs_in_flight(number, -1));
             shs_ep_refs(ep1, -1);
         }
     if (who && ep && !shs_end_dissolve(&shs_proc.env, who, ep1, sole))
