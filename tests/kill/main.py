@@ -83,11 +83,14 @@ class Player:
                 if tally.wrong:
                     break
                 judged = self.kill(world, operation, point)
-                if judged.run.end == "killed" and point.startswith("store"):
-                    tally.at_stores += 1
-                elif judged.run.end == "killed":
-                    tally.elsewhere += 1
                 self._note(world, tally, point, judged)
+                if judged.run.end != "killed" and point.startswith("store") and not judged.wrong:
+                    # this run had fewer stores: where that store was in the one that was looked at
+                    point = f"step:{whole.run.at[int(point.partition(':')[2]) - 1]}"
+                    judged = self.kill(world, operation, point)
+                    self._note(world, tally, point, judged)
+                tally.at_stores += judged.run.end == "killed" and point.startswith("store")
+                tally.elsewhere += judged.run.end == "killed" and point.startswith("step")
         tally.seconds = time.monotonic() - began
         return tally
 

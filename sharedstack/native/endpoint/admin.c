@@ -5,6 +5,7 @@
 #include "endpoint/admin.h"
 
 #include "endpoint/bell.h"
+#include "endpoint/dgram.h"
 #include "endpoint/lift.h"
 #include "shm/flow.h"
 #include "shm/lock.h"
@@ -140,6 +141,8 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
             /* also in a free one: whoever remembers the pair may have died with its lock, before it saw that it is not its own */
             bury_lock(&dir->rlock, slot1);
             bool wrote = bury_lock(&dir->wlock, slot1);
+            if (wrote && shs_load32(&pair->state) == SHS_PAIR_PARKED)
+                shs_inbox_empty(&env, dir, me); /* it may have died over that */
             if (shs_load32(&pair->state) != SHS_PAIR_LIVE)
                 continue;
             if (wrote && shs_index_diff(shs_word_index(shs_load64(&dir->word)), shs_chunk_base(dir->wchunk)) < 0)

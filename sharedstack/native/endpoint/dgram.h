@@ -114,6 +114,8 @@ int shs_dgram_try_lock(struct shs_env *env, uint32_t *word, uint32_t me);
 int shs_dgram_register(struct shs_env *env, const struct shs_who *who, int fd);
 /* Under ctl and the arena's lock: free the record, its ring and its links. */
 void shs_dgram_release(struct shs_env *env, const struct shs_who *who, uint32_t ep1);
+/* Under the arena's lock: a parked inbox gives its memory back, unless somebody is inside. */
+void shs_inbox_empty(struct shs_env *env, struct shs_direction *dir, uint32_t me);
 /* The helper's look at a parked inbox: somebody was inside when it was given up, and it kept its memory. */
 void shs_inbox_sweep(struct shs_env *env, uint32_t pair1, uint32_t me);
 /* Bring the receiving side under the library's eyes, as shs_activate does: 0 or -EAGAIN. */

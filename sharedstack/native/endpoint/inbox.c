@@ -129,6 +129,14 @@ int shs_dgram_register(struct shs_env *env, const struct shs_who *who, int fd)
     return ep1 && pair1 ? (int)ep1 : -SHS_REASON_EXHAUSTED;
 }
 
+void shs_inbox_empty(struct shs_env *env, struct shs_direction *dir, uint32_t me)
+{
+    if (!lock_inbox(env, dir, me))
+        return;
+    empty_inbox(env, dir);
+    unlock_inbox(dir);
+}
+
 void shs_dgram_release(struct shs_env *env, const struct shs_who *who, uint32_t ep1)
 {
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
@@ -141,17 +149,16 @@ void shs_dgram_release(struct shs_env *env, const struct shs_who *who, uint32_t 
         else if (shs_link_state(word) == SHS_LINK_ALLOWED && link->receiver == ep1)
             shs_link_doubt(link, word);
     }
-    if (pair && pair->state == SHS_PAIR_LIVE && pair->endpoint[1] == ep1) {
+    bool live = pair && pair->state == SHS_PAIR_LIVE; /* else whoever parked it may have died over it */
+    if (pair && (live || pair->state == SHS_PAIR_PARKED) && pair->endpoint[1] == ep1) {
         uint32_t me = who ? who->lock_word : env->slot1 << SHS_LOCK_SLOT_SHIFT | 2;
         shs_store64(&pair->dir[0].rcookie, 0); /* a thread that still receives there finds that it is not its own */
         shs_store32(&pair->state, SHS_PAIR_PARKED);
         __atomic_fetch_or(&pair->dir[0].word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
         pair->endpoint[1] = 0;
-        shs_set32(&env->arena->pairs_used, env->arena->pairs_used - 1);
-        if (lock_inbox(env, &pair->dir[0], me)) { /* else the helper empties it, or whoever takes it next */
-            empty_inbox(env, &pair->dir[0]);
-            unlock_inbox(&pair->dir[0]);
-        }
+        if (live)
+            shs_set32(&env->arena->pairs_used, env->arena->pairs_used - 1);
+        shs_inbox_empty(env, &pair->dir[0], me); /* else the helper does, or whoever takes it next */
     }
     shs_endpoint_drop(env->stack, ep1);
 }
@@ -161,10 +168,8 @@ void shs_inbox_sweep(struct shs_env *env, uint32_t pair1, uint32_t me)
     struct shs_pair *pair = shs_pair_at(env->arena, pair1);
     if (!shs_load64(&pair->dir[0].rchunk) || !shs_arena_try(env, me))
         return;
-    if (shs_load32(&pair->state) == SHS_PAIR_PARKED && lock_inbox(env, &pair->dir[0], me)) {
-        empty_inbox(env, &pair->dir[0]);
-        unlock_inbox(&pair->dir[0]);
-    }
+    if (shs_load32(&pair->state) == SHS_PAIR_PARKED)
+        shs_inbox_empty(env, &pair->dir[0], me);
     shs_unlock(&env->arena->lock);
 }
 

@@ -18,6 +18,7 @@
 #define WEIGHED 64 /* calls */
 #define NAP_NS 50000 /* while another thread, or the helper, moves the connection */
 #define ASK_EVERY 100 /* naps */
+#define PATIENCE 200 /* asks, some 10 ms apart, for a helper that was killed a moment ago and is followed by another one */
 
 static void nap(void)
 {
@@ -172,6 +173,34 @@ static long ask_to_lift(struct shs_fd *f, int fd, uint32_t lifting)
     return why;
 }
 
+/*
+ * Have it lowered, asking so often for a helper; else it stays where it is. Whoever gets the descriptor then, by exec or in a message, can do
+ * nothing with it: natively it is in repair.
+ */
+static void down(struct shs_fd *f, int fd, uint32_t asks)
+{
+    while (f->state == SHS_FD_WIRE) {
+        uint32_t word = shs_load32(&f->end.ep->wire), state = word & SHS_WIRE_STATE_MASK;
+        if (state == SHS_WIRE_NONE || (state == SHS_WIRE_ON && (word ^ f->wire) >> SHS_WIRE_GEN_SHIFT)) {
+            came_down(f, fd);
+        } else if (state == SHS_WIRE_ON) {
+            shs_count(&shs_proc.env, SHS_CTR_WIRE_LOWERS, 1);
+            long why = ask(SHS_MSG_LOWER, f, -1);
+            if (why != 0 && shs_load32(&f->end.ep->wire) == word && (why > 0 || --asks == 0))
+                return; /* no helper, or no route */
+            for (int i = 0; why != 0 && i < ASK_EVERY; i++)
+                nap();
+        } else {
+            nap();
+        }
+    }
+}
+
+void shs_wire_down(struct shs_fd *f, int fd)
+{
+    down(f, fd, PATIENCE);
+}
+
 static bool lift(struct shs_fd *f, int fd)
 {
     struct shs_endpoint *ep = f->registered;
@@ -268,7 +297,7 @@ void shs_wire_weigh(struct shs_fd *f, long bytes)
     }
     if (SHS_LIKELY(!why))
         return;
-    shs_wire_down(f, f->end.fd);
+    down(f, f->end.fd, 1);
     shs_set32(&f->registered->wire_why, why);
 }
 
@@ -283,22 +312,6 @@ void shs_wire_settle(int fd)
     shs_gate_leave(&g);
     if (urgent)
         shs_wire_down(g.f, fd);
-}
-
-void shs_wire_down(struct shs_fd *f, int fd)
-{
-    for (int i = 0; f->state == SHS_FD_WIRE; i++) {
-        uint32_t word = shs_load32(&f->end.ep->wire), state = word & SHS_WIRE_STATE_MASK;
-        if (state == SHS_WIRE_NONE || (state == SHS_WIRE_ON && (word ^ f->wire) >> SHS_WIRE_GEN_SHIFT)) {
-            came_down(f, fd);
-        } else if (state == SHS_WIRE_ON) {
-            shs_count(&shs_proc.env, SHS_CTR_WIRE_LOWERS, 1);
-            if (ask(SHS_MSG_LOWER, f, -1) != 0 && shs_load32(&f->end.ep->wire) == word)
-                return; /* no helper, or no route: it stays where it is */
-        } else {
-            nap();
-        }
-    }
 }
 
 void shs_wire_leave_for(int fd)
@@ -318,7 +331,7 @@ int shs_wire_shutdown(struct shs_fd *f, int how)
 
 void shs_wire_closing(struct shs_fd *f, int fd)
 {
-    shs_wire_down(f, fd);
+    down(f, fd, 1); /* an engine can end it as well */
     if (f->state != SHS_FD_WIRE)
         return;
     struct shs_wire_end end = shs_wire_end(f);

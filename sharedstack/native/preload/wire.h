@@ -28,7 +28,7 @@ bool shs_wire_lift(struct shs_gate *g, int fd);
 bool shs_wire_gate(struct shs_gate *g, int fd);
 /* Ask the helper about the socket of that record: a REASON_*, or -errno: it could not be asked. `fd` goes along; -1: none. */
 long shs_wire_ask(const char *what, uint32_t ep, uint64_t cookie, int fd);
-/* Have it lowered, if it is lifted: afterwards the entry is the kernel's. */
+/* Have it lowered, if it is lifted: afterwards the entry is the kernel's, unless no helper came within some seconds. */
 void shs_wire_down(struct shs_fd *f, int fd);
 /* After a call that moved so many bytes: a connection that moves much a call is lowered, and one that is slower than by the kernel. */
 void shs_wire_weigh(struct shs_fd *f, long bytes);

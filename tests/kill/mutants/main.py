@@ -19,6 +19,7 @@ from kill.mutants.workshop import Workshop
 from unit import fix_helper_daemon
 
 ENGINE_POINTS, ENGINE_SEEDS = 60, 4
+TESTS = Path(__file__).resolve().parents[2]
 
 
 def noticed(mutant: Mutant, namespace: Namespace, build: Builder, seed: int) -> str:
@@ -27,14 +28,16 @@ def noticed(mutant: Mutant, namespace: Namespace, build: Builder, seed: int) -> 
         workshop = Workshop(Path(folder))
         if mutant.operations == ENGINE:
             return _by_engine(str(workshop.program(mutant, "test_kill_points")), seed)
-        os.environ[LIBRARY_SEAM] = str(workshop.library(mutant))
-        plain = list(fix_helper_daemon.COMMAND)
+        plain, path = list(fix_helper_daemon.COMMAND), os.environ.get("PYTHONPATH")
+        os.environ |= {LIBRARY_SEAM: str(workshop.library(mutant)), "PYTHONPATH": str(TESTS)}
         fix_helper_daemon.COMMAND[:] = [sys.executable, "-m", "kill.mutants.helper", str(workshop.core(mutant))]
         try:
             return _by_operations(mutant, namespace, build, seed)
         finally:
             fix_helper_daemon.COMMAND[:] = plain
-            del os.environ[LIBRARY_SEAM]
+            del os.environ[LIBRARY_SEAM], os.environ["PYTHONPATH"]
+            if path is not None:
+                os.environ["PYTHONPATH"] = path
 
 
 def _by_operations(mutant: Mutant, namespace: Namespace, build: Builder, seed: int) -> str:
@@ -70,7 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = random.Random(given.seed).sample(chosen, min(given.some, len(chosen)))
     unnoticed = 0
     namespace = Namespace()
-    os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
     with tempfile.TemporaryDirectory() as folder:
         build = Builder(Path(folder))
         for mutant in chosen:
