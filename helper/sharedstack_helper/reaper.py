@@ -20,6 +20,8 @@ from .native import Native
 from .segments import Segments
 
 _FREE, _CLAIMED, _LIVE = CONSTANTS["SLOT_FREE"], CONSTANTS["SLOT_CLAIMED"], CONSTANTS["SLOT_LIVE"]
+_STATE_BITS, _PIDNS_BITS = CONSTANTS["SLOT_STATE_BITS"], CONSTANTS["SLOT_PIDNS_BITS"]
+_STATES, _PIDNS = (1 << _STATE_BITS) - 1, (1 << _PIDNS_BITS) - 1
 _SLOT = scan.reader(layout.SLOT, ("state", "gen", "pid", "pidns"))
 # A busy lock is tried again after 5 ms, then ever more seldom: a stopped owner costs next to nothing.
 _FIRST_RETRY, _LAST_RETRY = 0.005, 1.28
@@ -106,17 +108,23 @@ class Reaper:
         """Decide on one slot, which its owner may give back, and another may claim, at any moment.
 
         A futex that shows death counts only for a slot that was claimed to the end (`live`) and is of the same generation before
-        and after; a process that is gone, only while the slot still bears its id, which is cleared before it changes hands.
+        and after; a process that is gone, only while the slot still bears its id, which is cleared before it changes hands. While
+        it is claimed, the id is in the word by which it was.
         """
-        _, gen, pid, pidns = self._read(slot)
+        before, gen, pid, pidns = self._read(slot)
         alive = self._native.slot_alive(slot)
         state, gen_after, _, _ = self._read(slot)
-        if not alive and state not in (_FREE, _CLAIMED):
+        if not alive and state & _STATES not in (_FREE, _CLAIMED):
             return gen == gen_after
-        if pid == 0 or pidns != self._pidns or self.watch(pid):
+        ours = pidns == self._pidns
+        if before & _STATES == _CLAIMED and before >> _STATE_BITS:
+            pid, ours = before >> _STATE_BITS + _PIDNS_BITS, before >> _STATE_BITS & _PIDNS == self._pidns & _PIDNS
+        if pid == 0 or not ours or self.watch(pid):
             return False
         state, gen_after, pid_after, _ = self._read(slot)
-        return state in (_CLAIMED, _LIVE) and (gen, pid) == (gen_after, pid_after)
+        if before & _STATES == _CLAIMED and before >> _STATE_BITS:
+            return state == before
+        return state & _STATES in (_CLAIMED, _LIVE) and (gen, pid) == (gen_after, pid_after)
 
     def _ended(self, pid: int) -> None:
         pidfd = self._watched.pop(pid)

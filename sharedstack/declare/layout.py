@@ -57,9 +57,11 @@ CONSTANTS: dict[str, int] = {
     "STACK_READY": 1,
     "STACK_DRAINING": 2,
     "STACK_RETIRED": 3,
-    # slot states
+    # slot states; above them, while a slot is claimed, the claimer's pid namespace (its inode's lowest bits) and its process id there
+    "SLOT_STATE_BITS": 4,
+    "SLOT_PIDNS_BITS": 6,
     "SLOT_FREE": 0,
-    "SLOT_CLAIMED": 1,
+    "SLOT_CLAIMED": 1,  # with the claimer in the bits above: it may die before it has written anything else
     "SLOT_LIVE": 2,
     "SLOT_DEAD": 3,
     # slot flags

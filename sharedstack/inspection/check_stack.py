@@ -102,9 +102,13 @@ def check_slots(found: Findings, shot: Snapshot) -> None:
     sums = {"spinning": 0}
     for i in range(shot.slots_top):
         slot, at = binary.slot(shot.stack, i), f"slot[{i}]"
-        state = slot["state"]
-        found.within(at, slot, "state", C["SLOT_FREE"], C["SLOT_DEAD"])
-        found.within(at, slot, "gen", 1, GEN_MAX)
+        state = slot["state"] & (1 << C["SLOT_STATE_BITS"]) - 1
+        claimed = state == C["SLOT_CLAIMED"]
+        found.expect(
+            claimed or slot["state"] <= C["SLOT_DEAD"], f"{at}.state", slot["state"], f"0 to {C['SLOT_DEAD']}, or claimed by a process"
+        )
+        # the first to claim it may have died over that
+        found.within(at, slot, "gen", 0 if state == C["SLOT_FREE"] else 1, GEN_MAX)
         if state == C["SLOT_FREE"]:
             found.equal(at, slot, "pid", 0)
             found.equal(at, slot, "robust", 0)

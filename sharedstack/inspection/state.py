@@ -204,7 +204,7 @@ def _participants(shot: Snapshot, live: bool) -> list[Participant]:
         found.append(
             Participant(
                 slot=i,
-                state=SLOT_STATES.get(slot["state"], str(slot["state"])),
+                state=SLOT_STATES.get(slot["state"] & (1 << C["SLOT_STATE_BITS"]) - 1, str(slot["state"])),
                 pid=pid,
                 own_pid=slot["pid"],
                 comm=binary.text(slot["comm"]),

@@ -119,13 +119,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {given.seed}", flush=True)
     tallies = []
     namespace = Namespace()
-    with tempfile.TemporaryDirectory() as folder, Lab(namespace, "killpoints") as lab:
-        player = Player(lab, Builder(Path(folder)))
+    with tempfile.TemporaryDirectory() as folder:
+        build = Builder(Path(folder))
         for operation in [o for o in ALL if not given.only or o.name in given.only]:
-            if given.point:
-                _one(player, operation, given.point, given.times)
-                continue
-            tallies.append(player.play(operation, given.seed, given.least, given.share))
+            with Lab(namespace, "killpoints") as lab:
+                player = Player(lab, build)
+                if given.point:
+                    _one(player, operation, given.point, given.times)
+                    continue
+                tallies.append(player.play(operation, given.seed, given.least, given.share))
             print(tallies[-1], flush=True)
             for point, wrong in tallies[-1].wrong.items():
                 print(f"    {point}", *wrong, sep="\n        ", flush=True)

@@ -78,13 +78,21 @@ static uint64_t pid_namespace(void)
     return shs_sys_stat(AT_FDCWD, "/proc/self/ns/pid", &st) == 0 ? st.ino : 0;
 }
 
+/* The word of a claimed slot: who claims it, so that it can be told when that one dies. */
+static uint32_t claimed_by(uint32_t pid, uint64_t pidns)
+{
+    uint32_t ns = (uint32_t)pidns & ((1u << SHS_SLOT_PIDNS_BITS) - 1);
+    return (pid << SHS_SLOT_PIDNS_BITS | ns) << SHS_SLOT_STATE_BITS | SHS_SLOT_CLAIMED;
+}
+
 int shs_slot_claim(struct shs_stack *stack, uint32_t pid, uint32_t flags)
 {
+    uint64_t pidns = pid_namespace();
     for (uint32_t i = 0; i < SHS_N_SLOTS; i++) {
         struct shs_slot *slot = shs_slot_at(stack, i);
         if (i >= shs_load32(&stack->slots_top) && shs_populate(slot, sizeof *slot) != 0)
             return -ENOMEM;
-        if (shs_load32(&slot->state) != SHS_SLOT_FREE || !shs_cas32(&slot->state, SHS_SLOT_FREE, SHS_SLOT_CLAIMED))
+        if (shs_load32(&slot->state) != SHS_SLOT_FREE || !shs_cas32(&slot->state, SHS_SLOT_FREE, claimed_by(pid, pidns)))
             continue;
         uint32_t top = shs_load32(&stack->slots_top);
         while (top < i + 1 && !shs_cas32(&stack->slots_top, top, i + 1))
@@ -93,7 +101,7 @@ int shs_slot_claim(struct shs_stack *stack, uint32_t pid, uint32_t flags)
         slot->pid = pid;
         slot->uid = (uint32_t)getuid();
         slot->start_ns = shs_now();
-        slot->pidns = pid_namespace();
+        slot->pidns = pidns;
         slot->flags = flags;
         slot->bits = sizeof(void *) * 8;
         slot->spinning = 0;

@@ -25,7 +25,7 @@ static inline bool shs_slot_alive(struct shs_stack *stack, uint32_t slot1)
     uint32_t word = shs_load32(&slot->robust);
     if (SHS_LIKELY((word & 0x3fffffffu) != 0 && !(word & 0x40000000u)))
         return shs_load32(&slot->state) != SHS_SLOT_FREE;
-    return shs_load32(&slot->state) == SHS_SLOT_CLAIMED ||
+    return (shs_load32(&slot->state) & ((1u << SHS_SLOT_STATE_BITS) - 1)) == SHS_SLOT_CLAIMED ||
            (shs_load32(&slot->state) == SHS_SLOT_LIVE && (shs_load32(&slot->flags) & SHS_SLOT_UNWITNESSED));
 }
 
