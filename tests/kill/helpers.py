@@ -53,9 +53,11 @@ class HelperWorld(World):
             ready = Path(folder) / "ready"
             clean = ["env", "-u", "LD_PRELOAD", f"PYTHONPATH={TESTS}", sys.executable, "-m", "kill.trapped_helper"]
             argv = [*clean, self.build("trapped", "-shared", "-fPIC"), operation.function, str(operation.nth), str(ready), self.lab.stack]
-            trigger = threading.Thread(target=_when_ready, args=(ready, doomed.process.kill if doomed else lambda: None))
+            over = threading.Event()
+            trigger = threading.Thread(target=_when_ready, args=(ready, over, doomed.process.kill if doomed else lambda: None))
             trigger.start()
             judged = Judged(self.tracer.run(point, [*argv, *operation.options], lambda: None, lambda: None))
+            over.set()
             trigger.join()
         if doomed:
             doomed.process.wait()
@@ -75,8 +77,9 @@ class HelperWorld(World):
         return actor
 
 
-def _when_ready(file: Path, do: Callable[[], None]) -> None:
+def _when_ready(file: Path, over: threading.Event, do: Callable[[], None]) -> None:
+    """Do it when the helper is ready, or when it has met its end before: it begins with its predecessor's slot."""
     until = time.monotonic() + READY_WITHIN
-    while time.monotonic() < until and not (file.exists() and file.stat().st_size):
-        time.sleep(0.002)
+    while time.monotonic() < until and not (file.exists() and file.stat().st_size) and not over.wait(0.002):
+        pass
     do()

@@ -157,6 +157,17 @@ bool shs_ring_close(struct shs_direction *dir);
 /* May the ring be opened: anything but the transient states? Fills in why_rx otherwise. */
 bool shs_may_open(struct shs_env *env, const struct shs_end *end);
 
+/*
+ * Part of both repairs: it may have died between naming the chunk for the reader and for the writer, or between taking the two names away.
+ * Nothing was written then, and both have the same one.
+ */
+static inline void shs_dir_mend_chunk(struct shs_direction *dir)
+{
+    uint64_t chunk = shs_load64(&dir->rchunk);
+    if (chunk)
+        shs_cas64(&dir->wchunk, 0, chunk);
+}
+
 /* Repairs, run under the lock that was taken over from the dead (declare/locks.py). */
 void shs_dir_repair_writer(struct shs_direction *dir);
 void shs_dir_repair_reader(struct shs_direction *dir);

@@ -305,6 +305,7 @@ static bool recount(struct shs_end *end, struct shs_direction *dir)
 
 void shs_dir_repair_reader(struct shs_direction *dir)
 {
+    shs_dir_mend_chunk(dir);
     shs_cas32(&dir->rx_on, SHS_ON, SHS_RECOUNT); /* not a store: the pair may be taken into another use, which is OFF */
     if (shs_load32(&dir->re_on)) { /* it may have died between the two stores of a recall, or before them */
         shs_store64(&dir->rd, shs_rd_pack(shs_word_index(shs_load64(&dir->word)), 0));

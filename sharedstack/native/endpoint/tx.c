@@ -23,6 +23,7 @@
 
 void shs_dir_repair_writer(struct shs_direction *dir)
 {
+    shs_dir_mend_chunk(dir);
     shs_cas32(&dir->tx_on, SHS_ON, SHS_RECOUNT); /* not a store: the pair may be taken into another use, which is OFF */
 }
 
