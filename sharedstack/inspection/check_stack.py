@@ -107,8 +107,7 @@ def check_slots(found: Findings, shot: Snapshot) -> None:
         found.expect(
             claimed or slot["state"] <= C["SLOT_DEAD"], f"{at}.state", slot["state"], f"0 to {C['SLOT_DEAD']}, or claimed by a process"
         )
-        # the first to claim it may have died over that
-        found.within(at, slot, "gen", 0 if state == C["SLOT_FREE"] else 1, GEN_MAX)
+        found.within(at, slot, "gen", 1, GEN_MAX)
         if state == C["SLOT_FREE"]:
             found.equal(at, slot, "pid", 0)
             found.equal(at, slot, "robust", 0)

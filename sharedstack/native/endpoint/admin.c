@@ -175,6 +175,7 @@ int shs_native_reap(void *stack_at, void *arena_at, uint32_t index)
         __atomic_fetch_add(&env.stack->totals[i], shs_peek64(&slot->counters[i]), __ATOMIC_RELAXED);
     shs_store32(&slot->robust, 0);
     slot->pid = 0;
+    slot->gen += !slot->gen; /* its first claimer died over that */
     shs_store32(&slot->state, SHS_SLOT_FREE);
     shs_admin_drop_tables(&env);
     return 0;
