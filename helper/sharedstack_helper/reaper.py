@@ -116,13 +116,13 @@ class Reaper:
         state, gen_after, _, _ = self._read(slot)
         if not alive and state & _STATES not in (_FREE, _CLAIMED):
             return gen == gen_after
-        ours = pidns == self._pidns
-        if before & _STATES == _CLAIMED and before >> _STATE_BITS:
+        ours, claimer = pidns == self._pidns, before & _STATES == _CLAIMED and before >> _STATE_BITS != 0
+        if claimer:
             pid, ours = before >> _STATE_BITS + _PIDNS_BITS, before >> _STATE_BITS & _PIDNS == self._pidns & _PIDNS
         if pid == 0 or not ours or self.watch(pid):
             return False
         state, gen_after, pid_after, _ = self._read(slot)
-        if before & _STATES == _CLAIMED and before >> _STATE_BITS:
+        if claimer:
             return state == before
         return state & _STATES in (_CLAIMED, _LIVE) and (gen, pid) == (gen_after, pid_after)
 

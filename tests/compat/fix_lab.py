@@ -93,6 +93,11 @@ class Tally:
 tallies: dict[tuple[str, str], Tally] = {}
 
 
+def state_of(pid: int) -> str:
+    """The letter in /proc/PID/stat."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
 class Namespace:
     """A network namespace in which loopback is up, for as long as its holder lives; the one that we are in without root."""
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from compat.fix_lab import Actor, Lab
+from compat.fix_lab import Actor, Lab, state_of
 from unit.fix_helper_daemon import wait_until
 from unit.fix_mutations import EXCEPTIONS, FIELDS, mutations
 
@@ -34,16 +34,11 @@ def stopped(pids: list[int]) -> Iterator[None]:
         os.kill(pid, signal.SIGSTOP)
     try:
         for pid in pids:
-            wait_until(lambda pid=pid: _state(pid) == "T")  # type: ignore[misc]
+            wait_until(lambda pid=pid: state_of(pid) == "T")  # type: ignore[misc]
         yield
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-
-
-def _state(pid: int) -> str:
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(") ")[2][0]
 
 
 def busy(lab: Lab) -> list[Actor]:

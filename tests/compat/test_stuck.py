@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from compat.fix_lab import Actor, Lab
+from compat.fix_lab import Actor, Lab, state_of
 from unit.fix_helper_daemon import wait_until
 
 from sharedstack.declare import layout
@@ -50,7 +50,7 @@ def take_and_stop(lab: Lab, actor: Actor, segment: str, offset: int) -> None:
         f"def leave(): memory[{offset}:{offset + 4}] = bytes(4)"
     )
     actor.tell("hold()")
-    wait_until(lambda: Path(f"/proc/{actor.pid}/stat").read_text().rpartition(") ")[2].startswith("T"))
+    wait_until(lambda: state_of(actor.pid) == "T")
 
 
 @pytest.mark.parametrize(("name", "segment", "offset"), LOCKS, ids=[name for name, _, _ in LOCKS])

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from compat.fix_lab import state_of
+
 from sharedstack.declare.layout import CONSTANTS as C
 
 PTRACE_POKEUSER, PTRACE_CONT, PTRACE_ATTACH, PTRACE_DETACH = 6, 7, 16, 17
@@ -31,11 +33,6 @@ def ptrace(request: int, pid: int, data: int = 0, at: int = 0) -> None:
     """ptrace(2); OSError where it fails."""
     if _libc.ptrace(request, pid, at, data) == -1:
         raise OSError(ctypes.get_errno(), f"ptrace {request} of {pid}")
-
-
-def state_of(pid: int) -> str:
-    """The letter in /proc/PID/stat."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 def mapped(pid: int, segment: Path, offset: int) -> int:

@@ -19,14 +19,15 @@ from kill.operations import OPERATIONS, Operation
 from kill.world import Judged, World
 
 LEAST = 200  # kill points of an operation, where there are as many instructions
-ALL: tuple[Operation | HelperOperation, ...] = (*OPERATIONS, *HELPER_OPERATIONS)
+AnyOperation = Operation | HelperOperation
+ALL: tuple[AnyOperation, ...] = (*OPERATIONS, *HELPER_OPERATIONS)
 
 
 @dataclass
 class Tally:
     """One operation: instructions and stores of a run, kills behind a store and elsewhere, and what was wrong, by point."""
 
-    operation: Operation | HelperOperation
+    operation: AnyOperation
     steps: int = 0
     stores: int = 0
     at_stores: int = 0
@@ -57,18 +58,18 @@ class Player:
     def __init__(self, lab: Lab, build: Builder) -> None:
         self.lab, self.build = lab, build
 
-    def world(self, operation: Operation | HelperOperation) -> World:
+    def world(self, operation: AnyOperation) -> World:
         return (HelperWorld if isinstance(operation, HelperOperation) else World)(self.lab, self.build)
 
     @staticmethod
-    def kill(world: World, operation: Operation | HelperOperation, point: str) -> Judged:
+    def kill(world: World, operation: AnyOperation, point: str) -> Judged:
         """One kill, and what was wrong afterwards."""
         if isinstance(operation, HelperOperation):
             assert isinstance(world, HelperWorld)
             return world.kill_helper(operation, point)
         return world.kill(operation, point)
 
-    def play(self, operation: Operation | HelperOperation, seed: int, least: int, share: float, *, most: int = 1 << 30) -> Tally:
+    def play(self, operation: AnyOperation, seed: int, least: int, share: float, *, most: int = 1 << 30) -> Tally:
         """The kill points of one operation, up to the first that is wrong: the next ones would meet what that left.
 
         `least`: behind so many instructions, where there are as many; `share`: of all that; `most`: behind so many stores.
@@ -139,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if bad else 0
 
 
-def _one(player: Player, operation: Operation | HelperOperation, point: str, times: int) -> None:
+def _one(player: Player, operation: AnyOperation, point: str, times: int) -> None:
     with player.world(operation) as world:
         for _ in range(times):
             judged = player.kill(world, operation, point)

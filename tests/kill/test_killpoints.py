@@ -7,9 +7,9 @@ import os
 import pytest
 from compat.conftest import seed_of
 from compat.fix_lab import Builder, Lab, Namespace
-from kill.main import ALL, Player
+from kill.main import ALL, AnyOperation, Player
 from kill.mutants.main import noticed
-from kill.mutants.table import ENGINE, MUTANTS
+from kill.mutants.table import ENGINE, MUTANTS, Mutant
 
 pytest_plugins = ["compat.fix_paths"]
 
@@ -29,17 +29,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.mark.timeout(110)
-def test_all_is_well_behind_each(lab: Lab, build: Builder, operation: object, request: pytest.FixtureRequest) -> None:
-    chosen = next(o for o in ALL if o is operation)
+def test_all_is_well_behind_each(lab: Lab, build: Builder, operation: AnyOperation, request: pytest.FixtureRequest) -> None:
     seed = seed_of(request.config)
     player = Player(lab, build)
-    tally = player.play(chosen, seed, KILLS, 1.0, most=KILLS)
+    tally = player.play(operation, seed, KILLS, 1.0, most=KILLS)
     print(tally)
     assert tally.wrong == {}
     assert tally.at_stores + tally.elsewhere >= KILLS - 2  # a run may be shorter than the one that was looked at
 
 
 @pytest.mark.timeout(110)
-def test_a_mutant_is_noticed(namespace: Namespace, build: Builder, mutant: object, request: pytest.FixtureRequest) -> None:
-    chosen = next(m for m in MUTANTS if m is mutant)
-    assert noticed(chosen, namespace, build, seed_of(request.config))
+def test_a_mutant_is_noticed(namespace: Namespace, build: Builder, mutant: Mutant, request: pytest.FixtureRequest) -> None:
+    assert noticed(mutant, namespace, build, seed_of(request.config))

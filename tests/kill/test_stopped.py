@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from compat.fix_lab import Actor, Lab
-from kill.fix_stopped import Hold, Share, state_of
+from compat.fix_lab import Actor, Lab, state_of
+from kill.fix_stopped import Hold, Share
 from unit.fix_helper_daemon import wait_until
 
 from sharedstack.declare import binary, layout

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from compat.fix_lab import LIBRARY_SEAM, Actor, Builder, Lab
+from compat.fix_lab import LIBRARY_SEAM, Builder, Lab, state_of
 from kill import rebuilt
 from kill.actors import BYSTANDER, PEER
 from kill.operations import Operation
@@ -141,10 +141,5 @@ class World:
         """Until the peer sleeps: it has opened its ring by then."""
         seen, until = 0, time.monotonic() + 2
         while seen < 3 and time.monotonic() < until:
-            seen = seen + 1 if _state(self.peer) == "S" else 0
+            seen = seen + 1 if state_of(self.peer.pid) == "S" else 0
             time.sleep(0.0003)
-
-
-def _state(actor: Actor) -> str:
-    with open(f"/proc/{actor.pid}/stat") as file:
-        return file.read().rpartition(") ")[2][0]

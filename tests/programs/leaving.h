@@ -7,26 +7,11 @@ static struct sockaddr_in at;
 static uint8_t *much;
 #define MUCH ((size_t)64 << 20)
 
-static void datagrams(void)
-{
-    struct sockaddr_in name[2];
-    socklen_t len = sizeof *name;
-    for (int i = 0; i < 2; i++) {
-        name[i] = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        u[i] = socket(AF_INET, SOCK_DGRAM, 0);
-        if (bind(u[i], (struct sockaddr *)&name[i], len) != 0 || getsockname(u[i], (struct sockaddr *)&name[i], &len) != 0)
-            fail("bind");
-    }
-    for (int i = 0; i < 2; i++)
-        if (connect(u[i], (struct sockaddr *)&name[!i], len) != 0)
-            fail("connect");
-}
-
 static void make(void)
 {
     struct epoll_event event = {.events = EPOLLIN};
     warm_pair(e);
-    datagrams();
+    udp_pair(u);
     listening = listener(&at);
     fcntl(listening, F_SETFD, 0);
     set = epoll_create1(0);

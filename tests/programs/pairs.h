@@ -255,3 +255,19 @@ static inline int play(const struct scene *scenes, size_t n, int argc, char **ar
     }
     return argc == 1 ? 0 : 2;
 }
+
+/* Two datagram sockets that are connected with each other. */
+static inline void udp_pair(int u[2])
+{
+    struct sockaddr_in name[2];
+    socklen_t len = sizeof *name;
+    for (int i = 0; i < 2; i++) {
+        name[i] = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        u[i] = socket(AF_INET, SOCK_DGRAM, 0);
+        if (bind(u[i], (struct sockaddr *)&name[i], len) != 0 || getsockname(u[i], (struct sockaddr *)&name[i], &len) != 0)
+            fail("bind");
+    }
+    for (int i = 0; i < 2; i++)
+        if (connect(u[i], (struct sockaddr *)&name[!i], len) != 0)
+            fail("connect");
+}

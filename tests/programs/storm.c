@@ -35,21 +35,6 @@ static int queue(pid_t to, uint32_t count)
     return 0;
 }
 
-static void datagrams(int u[2])
-{
-    struct sockaddr_in name[2];
-    socklen_t len = sizeof *name;
-    for (int i = 0; i < 2; i++) {
-        name[i] = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        u[i] = socket(AF_INET, SOCK_DGRAM, 0);
-        if (bind(u[i], (struct sockaddr *)&name[i], len) != 0 || getsockname(u[i], (struct sockaddr *)&name[i], &len) != 0)
-            fail("bind");
-    }
-    for (int i = 0; i < 2; i++)
-        if (connect(u[i], (struct sockaddr *)&name[!i], len) != 0)
-            fail("connect");
-}
-
 int main(int argc, char **argv)
 {
     uint32_t count = argc == 2 ? (uint32_t)strtoul(argv[1], NULL, 10) : 0;
@@ -70,7 +55,7 @@ int main(int argc, char **argv)
         _exit(queue(to, count));
     }
     warm_pair(e);
-    datagrams(u);
+    udp_pair(u);
     uint32_t rounds = 0, bad = 0;
     for (; handled[0] + handled[1] < count; rounds++) {
         const int *fd = rounds % 4 == 3 ? u : e, side = rounds & 1;
