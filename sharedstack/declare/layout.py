@@ -91,6 +91,7 @@ CONSTANTS: dict[str, int] = {
     "WIRE_ON": 2,
     "WIRE_LOWERING": 3,
     "WIRE_STATE_MASK": 3,
+    "WIRE_BEGUN": 4,  # with WIRE_LIFTING: the helper is at it, and it cannot be given up any more
     "WIRE_LINK_SHIFT": 4,
     "WIRE_LINK_MASK": 15,
     "WIRE_GEN_SHIFT": 8,

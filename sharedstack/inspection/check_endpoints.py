@@ -87,7 +87,8 @@ def _wire(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
     word, links = ep["wire"], binary.stack(shot.stack)["n_nics"]
     state, link = word & C["WIRE_STATE_MASK"], word >> C["WIRE_LINK_SHIFT"] & C["WIRE_LINK_MASK"]
     lifts = word >> C["WIRE_GEN_SHIFT"]
-    known = word >> 2 & 3 == 0 and (not link or link < max(links, 1))
+    begun, spare = word & C["WIRE_BEGUN"], word & (1 << C["WIRE_LINK_SHIFT"]) - 1 & ~(C["WIRE_STATE_MASK"] | C["WIRE_BEGUN"])
+    known = not spare and (not begun or state == C["WIRE_LIFTING"]) and (not link or link < max(links, 1))
     found.expect(known, f"{at}.wire", word, f"a WIRE_* state and one of {links} links")
     ahead = int(state == C["WIRE_LIFTING"])  # the helper counts it in between
     expected = range(ep["wire_lifts"], ep["wire_lifts"] + ahead + 1)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
-from ..declare import binary, nic, wire
+from ..declare import binary, nic, scan, wire
 from ..declare.layout import CONSTANTS as C
 from .snapshot import SHM, NoStackError, Snapshot, read_segment
+
+_MOST = 1 << 16  # records of connections that are read, whatever the area says
+_STATE = scan.reader(wire.TCP, ("state",))
+_STATES = {value: name.removeprefix("TCP_").lower() for name, value in wire.CONSTANTS.items() if name.startswith("TCP_") and value}
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Link:
-    """A lent interface; `counters` are its engine's, those that are not 0."""
+    """A lent interface; `counters` are its engine's, those that are not 0; `states`: how many connections are in which state of TCP."""
 
     number: int
     name: str
@@ -33,6 +38,7 @@ class Link:
     mtu: int
     queues: list[Queue]
     connections: int
+    states: dict[str, int]
     counters: dict[str, int] = field(default_factory=dict)
 
 
@@ -49,8 +55,12 @@ def links(shot: Snapshot) -> list[Link]:
 
 def _link(name: str, number: int) -> Link:
     stem = f"{name}.wire-{number}"
+    area = SHM / f"{stem}-area"
     n = binary.View(nic.NIC, memoryview(read_segment(SHM / f"{stem}-nic", nic.NIC.size)))
-    w = binary.View(wire.WIRE, memoryview(read_segment(SHM / f"{stem}-area", wire.WIRE.size)))
+    w = binary.View(wire.WIRE, memoryview(read_segment(area, wire.WIRE.size)))
+    most = min(w["n_tcp"], _MOST)
+    records = memoryview(read_segment(area, wire.WIRE.size + most * wire.TCP.size))
+    states = Counter(state for (state,) in scan.records(records, wire.WIRE.size, most, _STATE))
     queues = [
         Queue(bool(q["flags"] & C["QUEUE_ZERO_COPY"]), *(q[field] for field in ("rx", "tx", "rx_bad", "tx_full", "tx_lost", "kicks")))
         for q in n["queue"][: min(n["n_queues"], C["N_NIC_QUEUES"])]
@@ -58,5 +68,13 @@ def _link(name: str, number: int) -> Link:
     counters = {name: value for (name, _), value in zip(wire.COUNTERS, w["counters"], strict=False) if value}
     flags = n["flags"]
     return Link(
-        number, binary.text(n["name"]), bool(flags & C["NIC_UP"]), bool(flags & C["NIC_VIRTUAL"]), n["mtu"], queues, w["tcp_used"], counters
+        number,
+        binary.text(n["name"]),
+        bool(flags & C["NIC_UP"]),
+        bool(flags & C["NIC_VIRTUAL"]),
+        n["mtu"],
+        queues,
+        w["tcp_used"],
+        {called: states[value] for value, called in _STATES.items() if states[value]},
+        counters,
     )

@@ -123,7 +123,8 @@ def _links(console: Console, state: State) -> None:
         packets = f"{sum(q.rx for q in one.queues)} in, {sum(q.tx for q in one.queues)} out"
         kind = f"{'virtual, ' if one.virtual else ''}{'zero copy' if any(q.zero_copy for q in one.queues) else 'copying'}"
         notes = ", ".join(f"{name} {value}" for name, value in one.counters.items() if name not in ("in_packets", "out_packets"))
-        rows.append((one.name, "up" if one.up else "down", kind, str(one.mtu), str(len(one.queues)), str(one.connections), packets, notes))
+        connections = ", ".join(f"{count} {name}" for name, count in one.states.items()) or str(one.connections)
+        rows.append((one.name, "up" if one.up else "down", kind, str(one.mtu), str(len(one.queues)), connections, packets, notes))
     _rows(console, ("link", "state", "kind", "MTU", "queues", "connections", "packets", "counted"), rows)
 
 

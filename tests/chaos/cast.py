@@ -63,7 +63,7 @@ class Cast:
                 del self.actors[number]
                 ended.append(number)
         # one that has ended, and is waited for by somebody else, would be found again and again
-        known = {p.pid for p in self.actors.values()} | {p.helper.pid for p in self.places if p.helper and p.helper.poll() is None}
+        known = {p.pid for p in self.actors.values()} | set[int]().union(*(p.serving.children() for p in self.places if p.serving))
         with suppress(ChildProcessError):
             while (one := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and one.si_pid not in known:
                 _, status = os.waitpid(one.si_pid, 0)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chaos.serving import Serving
+from chaos.whereabouts import commands, where
 from compat.fix_lab import LIBRARY_SEAM, Namespace, program
 from wire.fix_veth import INTERFACE, hosts
 
@@ -49,9 +52,7 @@ class Place:
     link: str = ""
     most: int = 40_000
     """Largest message, in bytes."""
-    helper: subprocess.Popen[bytes] | None = None
-    ready: int = -1
-    """A pipe from a helper that starts: READY, or its end."""
+    serving: Serving | None = None
     killed_at: float = 0.0
     killed: int = 0
     refused: int = 0
@@ -76,62 +77,53 @@ class Place:
         self.segments = names.segment(os.getuid(), int(said.stdout), self.stack, "stack").lstrip("/").removesuffix(".stack")
 
     def launch(self) -> None:
-        """Begin a helper; `came` says when it is there."""
-        self.ready, writer = os.pipe()
-        os.set_blocking(self.ready, False)
+        """Begin a helper; `came` says when one is there."""
         link = ["--link", self.link] if self.link else []
-        argv = self.command(program("sharedstack-helper"), "--stack", self.stack, *link, "--ready-fd", str(writer))
-        with self.log.open("ab") as log:
-            self.helper = subprocess.Popen(
-                argv, pass_fds=[writer], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, cwd="/"
-            )
-        os.close(writer)
+        self.serving = Serving(self.command(program("sharedstack-helper"), "--stack", self.stack, *link), self.log)
 
     def came(self) -> bool:
-        """Is its helper there? One that could not start is begun again by `look`."""
-        if self.ready < 0:
-            return self.helper is not None
-        with suppress(BlockingIOError):
-            if os.read(self.ready, 100):
-                os.close(self.ready)
-                self.ready = -1
-                return True
-            os.close(self.ready)  # its end without a word
-            self.ready = -1
-            assert self.helper
-            self.helper.wait()
-            self.helper = None
+        """Is there a helper? One that could not start is begun again by `storm`."""
+        if self.serving and self.serving.ended():
+            self.serving = None
             self.refused += 1
-        return False
+        return bool(self.serving and self.serving.pid)
 
     def wait_for_helper(self, seconds: float = 20) -> None:
         """Until there is one."""
         until = time.monotonic() + seconds
         while not self.came():
-            if self.helper is None:
+            if self.serving is None:
                 self.launch()
-            assert time.monotonic() < until, f"no helper of {self.name}: {self.log.read_text()[-2000:]}"
+            assert time.monotonic() < until, f"no helper of {self.name}: {self.log.read_text()[-2000:]}\n{self.helpers()}"
             time.sleep(0.05)
+
+    def helpers(self) -> str:
+        """Where the processes are that could serve it."""
+        found = [pid for pid, command in commands() if "sharedstack" in command and self.stack in command]
+        return "\n".join(line for pid in found for line in where(pid))
+
+    def sockets(self) -> str:
+        """What the kernel and the stack say of all sockets there."""
+        why = program("sharedstack"), "inspect", "--stack", self.stack, "--why"
+        commands = [["ss", "-tanoip"], list(why)]
+        return "".join(
+            subprocess.run(self.command(*one), capture_output=True, text=True, check=False, env=self.environ("default")).stdout
+            for one in commands
+        )
 
     def kill_helper(self) -> None:
         """By SIGKILL, and begin the next one."""
-        assert self.helper
-        self.helper.kill()
-        self.helper.wait()
-        self.helper = None
+        assert self.serving
+        self.serving.end(signal.SIGKILL)
         self.killed += 1
         self.killed_at = time.monotonic()
         self.launch()
 
     def end_helper(self) -> None:
         """By SIGTERM."""
-        if self.helper:
-            self.helper.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.helper.wait(10)
-            self.helper.kill()
-            self.helper.wait()
-            self.helper = None
+        if self.serving:
+            self.serving.end(signal.SIGTERM)
+            self.serving = None
 
     def state(self, live: bool = False) -> State:
         """Its stack, decoded."""
@@ -143,7 +135,10 @@ class Place:
         found = {name: state.memory[name] for name in ("units_used", "pairs_used", "endpoints_used", "links_used")}
         found["locks"] = len(state.locks)
         found["slots"] = sum(not p.helper for p in state.participants) + max(0, sum(p.helper for p in state.participants) - 1)
-        found["connections of engines"] = sum(link.connections for link in state.links)
+        # as with the kernel, who closes first keeps a record of it for a minute
+        for link in state.links:
+            found |= {f"connections of an engine, {name}": n for name, n in link.states.items() if name != "time_wait"}
+            found["uncounted connections"] = link.connections - sum(link.states.values())
         return {name: n for name, n in found.items() if n}
 
     def check(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from chaos.cast import Cast
 from chaos.places import Place
+from chaos.whereabouts import where
 from compat.fix_lab import program
 
 CALM = 2.0
@@ -46,11 +47,13 @@ class Footprint:
 
     @staticmethod
     def of(place: Place) -> Footprint:
-        assert place.helper
-        folder = Path(f"/proc/{place.helper.pid}")
+        assert place.serving
+        folder = Path(f"/proc/{place.serving.pid}")
         rss = next(int(line.split()[1]) << 10 for line in (folder / "status").read_text().splitlines() if line.startswith("RssAnon"))
         shm = sum(os.stat(path).st_blocks * 512 for path in Path("/dev/shm").glob(f"{place.segments}.*"))
-        return Footprint(rss, len(list((folder / "fd").iterdir())), shm)
+        # an engine's connection that was closed while there was no helper keeps its socket as long as the kernel would its record
+        waiting = sum(link.states.get("time_wait", 0) for link in place.state(live=True).links)
+        return Footprint(rss, len(list((folder / "fd").iterdir())) - waiting, shm)
 
 
 def storm(cast: Cast, seconds: float, pace: Pace) -> list[str]:
@@ -61,11 +64,10 @@ def storm(cast: Cast, seconds: float, pace: Pace) -> list[str]:
         cast.go_on()
         cast.replace(cast.reap())
         for place in cast.places:
-            if place.helper is None:
+            came = place.came()
+            if place.serving is None:
                 place.launch()
-            elif (
-                place.came() and pace.helpers[bool(place.link)] and now - place.killed_at >= HELPER_EVERY and until - now > SPARED * seconds
-            ):
+            elif came and pace.helpers[bool(place.link)] and now - place.killed_at >= HELPER_EVERY and until - now > SPARED * seconds:
                 place.kill_helper()
         if now >= next_kill:
             cast.kill_one()
@@ -133,26 +135,14 @@ def evidence(cast: Cast, folder: Path, name: str, wrong: list[str]) -> None:
         subprocess.run(place.command(program("sharedstack"), "inspect", "--stack", place.stack, "-w", snapshot), check=False)
     lines = [f"{now - when:.3f} s ago: {pid}" for pid, when in cast.killed.items()]
     (folder / f"{name}-killed").write_text("\n".join(lines) + "\n")
-    with (folder / f"{name}-where").open("w") as where:
+    with (folder / f"{name}-where").open("w") as file:
+        for place in cast.places:
+            print(place.name, place.helpers(), place.sockets(), file=file)
         for _, row in cast.ledger.living():
             if any(f"process {row.pid} " in one or f" {row.pid}, port" in one for one in wrong):
-                for line in _where(row.pid):
-                    print(line, file=where)
+                for line in where(row.pid):
+                    print(line, file=file)
     print(f"evidence is in {folder}/{name}-*")
-
-
-def _where(pid: int) -> Iterator[str]:
-    yield f"process {pid}"
-    for what in ("wchan", "stack", "syscall"):
-        try:
-            yield f"{what}: {Path(f'/proc/{pid}/{what}').read_text().strip()}"
-        except OSError as error:
-            yield f"{what}: {error}"
-    command = ["gdb", "-p", str(pid), "-batch", "-ex", "thread apply all backtrace"]
-    try:
-        yield subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        yield f"gdb: {error}"
 
 
 @contextmanager

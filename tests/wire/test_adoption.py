@@ -71,6 +71,62 @@ def test_links_go_on(fresh_sides: tuple[Side, Side], how: str) -> None:
         assert "xdp" not in side.host.run("ip", "-d", "link", "show", INTERFACE)
 
 
+TWO = """
+import socket, sys, time
+address, port = sys.argv[1], int(sys.argv[2])
+def exchanges(s, n):
+    longest = 0
+    for _ in range(n):
+        began = time.monotonic()
+        s.sendall(b"x" * 100)
+        assert len(s.recv(100, socket.MSG_WAITALL)) == 100
+        longest = max(longest, time.monotonic() - began)
+    return longest
+first, second = (socket.create_connection((address, port)) for _ in range(2))
+for s in first, second:
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+exchanges(first, 100)
+for s in second, second:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(exchanges(s, 100), flush=True)
+sys.stdin.readline()
+"""
+ECHO = """
+import socket, sys, threading
+def echo(s):
+    while data := s.recv(100, socket.MSG_WAITALL):
+        s.sendall(data)
+with socket.create_server((sys.argv[1], int(sys.argv[2]))) as listener:
+    print("ready", flush=True)
+    for s in (listener.accept()[0] for _ in range(2)):
+        threading.Thread(target=echo, args=(s,)).start()
+"""
+
+
+def test_a_stopped_helper_stops_nobody(fresh_sides: tuple[Side, Side]) -> None:
+    """A connection that is to be lifted while the helper does not answer goes on by the kernel, and is lifted later."""
+    server, client = fresh_sides
+    echo = server.start(PYTHON, "-c", ECHO, server.address, "7300", ours=False)
+    assert echo.stdout and echo.stdout.readline() == "ready\n"
+    asking = client.start(PYTHON, "-c", TWO, server.address, "7300", **FAST)
+    assert asking.stdout and asking.stdin and asking.stdout.readline() == "ready\n"
+    wait_for(lambda: lifted(client))
+    lifts = wire_lifts(client)
+    for is_stopped in (True, False):
+        assert client.helper
+        if is_stopped:
+            client.helper.send_signal(signal.SIGSTOP)
+        asking.stdin.write("go\n")
+        asking.stdin.flush()
+        longest = float(asking.stdout.readline())
+        client.helper.send_signal(signal.SIGCONT)
+        assert longest < 1.0, f"an answer took {longest} s"
+        assert wire_lifts(client) == lifts + (not is_stopped)
+        if is_stopped:
+            assert asking.stdout.readline() == "ready\n"
+
+
 def test_killed_while_connections_come_and_go(fresh_sides: tuple[Side, Side]) -> None:
     """At random moments of lifting and lowering, again and again, and not always replaced: every byte arrives, and nobody is reset."""
     server, client = fresh_sides

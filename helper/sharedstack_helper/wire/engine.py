@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sharedstack.declare import binary
-from sharedstack.declare.layout import BY_NAME
+from sharedstack.declare.layout import BY_NAME, CONSTANTS
 
 from .. import native, shm
 from ..environment import HelperError
@@ -239,6 +239,11 @@ class Engine:
             self._reserved = place + 1
         return 2 * QUEUE * place, 2 * QUEUE * place + QUEUE
 
+    def begin(self, endpoint1: int, word: int) -> int | None:
+        """The word by which its participant waits for the end of the lift; None: it has given up."""
+        begun = word | CONSTANTS["WIRE_BEGUN"]
+        return begun if self._functions["begin"](self.tender, endpoint1, word, begun) == 0 else None
+
     def open(self, endpoint1: int, image: Image, from_word: int, word: int) -> int:
         """The endpoint's connection is the engine's: 0; or -errno, and nothing was done."""
         return int(self._functions["open"](self.tender, _MAIN, endpoint1, image.address, from_word, word))
@@ -377,6 +382,7 @@ def _functions() -> dict[str, Any]:
         "attach": (number, (address, address, address, address, address, u32, number, number)),
         "detach": (None, (address,)),
         "tend": (number, (address, u32, number)),
+        "begin": (number, (address, u32, u32, u32)),
         "open": (number, (address, u32, u32, address, u32, u32)),
         "hold": (None, (address, u32, u32)),
         "take": (number, (address, u32, u32, u32, address, address, address, u32)),

@@ -172,7 +172,10 @@ class Links:
         except HelperError as error:
             announce.complain(str(error))
             return "exhausted", False
-        cookie, inode = int(record["cookie"]), int(record["inode"])
+        begun = link.engine.begin(endpoint + 1, word)
+        if begun is None:
+            return "no_helper", False
+        word, cookie, inode = begun, int(record["cookie"]), int(record["inode"])
         lifted = Lifted(number, endpoint, word, cookie, inode, fd, reuses(fd), flow, place)
         self._keeper.moving(self._again)
         hold(self._keeper, lifted)
@@ -188,7 +191,7 @@ class Links:
             image = self._repair.read(fd)
             image.fields["tx_off"], image.fields["rx_off"] = offsets
             image.fields["tx_size"] = image.fields["rx_size"] = QUEUE
-            on = (word & ~(CONSTANTS["WIRE_STATE_MASK"] | CONSTANTS["WIRE_LINK_MASK"] << _LINK)) | _ON | number << _LINK
+            on = word >> _GEN << _GEN | number << _LINK | _ON
             lifts = int(record["wire_lifts"])
             record["wire_lifts"] = lifts + 1
             if link.engine.open(endpoint + 1, image, word, on) == 0:

@@ -60,7 +60,19 @@ static long receive(int sock, struct shs_answer *answer)
     return shs_unpack_str(answer->bytes, answer->len, "t", answer->type, sizeof answer->type) ? 0 : -EPROTO;
 }
 
-static long exchange(int sock, const struct shs_pack *pack, int fd, int ms, struct shs_answer *answer)
+/* 1: there is an answer, 0: not within so many milliseconds (-1: wait for ever), or -errno. */
+static long await_answer(int sock, int ms)
+{
+    struct pollfd ready = {.fd = sock, .events = POLLIN};
+    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
+    long r;
+    do
+        r = SHS_SYS(syscall(SYS_ppoll, &ready, 1, ms < 0 ? NULL : &ts, NULL, 8));
+    while (r == -EINTR);
+    return r;
+}
+
+static long exchange(int sock, const struct shs_pack *pack, int fd, int ms, const struct shs_patience *patience, struct shs_answer *answer)
 {
     struct ucred cred;
     socklen_t len = sizeof cred;
@@ -69,15 +81,15 @@ static long exchange(int sock, const struct shs_pack *pack, int fd, int ms, stru
         r = -EPERM;
     if (r == 0 && (r = send_packet(sock, pack, fd)) < 0)
         return r;
-    struct pollfd ready = {.fd = sock, .events = POLLIN};
-    struct timespec ts = {ms / 1000, ms % 1000 * 1000000};
-    do
-        r = r < 0 && r != -EINTR ? r : SHS_SYS(syscall(SYS_ppoll, &ready, 1, ms < 0 ? NULL : &ts, NULL, 8));
-    while (r == -EINTR);
+    if (r >= 0)
+        r = await_answer(sock, ms);
+    if (r == 0 && patience && !patience->give_up(patience->arg))
+        r = await_answer(sock, -1);
     return r < 0 ? r : r == 0 ? -ETIMEDOUT : receive(sock, answer);
 }
 
-long shs_ask(const char *stack_name, const struct shs_pack *pack, int fd, int ms, struct shs_answer *answer)
+static long ask(const char *stack_name, const struct shs_pack *pack, int fd, int ms, const struct shs_patience *patience,
+                struct shs_answer *answer)
 {
     struct sockaddr_un sun;
     socklen_t len = shs_ask_address(&sun, stack_name, "");
@@ -89,16 +101,23 @@ long shs_ask(const char *stack_name, const struct shs_pack *pack, int fd, int ms
         return sock;
     long r = SHS_SYS(syscall(SYS_connect, sock, &sun, len));
     if (r == 0)
-        r = exchange(sock, pack, fd, ms, answer);
+        r = exchange(sock, pack, fd, ms, patience, answer);
     shs_sys_close(sock);
     return r;
 }
 
-long shs_ask_patiently(const char *stack_name, const struct shs_pack *pack, int fd, struct shs_answer *answer)
+long shs_ask(const char *stack_name, const struct shs_pack *pack, int fd, int ms, struct shs_answer *answer)
+{
+    return ask(stack_name, pack, fd, ms, NULL, answer);
+}
+
+long shs_ask_patiently(const char *stack_name, const struct shs_pack *pack, int fd, const struct shs_patience *patience,
+                       struct shs_answer *answer)
 {
     struct timespec nap = {0, AGAIN_NS};
+    int ms = patience ? SHS_ANSWER_MS : -1;
     long r;
-    for (int i = 0; (r = shs_ask(stack_name, pack, fd, -1, answer)) == -EAGAIN && i < AGAIN_MOST; i++)
+    for (int i = 0; (r = ask(stack_name, pack, fd, ms, patience, answer)) == -EAGAIN && i < AGAIN_MOST; i++)
         (void)SHS_SYS(syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &nap, NULL));
     return r;
 }

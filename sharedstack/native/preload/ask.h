@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #define SHS_ASK_FDS 32
+#define SHS_ANSWER_MS 200 /* a helper that is stopped, or has much to do, does not stop programs for longer */
 
 struct shs_answer {
     uint8_t bytes[SHS_MAX_MESSAGE];
@@ -27,5 +28,14 @@ socklen_t shs_ask_address(struct sockaddr_un *sun, const char *stack_name, const
  * -errno: there is no helper, it is another user's, it does not answer, or has died.
  */
 long shs_ask(const char *stack_name, const struct shs_pack *pack, int fd, int ms, struct shs_answer *answer);
-/* The same as long as the helper lives, and again while so many ask that it does not take another one. */
-long shs_ask_patiently(const char *stack_name, const struct shs_pack *pack, int fd, struct shs_answer *answer);
+/* What is asked for may be given up while the helper has not begun with it: `give_up` says whether it was. NULL: it is never. */
+struct shs_patience {
+    bool (*give_up)(void *arg);
+    void *arg;
+};
+/*
+ * The same as long as the helper lives, and again while so many ask that it does not take another one. With `patience`: for SHS_ANSWER_MS,
+ * and if it is given up by then, -ETIMEDOUT; else on as without.
+ */
+long shs_ask_patiently(const char *stack_name, const struct shs_pack *pack, int fd, const struct shs_patience *patience,
+                       struct shs_answer *answer);

@@ -17,8 +17,6 @@
 #include "shm/slot.h"
 #include "shm/sys.h"
 
-#define ANSWER_MS 200 /* a helper that is stopped does not stop programs for longer */
-
 enum { STACK, ARENA, BULK, PARTS };
 static const char *const part_names[PARTS] = {"stack", "arena", "bulk"};
 
@@ -49,7 +47,7 @@ static int from_helper(const char *stack_name, uint64_t netns, struct found *fou
     shs_pack_uint(&pack, SHS_LAYOUT_HASH);
     shs_pack_str(&pack, "netns");
     shs_pack_uint(&pack, netns);
-    if (shs_ask(stack_name, &pack, -1, ANSWER_MS, &answer) < 0)
+    if (shs_ask(stack_name, &pack, -1, SHS_ANSWER_MS, &answer) < 0)
         return SHS_REASON_NO_HELPER;
     for (uint32_t i = 0; i < answer.n_fds; i++)
         if (i < PARTS)

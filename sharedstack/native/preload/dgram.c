@@ -139,7 +139,7 @@ void shs_dgram_taken(int fd)
     uint32_t ep1 = who ? shs_endpoint_seek(shs_proc.env.stack, cookie) : 0;
     if (ep1 && shs_end_of(&shs_proc.env, ep1, &end) && shs_is_datagram(end.ep)) {
         if (shs_dgram_wired(end.ep))
-            shs_wire_ask(SHS_MSG_LOWER, ep1 - 1, cookie, -1);
+            shs_wire_ask(SHS_MSG_LOWER, ep1 - 1, cookie, -1, NULL);
         shs_dgram_recall_soon(&end);
         shs_set32(&end.ep->why_rx, SHS_REASON_FORKED);
         shs_set32(&end.ep->why_tx, SHS_REASON_FORKED);

@@ -133,7 +133,7 @@ static void taken(int fd)
     if (f->state == SHS_FD_REG || f->state == SHS_FD_PAIRED) {
         shs_fd_shared(f);
         if (!f->udp && (shs_load32(&shs_fd_record(f)->wire) & SHS_WIRE_STATE_MASK) != SHS_WIRE_NONE)
-            shs_wire_ask(SHS_MSG_LOWER, f->ep1 - 1, shs_fd_record(f)->cookie, -1);
+            shs_wire_ask(SHS_MSG_LOWER, f->ep1 - 1, shs_fd_record(f)->cookie, -1, NULL);
     } else if (f->state == SHS_FD_TCP && shs_attach(fd) && shs_join_try()) {
         const struct shs_who *who = shs_who();
         int r = who ? shs_register(&shs_proc.env, who, fd) : 0;

@@ -37,7 +37,7 @@ struct shs_wire_end shs_wire_end(const struct shs_fd *f)
     };
 }
 
-long shs_wire_ask(const char *what, uint32_t ep, uint64_t cookie, int fd)
+long shs_wire_ask(const char *what, uint32_t ep, uint64_t cookie, int fd, const struct shs_patience *patience)
 {
     struct shs_pack pack;
     struct shs_answer answer;
@@ -48,7 +48,7 @@ long shs_wire_ask(const char *what, uint32_t ep, uint64_t cookie, int fd)
     shs_pack_uint(&pack, ep);
     shs_pack_str(&pack, "cookie");
     shs_pack_uint(&pack, cookie);
-    r = shs_ask_patiently(shs_proc.stack_name, &pack, fd, &answer);
+    r = shs_ask_patiently(shs_proc.stack_name, &pack, fd, patience, &answer);
     for (uint32_t i = 0; i < answer.n_fds; i++)
         shs_sys_close(answer.fd[i]);
     if (r < 0)
@@ -57,9 +57,9 @@ long shs_wire_ask(const char *what, uint32_t ep, uint64_t cookie, int fd)
     return (long)why;
 }
 
-static long ask(const char *what, const struct shs_fd *f, int fd)
+static long ask(const char *what, const struct shs_fd *f, int fd, const struct shs_patience *patience)
 {
-    return shs_wire_ask(what, f->ep1 - 1, shs_load64(&f->registered->cookie), fd);
+    return shs_wire_ask(what, f->ep1 - 1, shs_load64(&f->registered->cookie), fd, patience);
 }
 
 /* Could every waiter of the connection be told of its packets? */
@@ -161,14 +161,31 @@ static bool in_repair(int fd)
     return shs_sys_getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, &len) == 0 && on == TCP_REPAIR_ON;
 }
 
-/* A REASON_*, or -errno. A helper that dies over it leaves a socket in repair, with which nothing can be done: the next one puts that right. */
-static long ask_to_lift(struct shs_fd *f, int fd, uint32_t lifting)
+struct lifting {
+    struct shs_endpoint *ep;
+    uint32_t was, word;
+};
+
+static bool give_up(void *arg)
 {
-    long why = ask(SHS_MSG_LIFT, f, fd);
-    for (int i = 1; why < 0 && shs_load32(&f->registered->wire) == lifting && in_repair(fd); i++) {
+    struct lifting *l = arg;
+    return shs_cas32(&l->ep->wire, l->word, l->was);
+}
+
+static bool is_lifting(const struct shs_endpoint *ep)
+{
+    return (shs_load32(&ep->wire) & SHS_WIRE_STATE_MASK) == SHS_WIRE_LIFTING;
+}
+
+/* A REASON_*, or -errno. A helper that dies over it leaves a socket in repair, with which nothing can be done: the next one puts that right. */
+static long ask_to_lift(struct shs_fd *f, int fd, struct lifting *lifting)
+{
+    const struct shs_patience patience = {give_up, lifting};
+    long why = ask(SHS_MSG_LIFT, f, fd, &patience);
+    for (int i = 1; why < 0 && is_lifting(lifting->ep) && in_repair(fd); i++) {
         nap();
         if (i % ASK_EVERY == 0)
-            why = ask(SHS_MSG_LIFT, f, fd);
+            why = ask(SHS_MSG_LIFT, f, fd, &patience);
     }
     return why;
 }
@@ -185,7 +202,7 @@ static void down(struct shs_fd *f, int fd, uint32_t asks)
             came_down(f, fd);
         } else if (state == SHS_WIRE_ON) {
             shs_count(&shs_proc.env, SHS_CTR_WIRE_LOWERS, 1);
-            long why = ask(SHS_MSG_LOWER, f, -1);
+            long why = ask(SHS_MSG_LOWER, f, -1, NULL);
             if (why != 0 && shs_load32(&f->end.ep->wire) == word && (why > 0 || --asks == 0))
                 return; /* no helper, or no route */
             for (int i = 0; why != 0 && i < ASK_EVERY; i++)
@@ -216,10 +233,10 @@ static bool lift(struct shs_fd *f, int fd)
     }
     long why = -ENODEV;
     if (shs_wire_ports_borrow(shs_load32(&shs_proc.env.stack->n_nics)))
-        why = shs_in_flight(fd, -1) ? SHS_REASON_NATIVE_READER : ask_to_lift(f, fd, lifting);
+        why = shs_in_flight(fd, -1) ? SHS_REASON_NATIVE_READER : ask_to_lift(f, fd, &(struct lifting){ep, was, lifting});
     uint32_t now = shs_load32(&ep->wire);
-    if (now == lifting) { /* refused, or never asked */
-        shs_cas32(&ep->wire, lifting, was);
+    if (now == was || is_lifting(ep)) { /* refused, given up, or never asked */
+        shs_cas32(&ep->wire, now, was);
         later(f, why < 0 ? SHS_REASON_NO_HELPER : (uint32_t)why);
         shs_cas32(&f->state, SHS_FD_WIRE, SHS_FD_REG);
         shs_count(&shs_proc.env, SHS_CTR_WIRE_REFUSED, 1);

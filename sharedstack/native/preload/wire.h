@@ -8,6 +8,7 @@
  * the wire path does not have lower the connection first, and are the kernel's.
  */
 #pragma once
+#include "preload/ask.h"
 #include "preload/attach.h"
 #include "preload/gate.h"
 #include "preload/wire_pace.h"
@@ -27,7 +28,7 @@ bool shs_wire_lift(struct shs_gate *g, int fd);
 /* The gate of an entry that is SHS_FD_WIRE: true if it is lifted; false: it is the kernel's again. */
 bool shs_wire_gate(struct shs_gate *g, int fd);
 /* Ask the helper about the socket of that record: a REASON_*, or -errno: it could not be asked. `fd` goes along; -1: none. */
-long shs_wire_ask(const char *what, uint32_t ep, uint64_t cookie, int fd);
+long shs_wire_ask(const char *what, uint32_t ep, uint64_t cookie, int fd, const struct shs_patience *patience);
 /* Have it lowered, if it is lifted: afterwards the entry is the kernel's, unless no helper came within some seconds. */
 void shs_wire_down(struct shs_fd *f, int fd);
 /* After a call that moved so many bytes: a connection that moves much a call is lowered, and one that is slower than by the kernel. */

@@ -42,6 +42,12 @@ struct steered {
     uint64_t why, link, handle;
 };
 
+static bool let_it(void *arg)
+{
+    (void)arg;
+    return true; /* what the helper does all the same is as if another peer had been asked for before */
+}
+
 /* Ask the helper to have this socket and peer steered to an engine. */
 static struct steered ask(const struct shs_fd *f, int fd, const uint8_t local[16], const struct shs_where *peer)
 {
@@ -62,7 +68,7 @@ static struct steered ask(const struct shs_fd *f, int fd, const uint8_t local[16
     shs_pack_str(&pack, text);
     shs_pack_str(&pack, "port");
     shs_pack_uint(&pack, peer->port);
-    if (shs_ask_patiently(shs_proc.stack_name, &pack, fd, &answer) == 0) {
+    if (shs_ask_patiently(shs_proc.stack_name, &pack, fd, &(struct shs_patience){let_it, NULL}, &answer) == 0) {
         shs_unpack_uint(answer.bytes, answer.len, "why", &got.why);
         shs_unpack_uint(answer.bytes, answer.len, "link", &got.link);
         shs_unpack_uint(answer.bytes, answer.len, "handle", &got.handle);
@@ -75,7 +81,7 @@ static struct steered ask(const struct shs_fd *f, int fd, const uint8_t local[16
 void shs_dgram_unwire(struct shs_fd *f)
 {
     if (SHS_UNLIKELY(shs_fd_wired(f)))
-        shs_wire_ask(SHS_MSG_LOWER, f->ep1 - 1, shs_load64(&f->end.ep->cookie), -1);
+        shs_wire_ask(SHS_MSG_LOWER, f->ep1 - 1, shs_load64(&f->end.ep->cookie), -1, NULL);
 }
 
 void shs_dgram_unwire_port(uint16_t port)
@@ -84,7 +90,7 @@ void shs_dgram_unwire_port(uint16_t port)
     for (uint32_t ep1 = 1; ep1 <= shs_load32(&stack->endpoints_top) && ep1 <= SHS_N_ENDPOINTS; ep1++) {
         const struct shs_endpoint *ep = shs_endpoint_at(stack, ep1);
         if (shs_load32(&ep->state) == SHS_EP_LIVE && shs_is_datagram(ep) && ep->lport == port && shs_dgram_wired(ep))
-            shs_wire_ask(SHS_MSG_LOWER, ep1 - 1, shs_load64(&ep->cookie), -1);
+            shs_wire_ask(SHS_MSG_LOWER, ep1 - 1, shs_load64(&ep->cookie), -1, NULL);
     }
 }
 
@@ -225,7 +231,9 @@ static void wire_up(struct shs_fd *f, const struct shs_who *who, int fd, const s
         !shs_is_own_address(f->dgram->domain, peer->addr)) /* a peer of this host says nothing of others */
         shs_set32(&ep->wire_why, (uint32_t)got.why);
     shs_count(&shs_proc.env, got.why ? SHS_CTR_WIRE_REFUSED : SHS_CTR_WIRE_LIFTS, 1);
-    if (got.why)
+    if (got.why && got.why != SHS_REASON_NO_HELPER) /* the helper may have done it without an answer */
+        return;
+    if (!shs_fd_wired(f))
         return;
     f->dgram->shown.older = true;
     tell_set(f, fd);

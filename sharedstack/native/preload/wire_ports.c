@@ -7,8 +7,6 @@
 #include "preload/wire_ports.h"
 #include "shm/sys.h"
 
-#define ANSWER_MS 2000
-
 enum { AREA, QUEUES, NIC, FRAMES, PARTS };
 
 struct held {
@@ -70,7 +68,8 @@ static struct held *borrow(uint32_t link)
     shs_ask_begin(&pack, SHS_MSG_BORROW, 1);
     shs_pack_str(&pack, "link");
     shs_pack_uint(&pack, link);
-    bool good = shs_ask(shs_proc.stack_name, &pack, -1, ANSWER_MS, &answer) == 0 && !strcmp(answer.type, SHS_MSG_WIRE) && use(h, &answer);
+    bool good =
+        shs_ask(shs_proc.stack_name, &pack, -1, SHS_ANSWER_MS, &answer) == 0 && !strcmp(answer.type, SHS_MSG_WIRE) && use(h, &answer);
     for (uint32_t i = 0; i < answer.n_fds; i++)
         if (i < PARTS)
             shs_sys_close(answer.fd[i]);

@@ -179,6 +179,14 @@ SHS_PUBLIC void shs_native_wire_detach(struct shs_tender *t)
             munmap(t->env.window[w], SHS_WINDOW_BYTES);
 }
 
+/* Whoever asked for a lift has `from` in the endpoint's word still: `to` from now on, and it cannot be given up any more. 0, or -ECANCELED. */
+SHS_PUBLIC int shs_native_wire_begin(struct shs_tender *t, uint32_t ep1, uint32_t from, uint32_t to);
+SHS_PUBLIC int shs_native_wire_begin(struct shs_tender *t, uint32_t ep1, uint32_t from, uint32_t to)
+{
+    struct shs_endpoint *ep = shs_endpoint_at(t->env.stack, ep1);
+    return ep && shs_cas32(&ep->wire, from, to) ? 0 : -ECANCELED;
+}
+
 /* The endpoint is the engine's now, with what the image says; `word`: what its `wire` is to be, which was `from`. 0, or -errno: nothing was done. */
 SHS_PUBLIC int shs_native_wire_open(struct shs_tender *t, uint32_t tag, uint32_t ep1, const struct shs_tcp_image *image, uint32_t from,
                                     uint32_t word);
