@@ -16,7 +16,7 @@ INSTALL := $(PIP) --no-build-isolation --config-settings=build-dir=build --confi
 SOURCES := $(shell find sharedstack helper tests/native scripts/sources.py -type f \( -name '*.py' -o -name 'py.typed' -o -name '*.[chS]' \) | LC_ALL=C sort)
 M32 := build/sharedstack/native/m32/libsharedstack.so
 # Helpers that lend an interface are not killed as a rule: docs/chaos.md says what does not hold then.
-CHAOS := --spare-linked
+CHAOS :=
 # One make at a time builds; it may wait for another one here.
 LOCKED := flock $(VENV)/.lock
 
@@ -68,7 +68,7 @@ abi: $(VENV)/.built ## no symbol version of glibc newer than 2.28; nothing expor
 soak: system-test $(VENV)/.test $(VENV)/.built ## 200,000 random steps and 3,000 cases of the matrix, compared with the kernel; ten minutes of chaos; all tests of which make test plays a share
 	@cd tests && ../$(BIN)/python -m differential.soak --steps 200000
 	@cd tests && ../$(BIN)/python -m matrix.main --all --cases 3000
-	@cd tests && ../$(BIN)/python -m chaos.main --seconds 600 --spare-linked
+	@cd tests && ../$(BIN)/python -m chaos.main --seconds 600
 	@COMPAT_ALL=1 RECALL_ALL=1 $(BIN)/pytest -q tests/compat/test_recall.py tests/compat/test_follow.py tests/compat/test_acceptors.py
 	@KILL_ALL=1 COMPAT_ALL=1 SIGNALS=10000000 $(BIN)/pytest -q -s tests/kill
 	@WIRE_ALL=1 LIFTS=1000 CONVERSATION_SECONDS=300 $(BIN)/pytest -q -s tests/wire

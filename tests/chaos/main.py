@@ -67,7 +67,7 @@ def play(asked: argparse.Namespace, folder: Path) -> Report:
             if left:
                 evidence(cast, folder, "left", [])
             report.wrong += left + place.complaints()
-        report.footprints = [(p.name, before, Footprint.of(p)) for p, before in zip(made, footprints, strict=False)]
+        report.footprints = [(p.name, before, Footprint.after(p, before)) for p, before in zip(made, footprints, strict=False)]
         report.sides = [Side(p.name, p.state().counters, before, Kernel.of(p)) for p, before in zip(made, kernel, strict=True)]
         report.counts = ledger.counts()
         report.begun, report.kills, report.stops = cast.begun, cast.kills, cast.stops

@@ -31,7 +31,7 @@ MODES: Mapping[str, Mapping[str, str]] = {
         "SHAREDSTACK_RING_MAX": "32768",
         "SHAREDSTACK_LIFT_AFTER": "1",
         "SHAREDSTACK_WIRE_AFTER": "2",
-        "SHAREDSTACK_WIRE_MOST": "4",
+        "SHAREDSTACK_WIRE_MOST": "16",
         "SHAREDSTACK_WIRE_GAIN": "0",
     },
 }
@@ -52,6 +52,8 @@ class Place:
     link: str = ""
     most: int = 40_000
     """Largest message, in bytes."""
+    nice: int = 19
+    """Of its actors: helpers go first."""
     serving: Serving | None = None
     killed_at: float = 0.0
     killed: int = 0
@@ -186,6 +188,8 @@ def two_hosts(log: Path) -> Iterator[list[Place]]:
                 log / f"helper-wire-{host.number}.log",
                 INTERFACE,
                 4000,
+                # the others pour as fast as they can: who waits for a helper's answer is not to wait for all of them each time
+                10,
             )
             for host in pair
         ]

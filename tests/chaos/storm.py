@@ -55,6 +55,14 @@ class Footprint:
         waiting = sum(link.states.get("time_wait", 0) for link in place.state(live=True).links)
         return Footprint(rss, len(list((folder / "fd").iterdir())) - waiting, shm)
 
+    @staticmethod
+    def after(place: Place, before: Footprint) -> Footprint:
+        """The same at the end; the helper looks once a second for connections that it may close."""
+        until = time.monotonic() + CLEAN_WITHIN
+        while (now := Footprint.of(place)).fds > before.fds and time.monotonic() < until:
+            time.sleep(0.1)
+        return now
+
 
 def storm(cast: Cast, seconds: float, pace: Pace) -> list[str]:
     """Kill and stop for so many seconds; what was found wrong, if anything."""

@@ -40,16 +40,20 @@ def _queues(pid: int) -> Iterator[str]:
     except OSError:  # it has ended
         return
     for held in sorted(Path(f"/proc/{pid}/fd").iterdir()):
-        if not os.readlink(held).startswith("socket:"):
-            continue
         fd = libc.syscall(_PIDFD_GETFD, pidfd, int(held.name), 0)
-        if fd >= 0:
-            with suppress(OSError), socket.socket(fileno=fd) as one:
-                if one.type == socket.SOCK_STREAM and one.family == socket.AF_INET:
-                    state = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-                    waiting = fcntl.ioctl(one.fileno(), termios.FIONREAD, bytes(4))
-                    repair = one.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR)
-                    yield f"descriptor {held.name}: state {state}, {int.from_bytes(waiting, sys.byteorder)} bytes to read, repair {repair}"
+        if fd < 0:
+            continue
+        try:
+            one = socket.socket(fileno=fd)
+        except OSError:  # it is none
+            os.close(fd)
+            continue
+        with one, suppress(OSError):
+            if one.type == socket.SOCK_STREAM and one.family == socket.AF_INET:
+                state = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+                waiting = fcntl.ioctl(one.fileno(), termios.FIONREAD, bytes(4))
+                repair = one.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR)
+                yield f"descriptor {held.name}: state {state}, {int.from_bytes(waiting, sys.byteorder)} bytes to read, repair {repair}"
     os.close(pidfd)
 
 

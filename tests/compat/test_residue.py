@@ -205,6 +205,33 @@ def test_passed_to_a_plain_process(lab: Lab, outside: str, tmp_path: Path, mode:
     plain.end()
 
 
+@pytest.mark.parametrize("total", [6_000, 14_000], ids=["by ring", "by ring, then by the kernel"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_writer_that_is_killed_before_all_is_sent_again(lab: Lab, outside: str, tmp_path: Path, mode: str, total: int) -> None:
+    """The kernel takes little at once; what is left is read from where it is, by whoever reads through the library."""
+    pair, plain = Pair(lab, mode, outside), lab.actor("kernel")
+    before = pair.residue()
+    plain.do(f"u = socket.socket(socket.AF_UNIX); u.bind({str(tmp_path / 'over')!r}); u.listen()")
+    pair.server.do(f"over = socket.socket(socket.AF_UNIX); over.connect({str(tmp_path / 'over')!r})")
+    if mode == "eager":
+        pair.client.do("s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)")
+        pair.server.do("c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)")
+    pair.send(total)
+    pair.server.do("take(10); socket.send_fds(over, [b'x'], [c.fileno()])")
+    plain.do("v, _ = u.accept(); _, (fd,), _, _ = socket.recv_fds(v, 1, 1)")
+    sent_again = pair.residue() - before
+    pair.client.process.kill()
+    pair.client.process.wait()
+    lab.actors.remove(pair.client)
+    pair.server.do(f"left = {total} - 10\nwhile left and (n := take(min(5001, left))): left -= n")
+    assert pair.server.do("left") == 0
+    assert pair.server.do("c.recv(1)") == b""
+    if mode == "eager":
+        assert sent_again < total - 1000
+    plain.end()
+    pair.server.end()
+
+
 def test_nothing_is_left(lab: Lab) -> None:
     for actor in lab.actors:
         actor.end()

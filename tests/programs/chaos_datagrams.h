@@ -79,13 +79,23 @@ static int send_datagram(const struct datagram *d)
     return 1;
 }
 
-/* Something came back. */
+static enum count losses(void)
+{
+    return me->group == me->targets ? DATAGRAMS_LOST : WIRE_DATAGRAMS_LOST;
+}
+
+/* Something came back, perhaps after it was given up for lost: its receiver had to wait for a CPU. */
 static void answered(const struct datagram *d)
 {
     struct flow *f = &flow[d->from % FLOWS_MOST];
-    for (int i = 0; f->id == d->flow && i < UNDER_WAY; i++)
-        if (f->waits[i].sent_ns && f->waits[i].number == d->number)
+    if (f->id != d->flow)
+        return;
+    for (int i = 0; i < UNDER_WAY; i++)
+        if (f->waits[i].sent_ns && f->waits[i].number == d->number) {
             f->waits[i].sent_ns = 0;
+            return;
+        }
+    count(losses(), (uint64_t)-1);
 }
 
 static void receive_datagrams(void)
@@ -129,7 +139,7 @@ static void look_for_losses(struct flow *f)
     uint64_t now = now_ns();
     for (int i = 0; i < UNDER_WAY; i++)
         if (f->waits[i].sent_ns && now - f->waits[i].sent_ns > ledger->patience_ns / 2) {
-            count(me->group == me->targets ? DATAGRAMS_LOST : WIRE_DATAGRAMS_LOST, 1);
+            count(losses(), 1);
             f->waits[i].sent_ns = 0;
         }
 }

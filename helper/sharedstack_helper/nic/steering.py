@@ -15,19 +15,18 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from pyroute2 import IPRoute, NetlinkError
 
 from sharedstack import paths
 
 from ..environment import HelperError
+from . import grace
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 _EGRESS = 0xFFFFFFF3  # parent of filters on the way out, of a clsact qdisc
 _PRIORITY = 0xC0DE  # of our filter there: another program's stay as they are
-_MEMBARRIER_GLOBAL, _MEMBARRIER = 1, 324
 _XDP_IF_NONE, _XDP_GENERIC, _XDP_DRIVER = 1 << 0, 1 << 1, 1 << 2  # XDP_FLAGS_* of linux/if_link.h
 _LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
 MOST_GIVEN_BACK = 3000  # bytes: such a frame has to fit into a page, with what the kernel puts around it
@@ -77,15 +76,6 @@ class _RunOptions(ctypes.Structure):
         ("cpu", ctypes.c_uint32),
         ("batch_size", ctypes.c_uint32),
     )
-
-
-def _online() -> list[int]:
-    """Numbers of the CPUs that run."""
-    found: list[int] = []
-    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
-        first, _, last = part.partition("-")
-        found += range(int(first), int(last or first) + 1)
-    return found
 
 
 class Steering:
@@ -234,34 +224,10 @@ class Steering:
         run = self._function("bpf_prog_test_run_opts", ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
         self._check(run(self._back, ctypes.addressof(options)), "give a packet back to the kernel")
 
-    @classmethod
-    def settle(cls) -> None:
-        """Return when no CPU is handling a packet by what the maps held before.
-
-        Packets are handled with soft interrupts off, so that a CPU on which this thread has run since is done with them; it visits
-        each. Where it may not, or soft interrupts can be pre-empted (a real-time kernel): a grace period of RCU, by membarrier(2), some
-        milliseconds.
-        """
-        if Path("/sys/kernel/realtime").exists() or not cls._visit_all():
-            cls._grace_period()
-
     @staticmethod
-    def _visit_all() -> bool:
-        allowed = os.sched_getaffinity(0)
-        try:
-            for cpu in _online():
-                os.sched_setaffinity(0, {cpu})
-            return True
-        except OSError:
-            return False
-        finally:
-            os.sched_setaffinity(0, allowed)
-
-    @staticmethod
-    def _grace_period() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syscall(_MEMBARRIER, _MEMBARRIER_GLOBAL, 0, 0) != 0:
-            raise HelperError(f"membarrier(2): {os.strerror(ctypes.get_errno())}")
+    def settle() -> None:
+        """Return when no CPU is handling a packet by what the maps held before."""
+        grace.settle()
 
     def _function(self, name: str, result: type | None, *arguments: type) -> Callable[..., int]:
         function = self._lib[name]

@@ -21,7 +21,7 @@ from .keeper import detached, receive, send
 from .kept import Kept
 
 _PATIENCE = 5.0
-_DROPPED_WITHIN = 0.2
+_DROPPED_WITHIN = _TOLD_WITHIN = 0.2
 _QUICK, _MOST_QUICK = 1.0, 4  # seconds that a keeper lives at least, and how many in a row may not
 
 
@@ -175,12 +175,15 @@ class KeeperOf:
             self._send(["hold", name, part.about], part.fds)
 
     def _send(self, packet: list[Any], fds: Sequence[int] = ()) -> bool:
-        try:
-            if self._link:
+        until = time.monotonic() + _TOLD_WITHIN
+        while self._link:
+            try:
                 send(self._link, packet, fds)
                 return True
-        except BlockingIOError:
-            announce.complain("the keeper is stopped: what it is to hold now does not outlive this helper")
-        except OSError:
-            pass  # it has ended, which _ended is told
+            except BlockingIOError:
+                if not select.select([], [self._link], [], max(0.0, until - time.monotonic()))[1]:
+                    announce.complain("the keeper is stopped: what it is to hold now does not outlive this helper")
+                    break
+            except OSError:
+                break  # it has ended, which _ended is told
         return False

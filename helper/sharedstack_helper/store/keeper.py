@@ -79,11 +79,13 @@ class Keeper:
         if uid not in (os.getuid(), 0):
             helper.close()
             return
+        while self._helper and select.select([self._helper], [], [], 0)[0]:
+            self._serve(followed=True)  # what the last one had told before it ended
         if self._helper:
             self._helper.close()
         self._helper = helper
 
-    def _serve(self) -> None:
+    def _serve(self, followed: bool = False) -> None:
         assert self._helper
         try:
             packet, fds = receive(self._helper)
@@ -91,7 +93,8 @@ class Keeper:
             self._helper.close()
             self._helper = None
             self._began = True  # if it held nothing by now, it never will
-            self._replace()
+            if not followed:
+                self._replace()
             return
         if packet[0] == "keep" and fds:
             self._held[packet[1]] = (packet, fds[0])

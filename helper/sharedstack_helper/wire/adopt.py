@@ -28,7 +28,7 @@ from ..nic.steering import TCP, UDP
 from ..segments import Segments
 from ..store.backup import KeeperOf
 from .engine import Engine, KeptLink, Seen, Taken
-from .lifted import Flow, Lifted, Link, kept, let
+from .lifted import Flow, Lifted, Link, is_of, kept, let
 from .repair import Repair
 
 _STATE, _GEN = CONSTANTS["WIRE_STATE_MASK"], CONSTANTS["WIRE_GEN_SHIFT"]
@@ -106,7 +106,7 @@ class Mender:
     def _mend(self, link: Link, one: Lifted, seen: Seen | None, lifted: dict[int, Lifted], closing: list[Lifted]) -> None:
         record = binary.endpoint(self._segments.stack_view, one.endpoint)
         one.word = int(record["wire"])
-        if (record["state"], record["cookie"]) != (CONSTANTS["EP_LIVE"], one.cookie):
+        if not is_of(record, one):
             closing.append(one)
         elif one.word & _STATE == _ON and seen:
             link.engine.interface.hops.keep(one.flow[1][0])

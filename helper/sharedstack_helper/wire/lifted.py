@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass, field
 
 from sharedstack.declare import binary
+from sharedstack.declare.layout import CONSTANTS
 
 from ..nic.steering import Address, unmapped
 from ..store.backup import KeeperOf
@@ -46,6 +47,11 @@ class Link:
 def flow_of(record: binary.View) -> Flow:
     """Addresses and ports of an endpoint's record."""
     return (unmapped(record["laddr"]), int(record["lport"])), (unmapped(record["raddr"]), int(record["rport"]))
+
+
+def is_of(record: binary.View, lifted: Lifted) -> bool:
+    """Is the record that connection's still? Else its holder has closed it when no helper answered, and the engine ends it by itself."""
+    return bool(record["state"] == CONSTANTS["EP_LIVE"] and record["cookie"] == lifted.cookie)
 
 
 def reuses(fd: int) -> int:

@@ -36,7 +36,7 @@ from ..store.backup import KeeperOf
 from . import adopt, segment_of_peer
 from .datagrams import IDLE_LOOKS, Datagrams, Steered
 from .engine import QUEUE, Engine, KeptLink, Taken, Tender
-from .lifted import Flow, Lifted, Link, flow_of, hold, let, reuses
+from .lifted import Flow, Lifted, Link, flow_of, hold, is_of, let, reuses
 from .repair import BusyError, Repair
 
 EVERY = 1.0
@@ -228,7 +228,7 @@ class Links:
         self._datagrams.lower(endpoint, cookie, why)
         lifted = self._lifted.get(endpoint)
         if lifted is None or lifted.cookie != cookie:
-            return _REASON["none"]
+            return _REASON["not_established" if self._unknown(endpoint, cookie) else "none"]
         link = self._links[lifted.engine]
         if not link.engine.interface.hops.reaches(*(end[0] for end in reversed(lifted.flow))):
             return _REASON["no_route"]  # the kernel takes no connection that it has no route for
@@ -246,6 +246,13 @@ class Links:
         link.places.append(lifted.place)
         os.close(lifted.fd)
         return _REASON["none"]
+
+    def _unknown(self, endpoint: int, cookie: int) -> bool:
+        """Is it an engine's by its record, and by nothing that this helper knows? Who asked must not take it for lowered."""
+        if endpoint >= self._segments.endpoints_top:
+            return False
+        record = binary.endpoint(self._segments.stack_view, endpoint)
+        return bool(record["cookie"] == cookie and int(record["wire"]) & CONSTANTS["WIRE_STATE_MASK"] == _ON)
 
     def has(self, endpoint: int, cookie: int) -> bool:
         """Is that connection, or any peer of that datagram socket, an engine's?"""
@@ -367,8 +374,9 @@ class Links:
         """The policy, once a second while anything is an engine's."""
         self._due = False
         for lifted in list(self._lifted.values()):
-            why = self._judge(lifted)
-            if why:
+            if not is_of(binary.endpoint(self._segments.stack_view, lifted.endpoint), lifted):
+                self._closing.append(self._lifted.pop(lifted.endpoint))
+            elif why := self._judge(lifted):
                 self.lower(lifted.endpoint, lifted.cookie, why)
         self._datagrams.look()
         for one in self._closing[:]:

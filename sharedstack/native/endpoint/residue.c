@@ -256,19 +256,55 @@ static long recall(struct shs_env *env, const struct shs_who *who, struct shs_en
     return r;
 }
 
-/* Under rlock: nothing is pushed any more; is there anything to recall? */
-static bool shut(struct shs_direction *dir)
-{
-    __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
-    return shs_load32(&dir->re_on) || shs_ring_waiting(dir);
-}
-
 static int lock_writer(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir)
 {
     int w = shs_lock(env, &dir->wlock, who->lock_word);
     if (w == SHS_LOCK_REPAIR)
         shs_dir_repair_writer(dir);
     return w;
+}
+
+/* Under both locks. */
+static size_t read_on(struct shs_env *env, const struct shs_direction *dir, struct shs_cursor *cur)
+{
+    struct iovec iov[PIECES];
+    size_t n, got = 0;
+    if (mixed(dir) && (int64_t)(dir->re_ksent - shs_load64(&dir->taken)) > 0)
+        return 0; /* its bytes of the kernel's never came */
+    if (!pieces(env, dir, shs_peek64(&dir->ksent) - dir->re_ksent, iov, &n))
+        return 0;
+    for (size_t i = 0; i < n && cur->left; i++) {
+        size_t len = iov[i].iov_len < cur->left ? iov[i].iov_len : cur->left;
+        if (!shs_cursor_put(cur, iov[i].iov_base, len))
+            break;
+        got += len;
+    }
+    return got;
+}
+
+size_t shs_residue_read(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir, struct shs_cursor *cur, bool peek)
+{
+    uint64_t taken = shs_load64(&dir->taken);
+    size_t got = 0;
+    int w = lock_writer(env, who, dir);
+    if (w < 0)
+        return 0;
+    if (shs_load32(&dir->re_on)) {
+        if ((int64_t)(taken - shs_peek64(&dir->ksent)) > 0) /* it died behind a send, before it was counted */
+            shs_store64(&dir->ksent, taken);
+        got = read_on(env, dir, cur);
+        if (got && !peek)
+            shs_store64(&dir->ksent, shs_peek64(&dir->ksent) + got);
+    }
+    shs_unlock(&dir->wlock);
+    return got;
+}
+
+/* Under rlock: nothing is pushed any more; is there anything to recall? */
+static bool shut(struct shs_direction *dir)
+{
+    __atomic_fetch_or(&dir->word, SHS_WORD_STICKY, __ATOMIC_SEQ_CST);
+    return shs_load32(&dir->re_on) || shs_ring_waiting(dir);
 }
 
 static void unlock_both(struct shs_direction *dir, int w)

@@ -22,6 +22,11 @@ long shs_end_recall(struct shs_env *env, const struct shs_who *who, struct shs_e
 void shs_end_recall_own(struct shs_env *env, const struct shs_who *who, struct shs_end *end);
 /* Under rlock: take out what is still missing of the kernel bytes that belong to the residue; false: not all is there yet. */
 bool shs_residue_collect(struct shs_env *env, struct shs_direction *dir, int fd);
+/*
+ * Under rlock, when the kernel's stream has ended, and `taken` is all of it: what its writer could not send again any more, as much as there is
+ * room for: bytes, and ksent grows as if they had been sent; `peek`: it does not. 0: there is nothing left.
+ */
+size_t shs_residue_read(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir, struct shs_cursor *cur, bool peek);
 /* Under wlock, and with ksent certain: send the residue by the kernel, without waiting: 0: nothing is left; -EAGAIN; or -errno. */
 long shs_residue_send(struct shs_env *env, const struct shs_who *who, struct shs_direction *dir, int fd);
 /* Before the writing end closes, shuts down or goes to an outside holder: wait until the residue is sent, `most_ms` at most. */

@@ -427,6 +427,8 @@ static inline __attribute__((always_inline)) long recv_locked(struct shs_env *en
             shs_set64(&end->ep->rx_kernel, shs_peek64(&end->ep->rx_kernel) + (uint64_t)r);
             shs_count(env, SHS_CTR_RX_KERNEL_BYTES, (uint64_t)r);
         }
+        if (SHS_UNLIKELY(r == 0 && shs_load32(&dir->re_on)))
+            r = (long)shs_residue_read(env, who, dir, cur, peek);
         *how->looked_ns = now;
         /* also after bytes came: a program that reads once for each event never meets EAGAIN, and the records say what comes first */
         if (r == -EAGAIN || r > 0)

@@ -86,6 +86,11 @@ static bool copy_ring(uint8_t *ring, size_t size, size_t at, struct shs_cursor *
     return true;
 }
 
+bool shs_cursor_put(struct shs_cursor *cur, const uint8_t *bytes, size_t len)
+{
+    return copy_ring((uint8_t *)(uintptr_t)bytes, SIZE_MAX / 2 + 1, 0, cur, len, true);
+}
+
 static struct shs_record *record_at(uint8_t *ring, uint64_t chunk, uint64_t index)
 {
     return (struct shs_record *)(ring + ((index - shs_chunk_base(chunk)) & (shs_chunk_bytes(chunk) - 1)));

@@ -31,6 +31,8 @@ enum {
 #define SHS_CURSOR_MOST ((size_t)0x7ffff000) /* what the kernel takes of a call at most; more is cut to this */
 void shs_cursor_init(struct shs_cursor *cur, const struct iovec *iov, int count);
 void shs_cursor_advance(struct shs_cursor *cur, size_t n);
+/* Copy to where it is, and go on behind that: false: a bad pointer. */
+bool shs_cursor_put(struct shs_cursor *cur, const uint8_t *bytes, size_t len);
 #define SHS_CURSOR_PIECES 64
 /* What is left, as an array for a system call: at most `limit` bytes in SHS_CURSOR_PIECES pieces, none empty. Returns bytes; *n: pieces. */
 size_t shs_cursor_rest(const struct shs_cursor *cur, struct iovec iov[SHS_CURSOR_PIECES], size_t limit, size_t *n);
