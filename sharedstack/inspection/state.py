@@ -50,7 +50,8 @@ class Participant:
 class Path:
     """One direction as an endpoint sees it.
 
-    `why` is a reason's name, "none" on the local or the wire path; `option` names the option where the reason is one, and is empty else.
+    `why` is a reason's name, "none" on the local or the wire path; `option` names the option where the reason is one, and `rule` what
+    keeps it where that is a rule; empty else.
     """
 
     path: str
@@ -61,6 +62,7 @@ class Path:
     ring: int
     option: str = ""
     wire_bytes: int = 0
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -241,10 +243,22 @@ def _endpoint(shot: Snapshot, ep: View, index: int, holders: list[dict[str, Any]
         side=ep["side"],
         flags=[name for name, bit in EP_FLAGS.items() if ep["flags"] & bit],
         slot=-1 if ep["slot"] == C["BURIED"] else ep["slot"] - 1,
-        tx=_links(shot, ep, index) if ep["family"] & C["FAMILY_DATAGRAM"] else _path(shot, ep, sends=True),
-        rx=_path(shot, ep, sends=False),
+        tx=_ruled(shot, ep, _links(shot, ep, index) if ep["family"] & C["FAMILY_DATAGRAM"] else _path(shot, ep, sends=True)),
+        rx=_ruled(shot, ep, _path(shot, ep, sends=False)),
         processes=holders,
     )
+
+
+def _ruled(shot: Snapshot, ep: View, path: Path) -> Path:
+    """The same path, with what keeps it in the kernel where that is a rule."""
+    if path.why not in ("lowered_rule", "lo_rules"):
+        return path
+    policy = binary.policy(memoryview(shot.policy))
+    if path.why == "lo_rules":
+        return replace(path, rule=binary.text(policy["lo_rule"]))
+    verdict = ep["denied"] or ep["denied_peer"]
+    rule = binary.text(policy["rules"][verdict - 1]["name"]) if 0 < verdict <= C["N_RULES"] else "the default"
+    return replace(path, rule=rule if ep["denied"] else f"{rule}, by which the other end is judged")
 
 
 def _links(shot: Snapshot, ep: View, index: int) -> Path:

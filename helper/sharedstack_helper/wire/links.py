@@ -31,6 +31,7 @@ from ..gc import Participants
 from ..holders import held_open
 from ..loop import Loop
 from ..nic.steering import MOST_GIVEN_BACK, Address
+from ..policy.table import End
 from ..segments import Segments
 from ..store.backup import KeeperOf
 from . import adopt, segment_of_peer
@@ -39,6 +40,8 @@ from .engine import QUEUE, Engine, KeptLink, Taken, Tender
 from .lifted import Flow, Lifted, Link, flow_of, hold, let, reuses
 from .repair import BusyError, Repair
 
+# Of the participant in a slot, on a connection between two ends.
+Verdict = Callable[[int, End, End], int]
 EVERY = 1.0
 HOLDERS_AFTER = 0.01
 _REASON = {r.name: number for number, r in enumerate(REASONS)}
@@ -68,6 +71,7 @@ class Links:
         self._due = self._looking = False
         self._participants: Participants = list
         self._closed: Callable[[], None] = lambda: None
+        self._verdict: Verdict = lambda *_: 0
         self._closing: list[Lifted] = []
         self._datagrams = Datagrams(segments, [])
         kept = adopt.links(keeper, segments.adopted)
@@ -116,6 +120,24 @@ class Links:
         """Where to learn the slots and pids of the living; and who frees the records of what is closed for the dead."""
         self._participants, self._closed = participants, closed
 
+    def heed(self, verdict: Verdict) -> None:
+        """Who says what the policy is."""
+        self._verdict = verdict
+
+    def _denied(self, record: binary.View, local: End, remote: End) -> int:
+        """What denies the record these two ends, a VERDICT_* or a rule plus one; a datagram socket's says so from now on."""
+        verdict = self._verdict(int(record["slot"]) - 1, local, remote)
+        if verdict and record["family"] & CONSTANTS["FAMILY_DATAGRAM"]:  # of a connection the core says it
+            record["denied"] = verdict
+        return verdict
+
+    def obey(self) -> None:
+        """The policy may have become another one: what it denies is the kernel's."""
+        self._datagrams.obey(self._denied)
+        for lifted in list(self._lifted.values()):
+            if self._denied(binary.endpoint(self._segments.stack_view, lifted.endpoint), *lifted.flow):
+                self.lower(lifted.endpoint, lifted.cookie, "lowered_rule")
+
     def describe(self) -> str:
         """The links and how their programs are attached, for people."""
         return ", ".join(f"{link.engine.interface.name} ({link.engine.interface.mode})" for link in self._links)
@@ -142,6 +164,8 @@ class Links:
         if word & CONSTANTS["WIRE_STATE_MASK"] != _LIFTING or record["cookie"] != cookie or _cookie(fd) != cookie:
             return "not_established", False
         flow = flow_of(record)
+        if self._denied(record, *flow):
+            return "lowered_rule", False
         for number, link in enumerate(self._links):
             try:
                 known = link.engine.interface.hops.want(flow[1][0])
@@ -214,7 +238,7 @@ class Links:
 
     def steer(self, endpoint: int, cookie: int, fd: int, local: str, remote: str, port: int) -> tuple[int, int, int]:
         """Carry datagrams of a socket from and to a peer by an engine: 0 or a REASON_*, link, handle. The descriptor stays the caller's."""
-        got = self._datagrams.steer(endpoint, cookie, fd, local, remote, port) if self._links else Steered("no_route")
+        got = self._datagrams.steer(endpoint, cookie, fd, local, remote, port, self._denied) if self._links else Steered("no_route")
         if got.why == "none":
             self._links[got.link].tender.kick()
             self._request()

@@ -76,7 +76,8 @@ static bool may_lift(const struct shs_fd *f, int fd)
 {
     uint32_t flags = shs_load32(&f->registered->flags);
     return shs_proc.env.opt.wire && fd > 2 && !f->why && !f->kept && !shs_proc.uring && waiters_known(f) &&
-           !(flags & (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_RDSHUT | SHS_EPF_WRSHUT | SHS_EPF_SEALED | SHS_EPF_PINNED));
+           !(flags &
+             (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_RDSHUT | SHS_EPF_WRSHUT | SHS_EPF_SEALED | SHS_EPF_PINNED | SHS_EPF_DENIED));
 }
 
 /* 0: nothing is queued, or not acknowledged (else the helper would only find out the same), and nothing is at an end; or why not. */
