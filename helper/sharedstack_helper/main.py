@@ -30,6 +30,7 @@ from .control import Control, Running, claim
 from .cooler import EVERY, Cooler
 from .environment import HelperError, Place
 from .gc import Collector
+from .lo.watch import Watcher
 from .loop import Loop
 from .native import Native
 from .policy.enforce import Enforcer, Source
@@ -177,7 +178,13 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings, takeover: bool) -> 
     enforcer = Enforcer(loop, place, held, source, table, reaper.participants)
     collector.look_at(reaper.participants)
     links.heed(enforcer.verdict)
-    enforcer.obeyed_by(links.obey)
+    watcher = Watcher(loop, held, table.policy.heed_lo)
+
+    def changed() -> None:
+        links.obey()
+        watcher.heed(enforcer.policy.heed_lo)
+
+    enforcer.obeyed_by(changed)
     links.look_at(reaper.participants, collector.request)
 
     def attached(pid: int) -> None:
@@ -278,6 +285,8 @@ def _enter(place: Place, table: Table) -> tuple[Segments, Native, int]:
     if why:
         announce.complain(f"made new segments for stack {place.stack}, because the old ones could not be adopted: {why}")
     table.write(held.stack_address, {})
+    if table.policy.heed_lo and not held.adopted:
+        held.header["kept"] = CONSTANTS["KEPT_INET"] | CONSTANTS["KEPT_INET6"]  # until its rules have been looked at
     held.publish(slot)
     return held, native, slot
 

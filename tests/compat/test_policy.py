@@ -209,6 +209,22 @@ def test_unjudged(policed: Policed) -> None:
     wait_until(lambda: shares(policed, *talkers) > 0.9)
 
 
+def test_who_comes_to_have_a_connection_while_no_helper_runs(policed: Policed, other_python: str) -> None:
+    """It is not lifted any more, until one says that the new program may."""
+    policed.rules(deny_program("/nowhere"))
+    policed.preloads = True
+    server, client = connected(policed, "eager")
+    talk(server, client)
+    assert shares(policed, server, client) > 0.9
+    policed.daemon.end(signal.SIGKILL)
+    become(client, other_python, "[s]")
+    client.do("s = socket.socket(fileno=int(sys.argv[1]))")
+    talk(server, client)
+    assert shares(policed, server, client) == 0
+    policed.start_helper()
+    wait_until(lambda: shares(policed, server, client) > 0.9)
+
+
 def test_a_policy_outlives_its_helper(policed: Policed) -> None:
     policed.rules(DENY_PORT)
     talkers, others = connected(policed, "eager", PORT), connected(policed, "eager")
@@ -299,6 +315,7 @@ def test_the_process_that_shares_counts_too(policed: Policed, other_python: str)
     policed.rules(deny_program(other_python))
     wait_until(lambda: policed.says(client, "s")[0] == "lowered_rule")
     client.do("child.communicate()[0]")
+    wait_until(lambda: shares(policed, server, client) > 0.9)  # who was denied has gone
 
 
 def test_who_is_judged_is_asked_of_the_kernel_for_each(policed: Policed) -> None:

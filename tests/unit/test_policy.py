@@ -163,6 +163,7 @@ SPANS = st.tuples(PORTS, PORTS).map(lambda pair: (min(pair), max(pair)))
 FOUR = st.integers(0, 15).map(lambda n: ipaddress.IPv4Address(0x0A00_0000 + n))
 SIX = st.integers(0, 15).map(lambda n: ipaddress.IPv6Address((0xFD << 120) + n))
 NETWORKS = st.one_of(
+    st.sampled_from([ipaddress.ip_network(text) for text in ("0.0.0.0/0", "::/0", "::/80")]),
     st.tuples(FOUR, st.integers(0, 32)).map(lambda pair: ipaddress.ip_network(pair, strict=False)),
     st.tuples(SIX, st.integers(0, 128)).map(lambda pair: ipaddress.ip_network(pair, strict=False)),
 )
@@ -188,6 +189,15 @@ def expected(policy: Policy, concern: int, local: End, remote: End) -> int:
         if concern >> i & 1 and met == wanted:
             return i + 1 if rule.deny else 0
     return C["VERDICT_DEFAULT"] if policy.default_deny else 0
+
+
+@pytest.mark.parametrize(("network", "four", "six"), [("::/0", 0, 1), ("0.0.0.0/0", 1, 0), ("::/80", 0, 0), ("fd00::/8", 0, 1)])
+def test_a_network_is_of_one_family(network: str, four: int, six: int) -> None:
+    """Though addresses of IPv4 are written as ::ffff:a.b.c.d there."""
+    table = Table(Policy((Rule("r", True, addresses=((Side.EITHER, ipaddress.ip_network(network)),)),)))
+    for address, denied in (("10.0.0.1", four), ("fd00::1", six)):
+        end = ipaddress.ip_address(address), 1
+        assert table.verdict(1, end, end) == denied
 
 
 @given(st.builds(Policy, st.lists(RULES, max_size=6).map(tuple), st.booleans()), st.integers(0, 63), FLOWS)

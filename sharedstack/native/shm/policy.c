@@ -58,7 +58,7 @@ uint32_t shs_policy_verdict(struct shs_stack *stack, uint32_t slot1, const struc
     if (SHS_LIKELY(!shs_load32(&policy->active) && !(gen & 1) && shs_load32(&policy->gen) == gen))
         return 0;
     const struct shs_slot *slot = slot1 - 1 < SHS_N_SLOTS ? shs_slot_at(stack, slot1 - 1) : NULL;
-    if (!slot || (gen & 1) || shs_load32(&slot->rules_gen) != gen)
+    if (!slot || (gen & 1))
         return SHS_VERDICT_UNJUDGED;
     uint32_t verdict = shs_policy_judge(policy, shs_load64(&slot->rules), flow);
     __atomic_thread_fence(__ATOMIC_ACQUIRE); /* what was read above, before the generations are looked at again */
