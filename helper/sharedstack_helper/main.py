@@ -177,7 +177,7 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings, takeover: bool) -> 
     reaper = Reaper(loop, native, held, slot, links.bury, gone)
     enforcer = Enforcer(loop, place, held, source, table, reaper.participants)
     collector.look_at(reaper.participants)
-    links.heed(enforcer.verdict)
+    links.judge.verdict = enforcer.verdict
     watcher = Watcher(loop, held, table.policy.heed_lo)
 
     def changed() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -23,9 +23,9 @@ from sharedstack.declare.reasons import REASONS
 from .. import announce, diag
 from ..environment import HelperError
 from ..nic.steering import Address
-from ..policy.table import End
 from ..segments import Segments
 from .engine import Engine
+from .judged import Denied
 
 IDLE_LOOKS = 5
 PORTS_EVERY = 5  # looks
@@ -33,8 +33,6 @@ _STATE, _ON, _LIFTING = CONSTANTS["WIRE_STATE_MASK"], CONSTANTS["WIRE_ON"], CONS
 _GEN, _LINK, _LINK_MASK = CONSTANTS["WIRE_GEN_SHIFT"], CONSTANTS["WIRE_LINK_SHIFT"], CONSTANTS["WIRE_LINK_MASK"]
 _REASON = {r.name: number for number, r in enumerate(REASONS)}
 _SO_COOKIE = 57
-# Does the policy deny a record these two ends?
-Denied = Callable[[binary.View, End, End], int]
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,12 @@ def flow_of(record: binary.View) -> Flow:
     return (unmapped(record["laddr"]), int(record["lport"])), (unmapped(record["raddr"]), int(record["rport"]))
 
 
+def cookie_of(fd: int) -> int:
+    """SO_COOKIE of a socket."""
+    with socket.socket(fileno=os.dup(fd)) as s:
+        return int.from_bytes(s.getsockopt(socket.SOL_SOCKET, 57, 8), "little")
+
+
 def reuses(fd: int) -> int:
     """SO_REUSEADDR, 0 or 1."""
     with socket.socket(fileno=os.dup(fd)) as s:

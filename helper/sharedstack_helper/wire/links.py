@@ -31,17 +31,15 @@ from ..gc import Participants
 from ..holders import held_open
 from ..loop import Loop
 from ..nic.steering import MOST_GIVEN_BACK, Address
-from ..policy.table import End
 from ..segments import Segments
 from ..store.backup import KeeperOf
 from . import adopt, segment_of_peer
 from .datagrams import IDLE_LOOKS, Datagrams, Steered
 from .engine import QUEUE, Engine, KeptLink, Taken, Tender
-from .lifted import Flow, Lifted, Link, flow_of, hold, let, reuses
+from .judged import Judge
+from .lifted import Flow, Lifted, Link, cookie_of, flow_of, hold, let, reuses
 from .repair import BusyError, Repair
 
-# Of the participant in a slot, on a connection between two ends.
-Verdict = Callable[[int, End, End], int]
 EVERY = 1.0
 HOLDERS_AFTER = 0.01
 _REASON = {r.name: number for number, r in enumerate(REASONS)}
@@ -71,7 +69,7 @@ class Links:
         self._due = self._looking = False
         self._participants: Participants = list
         self._closed: Callable[[], None] = lambda: None
-        self._verdict: Verdict = lambda *_: 0
+        self.judge = Judge()
         self._closing: list[Lifted] = []
         self._datagrams = Datagrams(segments, [])
         kept = adopt.links(keeper, segments.adopted)
@@ -120,22 +118,11 @@ class Links:
         """Where to learn the slots and pids of the living; and who frees the records of what is closed for the dead."""
         self._participants, self._closed = participants, closed
 
-    def heed(self, verdict: Verdict) -> None:
-        """Who says what the policy is."""
-        self._verdict = verdict
-
-    def _denied(self, record: binary.View, local: End, remote: End) -> int:
-        """What denies the record these two ends, a VERDICT_* or a rule plus one; a datagram socket's says so from now on."""
-        verdict = self._verdict(int(record["slot"]) - 1, local, remote)
-        if verdict and record["family"] & CONSTANTS["FAMILY_DATAGRAM"]:  # of a connection the core says it
-            record["denied"] = verdict
-        return verdict
-
     def obey(self) -> None:
         """The policy may have become another one: what it denies is the kernel's."""
-        self._datagrams.obey(self._denied)
+        self._datagrams.obey(self.judge.denied)
         for lifted in list(self._lifted.values()):
-            if self._denied(binary.endpoint(self._segments.stack_view, lifted.endpoint), *lifted.flow):
+            if self.judge.denied(binary.endpoint(self._segments.stack_view, lifted.endpoint), *lifted.flow):
                 self.lower(lifted.endpoint, lifted.cookie, "lowered_rule")
 
     def describe(self) -> str:
@@ -161,10 +148,10 @@ class Links:
             return "not_established", False
         record = binary.endpoint(self._segments.stack_view, endpoint)
         word = int(record["wire"])
-        if word & CONSTANTS["WIRE_STATE_MASK"] != _LIFTING or record["cookie"] != cookie or _cookie(fd) != cookie:
+        if word & CONSTANTS["WIRE_STATE_MASK"] != _LIFTING or record["cookie"] != cookie or cookie_of(fd) != cookie:
             return "not_established", False
         flow = flow_of(record)
-        if self._denied(record, *flow):
+        if self.judge.denied(record, *flow):
             return "lowered_rule", False
         for number, link in enumerate(self._links):
             try:
@@ -238,7 +225,7 @@ class Links:
 
     def steer(self, endpoint: int, cookie: int, fd: int, local: str, remote: str, port: int) -> tuple[int, int, int]:
         """Carry datagrams of a socket from and to a peer by an engine: 0 or a REASON_*, link, handle. The descriptor stays the caller's."""
-        got = self._datagrams.steer(endpoint, cookie, fd, local, remote, port, self._denied) if self._links else Steered("no_route")
+        got = self._datagrams.steer(endpoint, cookie, fd, local, remote, port, self.judge.denied) if self._links else Steered("no_route")
         if got.why == "none":
             self._links[got.link].tender.kick()
             self._request()
@@ -410,8 +397,3 @@ class Links:
             return ""  # who holds it has to hear why from the engine
         lifted.idle = lifted.idle + 1 if (figures.sent, figures.received) == (before.sent, before.received) else 0
         return "wire_idle" if lifted.idle >= IDLE_LOOKS and time.monotonic_ns() - figures.last_ns > EVERY * 1e9 else ""
-
-
-def _cookie(fd: int) -> int:
-    with socket.socket(fileno=os.dup(fd)) as s:
-        return int.from_bytes(s.getsockopt(socket.SOL_SOCKET, 57, 8), "little")  # SO_COOKIE
