@@ -21,7 +21,7 @@ import sharedstack
 from sharedstack.declare import layout, names
 from sharedstack.declare.messages import MAX_MESSAGE
 
-from . import handover, protocol
+from . import announce, handover, protocol
 from .environment import HelperError, Place
 from .handover import Handed, peer
 from .loop import Loop, Timer
@@ -130,6 +130,7 @@ class Control:
 
     `on_attach` is called with the pid of a process after it was lent the segments; `figures` yields participants and reaped. `successor` is
     called with the connection of another helper, which was handed our sockets, and whether it adopts our segments: is it the helper now?
+    `reload` reads the policy again, and says in words what it is; HelperError: it stays as it was.
     """
 
     def __init__(
@@ -144,9 +145,10 @@ class Control:
         rings: Rings,
         store: Store,
         successor: Callable[[socket.socket, bool], bool],
+        reload: Callable[[], str],
     ) -> None:
         self._loop, self._place, self._segments, self._handed = loop, place, segments, handed
-        self._listener, self._successor = handed.control, successor
+        self._listener, self._successor, self._reload = handed.control, successor, reload
         self._wire, self._rings, self._store = wire, rings, store
         self._on_attach, self._figures = on_attach, figures
         self._clients: dict[int, _Client] = {}
@@ -253,6 +255,8 @@ class Control:
                 refused=self._refused,
             )
             self._send(client, packet)
+        elif name == "reload":
+            self._send(client, protocol.encode("reloaded", policy=self._reloaded()))
         elif name == "takeover":
             self._hand_over(client, fields)
         elif name == "unlift":
@@ -265,6 +269,13 @@ class Control:
             raise Refused("unknown", f"this helper does not serve {name}")
         client.cut_off.cancel()
         client.cut_off = self._loop.later(SILENCE_SECONDS, lambda: self._drop(client))
+
+    def _reloaded(self) -> str:
+        try:
+            return self._reload()
+        except HelperError as error:
+            announce.complain(f"{error}; the policy stays as it was")
+            raise Refused("policy", str(error)[: MAX_MESSAGE // 4]) from error
 
     def _hand_over(self, client: _Client, fields: Fields) -> None:
         """Another helper is to take our place; it is cut off if it does not, and we go on."""

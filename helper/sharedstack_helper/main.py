@@ -5,7 +5,7 @@
 3  `publish`, the first look at what was adopted, and the word that we are ready;
 4  the loop, until a signal; then everything is lowered, the segments are retired, and last the socket goes. Or until another helper takes
    our place (handover.py): then it all stays as it is.
-Exit status: 0 left, replaced or already running, 1 failure, 2 usage.
+Exit status: 0 left, replaced or already running, 1 failure, 2 usage, or a policy that cannot be understood.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ from .control import Control, Running, claim
 from .cooler import EVERY, Cooler
 from .environment import HelperError, Place
 from .gc import Collector
+from .lo.watch import Watcher
 from .loop import Loop
 from .native import Native
+from .policy.enforce import Enforcer, Source
+from .policy.file import PolicyError
+from .policy.table import Table
 from .reaper import Reaper
 from .segments import Segments
 from .settings import Settings
@@ -50,14 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(options.stack, options.ready_fd, settings_of(options), options.takeover)
     except HelperError as error:
         announce.complain(str(error))
-        return 1
+        return 2 if isinstance(error, PolicyError) else 1
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """What the command line says, and where it says nothing the configuration file."""
     said = settings.read(options.stack, options.config)
     busy_poll = said.busy_poll if options.busy_poll is None else options.busy_poll
-    return Settings(tuple(options.link) or said.links, options.cool_every or said.cool_every, busy_poll)
+    links, cool_every = tuple(options.link) or said.links, options.cool_every or said.cool_every
+    return Settings(links, cool_every, busy_poll, options.policy or said.policy)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,10 +103,16 @@ def parser() -> argparse.ArgumentParser:
         "see docs/internals/nic.md)",
     )
     parser.add_argument(
+        "--policy",
+        metavar="FILE",
+        type=_whole_path,
+        help="which connections stay in the kernel (TOML; docs/policy.md); $XDG_CONFIG_HOME/sharedstack/policy.toml if there is one",
+    )
+    parser.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
-        help="settings for what is not said here (TOML: links, cool_every, busy_poll, and tables of stacks, [stack.NAME]; "
+        help="settings for what is not said here (TOML: links, cool_every, busy_poll, policy, and tables of stacks, [stack.NAME]; "
         "$XDG_CONFIG_HOME/sharedstack/helper.toml)",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {sharedstack.__version__}")
@@ -127,6 +138,10 @@ def _busy_poll(text: str) -> int:
     return int(text)
 
 
+def _whole_path(text: str) -> Path:
+    return Path(text).absolute()
+
+
 def _open_fd(text: str) -> int:
     try:
         fd = int(text)
@@ -137,6 +152,8 @@ def _open_fd(text: str) -> int:
 
 
 def _run(stack: str, ready_fd: int | None, wanted: Settings, takeover: bool) -> int:
+    source = Source.of(wanted.policy)
+    table = Table(source.read())
     loop = Loop()
     loop.leave_on_signals()
     place = Place(os.getuid(), environment.netns_cookie(), stack)
@@ -147,7 +164,7 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings, takeover: bool) -> 
         return 0
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text("sharedstack-hel")  # 15 characters at most; the slot shows it
-    held, native, slot = _enter(place)
+    held, native, slot = _enter(place, table)
     collector = Collector(loop, native, held)
     keeper = KeeperOf(loop, place)
     stored = keeper.adopt()
@@ -158,7 +175,16 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings, takeover: bool) -> 
         links.look_for_holders()
 
     reaper = Reaper(loop, native, held, slot, links.bury, gone)
+    enforcer = Enforcer(loop, place, held, source, table, reaper.participants)
     collector.look_at(reaper.participants)
+    links.judge.verdict = enforcer.verdict
+    watcher = Watcher(loop, held, table.policy.heed_lo)
+
+    def changed() -> None:
+        links.obey()
+        watcher.heed(enforcer.policy.heed_lo)
+
+    enforcer.obeyed_by(changed)
     links.look_at(reaper.participants, collector.request)
 
     def attached(pid: int) -> None:
@@ -171,6 +197,7 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings, takeover: bool) -> 
 
     def nudged() -> None:
         reaper.sweep()
+        enforcer.judge()
         gone()
         cooler.request()
         sole.request()
@@ -182,9 +209,10 @@ def _run(stack: str, ready_fd: int | None, wanted: Settings, takeover: bool) -> 
     handed.nudge = nudge.listen(loop, place, nudged, handed.nudge)
     handed.notify = notices.listen(loop, place, store, handed.notify)
     figures = lambda: (len(reaper.participants()), reaper.reaped)  # noqa: E731
-    control = Control(loop, place, held, handed, attached, figures, links, native, store, ending.succeeded)
+    control = Control(loop, place, held, handed, attached, figures, links, native, store, ending.succeeded, enforcer.reload)
     if held.adopted:
         reaper.sweep()
+        enforcer.begin()
         collector.request()
         cooler.request()
         sole.request()
@@ -239,7 +267,7 @@ class _Ending:
         return self._loop.stop
 
 
-def _enter(place: Place) -> tuple[Segments, Native, int]:
+def _enter(place: Place, table: Table) -> tuple[Segments, Native, int]:
     """Segments with a published slot of ours in them."""
     held, why = segments.obtain(place)
     native = Native(held)
@@ -256,6 +284,9 @@ def _enter(place: Place) -> tuple[Segments, Native, int]:
         slot = native.claim(os.getpid(), CONSTANTS["SLOT_HELPER"])
     if why:
         announce.complain(f"made new segments for stack {place.stack}, because the old ones could not be adopted: {why}")
+    table.write(held.stack_address, {})
+    if table.policy.heed_lo and not held.adopted:
+        held.header["kept"] = CONSTANTS["KEPT_INET"] | CONSTANTS["KEPT_INET6"]  # until its rules have been looked at
     held.publish(slot)
     return held, native, slot
 
@@ -281,6 +312,7 @@ def _again(place: Place, wanted: Settings) -> list[str]:
     """The command that starts this helper another time."""
     command = [sys.executable, "-P", "-m", "sharedstack_helper", "--stack", place.stack]
     command += ["--cool-every", f"{wanted.cool_every:.6f}", "--busy-poll", str(wanted.busy_poll)]
+    command += ["--policy", str(wanted.policy)] if wanted.policy else []
     return [*command, *(f"--link={name}" for name in wanted.links)]
 
 

@@ -247,9 +247,10 @@ def _compare(header: binary.View, wanted: dict[str, int], what: str) -> None:
 
 
 def _reserve_headers(stack: Shared, arena: Shared) -> None:
-    """What anybody may touch without asking for it: both headers and the flow table."""
+    """What anybody may touch without asking for it: both headers, the flow table and the policy."""
     stack.reserve(shm.PAGE)
     stack.reserve(layout.STACK_ENDPOINTS - layout.STACK_FLOWS, layout.STACK_FLOWS)
+    stack.reserve(layout.STACK_BYTES - layout.STACK_POLICY, layout.STACK_POLICY)
     arena.reserve(shm.PAGE)
 
 

@@ -5,6 +5,7 @@ The file is TOML, `$XDG_CONFIG_HOME/sharedstack/helper.toml` (`~/.config/…`), 
     links = ["eth0"]        # as --link
     cool_every = 1.0        # as --cool-every
     busy_poll = 20          # as --busy-poll
+    policy = "/srv/policy.toml"  # as --policy
 
     [stack.trading]         # of this stack alone; wins over the above
     links = ["eth1", "eth2"]
@@ -31,11 +32,15 @@ _IFNAME_MAX = 15  # netdevice(7): IFNAMSIZ without its NUL
 
 @dataclass(frozen=True)
 class Settings:
-    """What may be set: interfaces to lend, seconds between two looks for what has gone quiet, and microseconds of polling a driver."""
+    """What may be set: interfaces to lend, seconds between two looks for what has gone quiet, and microseconds of polling a driver.
+
+    `policy` is the policy's file; None: the usual one, if there is one.
+    """
 
     links: tuple[str, ...] = ()
     cool_every: float = EVERY
     busy_poll: int = 0
+    policy: Path | None = None
 
 
 def usual_file(environment: Mapping[str, str]) -> Path | None:
@@ -85,8 +90,12 @@ def _with(settings: Settings, table: dict[str, Any], where: str) -> Settings:
                 settings = replace(settings, busy_poll=value)
             case "busy_poll", _:
                 raise HelperError(f"{where}busy_poll is for a number of microseconds, {MOST_BUSY_POLL} at most")
+            case "policy", str() if value.startswith("/"):
+                settings = replace(settings, policy=Path(value))
+            case "policy", _:
+                raise HelperError(f"{where}policy is for the whole path of a file")
             case _:
-                raise HelperError(f"{where}{key} is no setting; there are links, cool_every and busy_poll")
+                raise HelperError(f"{where}{key} is no setting; there are links, cool_every, busy_poll and policy")
     return settings
 
 

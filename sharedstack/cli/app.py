@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 
 from .. import __version__
-from . import fdstore
+from . import fdstore, policy
 from .doctor import doctor
 from .inspect import inspect
 from .options import options
@@ -17,6 +17,7 @@ app.command()(inspect)
 app.command()(doctor)
 app.command()(options)
 app.add_typer(fdstore.app, name="fdstore")
+app.add_typer(policy.app, name="policy")
 
 _REST = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

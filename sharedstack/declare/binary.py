@@ -108,6 +108,11 @@ def link(buffer: Buffer, index: int) -> View:
     return View(layout.LINK, buffer, index * layout.LINK.size)
 
 
+def policy(buffer: Buffer) -> View:
+    """The rules, in a copy of that part of a stack segment."""
+    return View(layout.BY_NAME["policy"], buffer)
+
+
 def link_bucket(buffer: Buffer, index: int) -> int:
     """First link plus one of a destination port's bucket, 0 if it is empty."""
     value: int = struct.unpack_from("<I", buffer, layout.STACK_LINK_BUCKETS + index * 4)[0]

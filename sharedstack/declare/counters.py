@@ -73,4 +73,5 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("wire_lowers", "connections", "lowered to the kernel, asked for by this participant"),
     Counter("wire_refused", "connections", "that the helper did not lift when it was asked to"),
     Counter("tx_kernel_special", "bytes", "of tx_kernel_bytes: control data, or flags that only the kernel knows"),
+    Counter("denied", "times", "the policy kept, or put, a connection or a datagram link in the kernel"),
 )

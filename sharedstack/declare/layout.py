@@ -1,7 +1,7 @@
 """The layout of the shared-memory segments.
 
 A *stack* segment belongs to one uid in one network namespace: header, participant slots, flow table, endpoint records, links
-of datagram senders.
+of datagram senders, and the rules of the policy (policy.py).
 An *arena* segment belongs to a pair of uids: pairs (two ring directions each) and the map of its bulk memory.
 A *bulk* segment is ring memory, in units; it has no structure of its own.
 The engine of the wire path has an area of its own (wire.py).
@@ -12,7 +12,7 @@ zero is "none"; primary fields change by one release store at a time; derived fi
 
 from __future__ import annotations
 
-from . import nic, wire
+from . import nic, policy, wire
 from .counters import COUNTERS
 from .kernel_options import OF_CALL
 from .model import Field, Line, Struct, layout_hash
@@ -85,6 +85,7 @@ CONSTANTS: dict[str, int] = {
     "EPF_REMOTE": 1024,  # its peer may be on another host, and there is a link: perhaps for the engine
     "EPF_PROBED": 2048,  # the helper looks who holds it; whoever shares or lowers it takes this away first
     "EPF_STORED": 4096,  # KERNEL_ONLY is for the helper alone, which stores it: it goes when somebody has taken it
+    "EPF_DENIED": 8192,  # the policy keeps it with the kernel: one of `denied` and `denied_peer` is not 0
     # endpoint.wire: state | link << WIRE_LINK_SHIFT | generation << WIRE_GEN_SHIFT, the generation changes when it is lifted
     "WIRE_NONE": 0,
     "WIRE_LIFTING": 1,
@@ -180,6 +181,9 @@ SLOT = Struct(
             derived=True,
         ),
         Field("awaits_ns", "u64", "since when; 0: none", unit="ns CLOCK_MONOTONIC", derived=True),
+        Line("the helper", "the policy"),
+        Field("rules", "u64", "bit i: rule i concerns the participant, because of its users, groups and program"),
+        Field("rules_gen", "u32", "policy.gen for which that was found out; 0: not yet"),
     ),
     {"bell": BELL},
 )
@@ -242,6 +246,8 @@ ENDPOINT = Struct(
         Field("rx_wire", "u64", "bytes received by an engine", unit="bytes", lock="wire"),
         Field("wire_lifts", "u32", "times it was lifted to an engine", owner="helper"),
         Field("wire_why", "u32", "REASON_*: why it is not an engine's", owner="a holder, and the helper"),
+        Field("denied", "u32", "a VERDICT_* on this end, or a rule plus one; 0: the policy allows it", owner="a holder, and the helper"),
+        Field("denied_peer", "u32", "the same on the other end", owner="a holder, and the helper"),
     ),
 )
 
@@ -358,6 +364,7 @@ LINK = Struct(
         Field("sport", "u16", "source port, host order", lock="ctl"),
         Field("wanted_ns", "u64", "when it was last put to LINK_WANTED under ctl", unit="ns CLOCK_MONOTONIC", lock="ctl"),
         Field("allowed_ns", "u64", "when it was last put to LINK_ALLOWED", unit="ns CLOCK_MONOTONIC", lock="ctl"),
+        Field("denied_ns", "u64", "when the policy last denied it; 0: never", unit="ns CLOCK_MONOTONIC", owner="its receiver"),
         Line("whoever holds ctl", "addresses"),
         Field("daddr", "u8", "destination address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
         Field("saddr", "u8", "source address, IPv4 as ::ffff:a.b.c.d", count=16, lock="ctl"),
@@ -400,6 +407,7 @@ STACK = Struct(
         Field("pair_ok", "u32", "1: endpoints may be paired"),
         Field("probes", "u32", "searches for holders: who has marked an endpoint as shared since the last one need not do so again"),
         Field("n_nics", "u32", "interfaces that are lent to the stack"),
+        Field("kept", "u32", "KEPT_*: what goes by lo is the kernel's, because rules of its own count or change packets there"),
         Line("whoever holds ctl"),
         Field("ctl", "u32", "lock word: slots, endpoints, flow table"),
         Field("endpoint_hint", "u32", "where to look for a free endpoint", lock="ctl", derived=True),
@@ -455,7 +463,10 @@ ARENA = Struct(
     ),
 )
 
-STRUCTS: tuple[Struct, ...] = (BELL, SLOT, ENDPOINT, DIRECTION, PAIR, LINK, RECORD, STACK, ARENA, *wire.STRUCTS, *nic.STRUCTS)
+STRUCTS: tuple[Struct, ...] = (
+    *(BELL, SLOT, ENDPOINT, DIRECTION, PAIR, LINK, RECORD, STACK, ARENA),
+    *(*policy.STRUCTS, *wire.STRUCTS, *nic.STRUCTS),
+)
 BY_NAME: dict[str, Struct] = {s.name: s for s in STRUCTS}
 
 STACK_SLOTS = STACK.size
@@ -463,7 +474,8 @@ STACK_FLOWS = STACK_SLOTS + CONSTANTS["N_SLOTS"] * SLOT.size
 STACK_LINK_BUCKETS = STACK_FLOWS + CONSTANTS["N_FLOW_BUCKETS"] * 4
 STACK_ENDPOINTS = STACK_LINK_BUCKETS + CONSTANTS["N_LINK_BUCKETS"] * 4
 STACK_LINKS = STACK_ENDPOINTS + CONSTANTS["N_ENDPOINTS"] * ENDPOINT.size
-STACK_BYTES = STACK_LINKS + CONSTANTS["N_LINKS"] * LINK.size
+STACK_POLICY = STACK_LINKS + CONSTANTS["N_LINKS"] * LINK.size
+STACK_BYTES = STACK_POLICY + policy.POLICY.size
 ARENA_PAIRS = ARENA.size
 ARENA_BYTES = ARENA_PAIRS + CONSTANTS["N_PAIRS"] * PAIR.size
 BULK_BYTES = CONSTANTS["N_UNITS"] * CONSTANTS["UNIT_BYTES"]
@@ -474,10 +486,12 @@ CONSTANTS.update(
     STACK_LINK_BUCKETS=STACK_LINK_BUCKETS,
     STACK_ENDPOINTS=STACK_ENDPOINTS,
     STACK_LINKS=STACK_LINKS,
+    STACK_POLICY=STACK_POLICY,
     STACK_BYTES=STACK_BYTES,
     ARENA_PAIRS=ARENA_PAIRS,
     ARENA_BYTES=ARENA_BYTES,
     BULK_BYTES=BULK_BYTES,
+    **policy.CONSTANTS,
     **wire.CONSTANTS,
     **nic.CONSTANTS,
 )

@@ -57,6 +57,8 @@ MESSAGES: tuple[Message, ...] = (
         "the helper's own figures",
         {"pid": "u64", "release": "str", "stack": "str", "participants": "u64", "reaped": "u64", "refused": "u64"},
     ),
+    Message("reload", "read the policy's file again", {}, reply="reloaded"),
+    Message("reloaded", "what is in force now, in words", {"policy": "str"}),
     Message("borrow", "lend me that interface of the stack's", {"link": "u64"}, reply="wire"),
     Message(
         "wire",
@@ -144,6 +146,7 @@ ERROR_CODES: dict[str, str] = {
     "uid": "the stack belongs to another user",
     "netns": "the stack belongs to another network namespace",
     "draining": "the helper is leaving",
+    "policy": "the policy's file cannot be understood; the text says why",
     "name": "nothing is stored under that name, or it is none",
     "limit": "as much is stored as may be",
 }

@@ -34,7 +34,7 @@ REASONS: tuple[Reason, ...] = (
         "endpoints, pairs, slots, links or ring memory are used up, or the descriptors or the address space that the process may have",
         "see `sharedstack inspect --memory`, and ulimit -n and -v",
     ),
-    Reason("lowered_rule", "lowered by a rule of the policy"),
+    Reason("lowered_rule", "kept in the kernel by the policy", "see `sharedstack policy check`"),
     Reason("draining", "the helper is leaving and lowered everything"),
     Reason("forked", "shared by fork, exec, passing or dup before it was lifted: it is when one holder is left"),
     Reason("standard_stream", "standard input, output or error: stdio may use it natively"),
@@ -72,4 +72,14 @@ REASONS: tuple[Reason, ...] = (
         "set SHAREDSTACK_WIRE_GAIN=0 to keep such connections lifted",
     ),
     Reason("aio", "asynchronous I/O (aio_read and kin, io_submit) was used on it"),
+    Reason(
+        "unjudged",
+        "the helper has not yet said which rules of the policy concern its process",
+        "see that a helper runs: it does so within milliseconds",
+    ),
+    Reason(
+        "lo_rules",
+        "rules of the kernel's count or change packets on lo",
+        "see `sharedstack doctor`; docs/policy.md says how to ignore them",
+    ),
 )

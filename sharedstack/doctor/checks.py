@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sharedstack_helper.environment import HelperError, kernel_at_least
+from sharedstack_helper.lo.watch import look
 from sharedstack_helper.nic.interface import FRAME_BYTES, QUEUE_FRAMES
 from sharedstack_helper.nic.steering import Steering
 
@@ -37,8 +38,8 @@ class Finding:
 
 
 def host() -> list[Finding]:
-    """Everything that does not depend on an interface."""
-    return [*_kernel(), *_capabilities(), _sockets(), _repair(), _program(), _memlock(), _memory(), _programs()]
+    """Everything that does not depend on an interface that is lent."""
+    return [*_kernel(), *_capabilities(), _sockets(), _repair(), _program(), _memlock(), _memory(), _programs(), _lo()]
 
 
 def _kernel() -> Iterator[Finding]:
@@ -127,3 +128,14 @@ def _programs() -> Finding:
         advice = "32-bit programs stay on the kernel's path: build the package here, where `gcc -m32` can link (Debian: gcc-multilib)"
         return Finding("programs", WARN, f"of {platform.machine()} only", advice)
     return Finding("programs", OK, f"of {platform.machine()}; there is no loader of 32-bit programs")
+
+
+def _lo() -> Finding:
+    """Rules of the kernel's that keep what goes by lo there."""
+    seen = look()
+    if seen.found:
+        advice = "accept packets on lo, or established ones, before these rules, or ignore them (docs/policy.md, [lo])"
+        return Finding("rules on lo", WARN, f"what goes by lo stays in the kernel: {seen.text}", advice)
+    if seen.hidden:
+        return Finding("rules on lo", WARN, seen.hidden, "a helper with CAP_NET_ADMIN sees them; one without supposes that there are none")
+    return Finding("rules on lo", OK, "none that counts, changes or drops packets of established connections")

@@ -77,9 +77,19 @@ def _record(found: Findings, shot: Snapshot, ep: View, at: str) -> None:
     found.expect(watched, f"{at}.set_slot", ep["set_slot"], f"0 to {shot.slots_top}, or {C['SET_MANY']}")
     for field in ("sndbuf", "rcvbuf"):
         found.within(at, ep, field, 0, BUFFER_MAX)
+    _policy(found, ep, at)
     _wire(found, shot, ep, at)
     if not ep["family"] & DATAGRAM:
         _connection(found, ep, at)
+
+
+def _policy(found: Findings, ep: View, at: str) -> None:
+    """Verdicts are of rules that there can be, and a connection's flag says whether there is one (written right behind them)."""
+    for field in ("denied", "denied_peer"):
+        found.within(at, ep, field, 0, C["VERDICT_UNJUDGED"])
+    if not ep["family"] & DATAGRAM:
+        denied = bool(ep["denied"] or ep["denied_peer"])
+        found.expect(denied == bool(ep["flags"] & C["EPF_DENIED"]), f"{at}.denied", ep["denied"], "0, or EPF_DENIED is set")
 
 
 def _wire(found: Findings, shot: Snapshot, ep: View, at: str) -> None:

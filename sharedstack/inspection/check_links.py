@@ -31,6 +31,7 @@ def check_links(found: Findings, shot: Snapshot) -> None:
         one_family = link["saddr"].startswith(V4_MAPPED) == link["daddr"].startswith(V4_MAPPED)
         found.expect(one_family, f"{at}.saddr", link["saddr"], "an address of the family of daddr")
         found.within(at, link, "wanted_ns", binary.stack(shot.stack)["made_ns"], shot.taken_ns)
+        found.within(at, link, "denied_ns", 0, shot.taken_ns)
         if state == C["LINK_ALLOWED"]:
             _allowed(found, shot, link, at)
     found.equal("stack", binary.stack(shot.stack), "links_used", used)

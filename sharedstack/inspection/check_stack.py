@@ -34,6 +34,7 @@ def check_stack_header(found: Findings, shot: Snapshot) -> bool:
     found.within(at, s, "pair_ok", 0, 1)
     found.within(at, s, "probes", 0, GEN_MAX)
     found.within(at, s, "n_nics", 0, C["N_NICS"])
+    found.within(at, s, "kept", 0, C["KEPT_INET"] | C["KEPT_INET6"])
     found.within(at, s, "slots_top", 0, C["N_SLOTS"])
     found.within(at, s, "endpoints_top", 0, shot.endpoints_there)
     found.within(at, s, "endpoints_used", 0, C["N_ENDPOINTS"])
@@ -139,6 +140,10 @@ def _live_slot(found: Findings, shot: Snapshot, slot: View, at: str) -> None:
     found.expect(ok, f"{at}.comm", comm, "a printable name, zero-terminated")
     found.within(at, slot, "spinning", 0, PID_MAX)
     found.within(at, slot, "sharing", 0, PID_MAX)
+    gen = binary.policy(memoryview(shot.policy))["gen"]
+    known = slot["rules_gen"] <= gen + 1 and not slot["rules_gen"] & 1
+    found.expect(known, f"{at}.rules_gen", slot["rules_gen"], f"an even number, up to {gen}, the policy's")
+    found.expect(not slot["rules"] or bool(slot["rules_gen"]), f"{at}.rules", slot["rules"], "0, as it is not judged yet")
     _bells(found, slot, at)
     _counts(found, f"{at}.counters", slot["counters"])
     for i, entry in enumerate(slot["told"]):

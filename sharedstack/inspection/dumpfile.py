@@ -52,6 +52,7 @@ def write(shot: Snapshot, path: Path) -> None:
         "arena": _parts(shot.arena),
         "bulk": shot.bulk,
         "links": bytes(shot.links),
+        "policy": shot.policy,
     }
     path.touch(mode=0o600)
     path.write_bytes(msgpack.packb(content))
@@ -72,9 +73,9 @@ def read(path: Path) -> Snapshot:
     try:
         stack, arena = _buffer(content["stack"], "stack"), _buffer(content["arena"], "arena")
         name, taken_ns, bulk = str(content["name"]), int(content["taken_ns"]), dict(content["bulk"])
-        links = memoryview(bytearray(content["links"]))
+        links, policy = memoryview(bytearray(content["links"])), bytes(content["policy"])
     except (KeyError, TypeError, ValueError) as e:
         raise DumpError(f"{path}: damaged: {e!r}") from e
-    if len(stack) < layout.STACK_ENDPOINTS or len(arena) < layout.ARENA_PAIRS:
+    if len(stack) < layout.STACK_ENDPOINTS or len(arena) < layout.ARENA_PAIRS or len(policy) != layout.BY_NAME["policy"].size:
         raise DumpError(f"{path}: damaged: the headers are incomplete")
-    return Snapshot(name, taken_ns, stack, arena, bulk, links)
+    return Snapshot(name, taken_ns, stack, arena, bulk, links, policy)

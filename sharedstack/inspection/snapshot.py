@@ -44,6 +44,7 @@ class Snapshot:
     arena: memoryview
     bulk: Parts = field(default_factory=dict)
     links: memoryview = field(default_factory=lambda: memoryview(b""))
+    policy: bytes = bytes(layout.BY_NAME["policy"].size)
 
     @property
     def endpoints_there(self) -> int:
@@ -141,11 +142,12 @@ def take(name: str, *, bulk: bool = False) -> Snapshot:
         low = _counted_once(lambda: read(0, layout.STACK_SLOTS + n_slots * layout.SLOT.size), n_slots)
         high = read(layout.STACK_FLOWS, layout.STACK_ENDPOINTS - layout.STACK_FLOWS + n_endpoints * layout.ENDPOINT.size)
         links = read(layout.STACK_LINKS, min(tops["links_top"], C["N_LINKS"]) * layout.LINK.size)
+        policy = read(layout.STACK_POLICY, layout.BY_NAME["policy"].size)
         arena = read_arena(0, layout.ARENA_PAIRS + n_pairs * layout.PAIR.size)
     shot = Snapshot(
         name, time.monotonic_ns(), memoryview(bytearray(low.ljust(layout.STACK_FLOWS, b"\0") + high)), memoryview(bytearray(arena))
     )
-    shot.links = memoryview(bytearray(links))
+    shot.links, shot.policy = memoryview(bytearray(links)), policy
     if bulk:
         shot.bulk = _headers(shot)
     return shot

@@ -24,6 +24,9 @@ STACK_STATES = {C["STACK_READY"]: "ready", C["STACK_DRAINING"]: "draining", C["S
 SLOT_STATES = {C["SLOT_CLAIMED"]: "claimed", C["SLOT_LIVE"]: "live", C["SLOT_DEAD"]: "dead"}
 EP_STATES = {C["EP_LIVE"]: "live", C["EP_CLOSED"]: "closed"}
 _OPTION = next(i for i, r in enumerate(REASONS) if r.name == "option")
+_MAPPED = bytes(10) + b"\xff\xff"
+# Reasons that come and go with what the ends do.
+_PASSING = ("reader_asleep", "not_reading", "native_reader", "peer_unknown", "idle", "lowered_rule", "unjudged", "lo_rules")
 _RECORD = scan.reader(layout.ENDPOINT, ("state", "pair", "wire"))
 EP_FLAGS = {k[4:].lower(): v for k, v in C.items() if k.startswith("EPF_")}
 
@@ -50,7 +53,8 @@ class Participant:
 class Path:
     """One direction as an endpoint sees it.
 
-    `why` is a reason's name, "none" on the local or the wire path; `option` names the option where the reason is one, and is empty else.
+    `why` is a reason's name, "none" on the local or the wire path; `option` names the option where the reason is one, and `rule` what
+    keeps it where that is a rule; empty else.
     """
 
     path: str
@@ -61,6 +65,7 @@ class Path:
     ring: int
     option: str = ""
     wire_bytes: int = 0
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -241,10 +246,28 @@ def _endpoint(shot: Snapshot, ep: View, index: int, holders: list[dict[str, Any]
         side=ep["side"],
         flags=[name for name, bit in EP_FLAGS.items() if ep["flags"] & bit],
         slot=-1 if ep["slot"] == C["BURIED"] else ep["slot"] - 1,
-        tx=_links(shot, ep, index) if ep["family"] & C["FAMILY_DATAGRAM"] else _path(shot, ep, sends=True),
-        rx=_path(shot, ep, sends=False),
+        tx=_ruled(shot, ep, _links(shot, ep, index) if ep["family"] & C["FAMILY_DATAGRAM"] else _path(shot, ep, sends=True)),
+        rx=_ruled(shot, ep, _path(shot, ep, sends=False)),
         processes=holders,
     )
+
+
+def _ruled(shot: Snapshot, ep: View, path: Path) -> Path:
+    """The same path, with what keeps it in the kernel where that is a rule, and more to the point than why it is there just now."""
+    verdict, connection = ep["denied"] or ep["denied_peer"], not ep["family"] & C["FAMILY_DATAGRAM"]
+    passing = path.path == "kernel" and connection and path.why in _PASSING
+    family = C["KEPT_INET"] if ep["laddr"].startswith(_MAPPED) else C["KEPT_INET6"]
+    if passing and ep["flags"] & C["EPF_DENIED"]:
+        path = replace(path, why="unjudged" if verdict == C["VERDICT_UNJUDGED"] else "lowered_rule")
+    elif passing and ep["pair"] and binary.stack(shot.stack)["kept"] & family:
+        path = replace(path, why="lo_rules")
+    if path.why not in ("lowered_rule", "lo_rules"):
+        return path
+    policy = binary.policy(memoryview(shot.policy))
+    if path.why == "lo_rules":
+        return replace(path, rule=binary.text(policy["lo_rule"]))
+    rule = binary.text(policy["rules"][verdict - 1]["name"]) if 0 < verdict <= C["N_RULES"] else "the default"
+    return replace(path, rule=rule if ep["denied"] else f"{rule}, by which the other end is judged")
 
 
 def _links(shot: Snapshot, ep: View, index: int) -> Path:

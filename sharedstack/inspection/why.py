@@ -24,7 +24,8 @@ OWN_DESCRIPTORS = 2
 class Line:
     """One socket of one process; `tx` and `rx` are reasons' names, "none" on the local path.
 
-    `option` names the option where one of them is `option`, and is empty else.
+    `option` names the option where one of them is `option`, `rule` what
+    keeps it in the kernel where that is a rule; empty else.
     """
 
     pid: int
@@ -34,6 +35,7 @@ class Line:
     tx: str
     rx: str
     option: str = ""
+    rule: str = ""
 
     @property
     def text(self) -> str:
@@ -42,7 +44,8 @@ class Line:
         for name in dict.fromkeys((self.tx, self.rx)):
             r = _BY_NAME.get(name)
             text = name if r is None else f"{r.text} ({r.advice})" if r.advice else r.text
-            parts.append(f"{text}: {self.option}" if self.option and name == "option" else text)
+            detail = self.option if name == "option" else self.rule if name in ("lowered_rule", "lo_rules") else ""
+            parts.append(f"{text}: {detail}" if detail else text)
         return "; ".join(parts)
 
 
@@ -83,9 +86,9 @@ def _of_process(stack: Stack, pid: int, preloaded: set[int], all_sockets: bool) 
         record, one = records.get(inode), table.get(inode)
         blank = Line(pid, who.comm, fds, "", "", "")
         if record:
-            found.append(
-                replace(blank, socket=_shown(record), tx=record.tx.why, rx=record.rx.why, option=record.tx.option or record.rx.option)
-            )
+            tx, rx = record.tx, record.rx
+            line = replace(blank, socket=_shown(record), tx=tx.why, rx=rx.why)
+            found.append(replace(line, option=tx.option or rx.option, rule=tx.rule or rx.rule))
         elif one:
             told = {n: r for p in (stack.state.participants if stack.state else ()) if p.pid == pid for n, r in p.told.items()}
             why = explain(stack, who, one, fds, table, preloaded)

@@ -40,7 +40,7 @@ class Cast:
         """An actor in that place of the table, for the first time or again."""
         life = self.lives[number] = self.lives.get(number, -1) + 1
         argv = place.command(
-            "nice", "-n", str(place.nice), "env", f"LD_PRELOAD={self.preload}", self.actor, str(self.ledger.path), str(number), str(life)
+            "nice", "-n", "19", "env", f"LD_PRELOAD={self.preload}", self.actor, str(self.ledger.path), str(number), str(life)
         )
         self.actors[number] = subprocess.Popen(
             argv, env=place.environ(self.mode) | self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL

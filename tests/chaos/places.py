@@ -52,8 +52,6 @@ class Place:
     link: str = ""
     most: int = 40_000
     """Largest message, in bytes."""
-    nice: int = 19
-    """Of its actors: helpers go first."""
     serving: Serving | None = None
     killed_at: float = 0.0
     killed: int = 0
@@ -81,7 +79,9 @@ class Place:
     def launch(self) -> None:
         """Begin a helper; `came` says when one is there."""
         link = ["--link", self.link] if self.link else []
-        self.serving = Serving(self.command(program("sharedstack-helper"), "--stack", self.stack, *link), self.log)
+        # a hundred programs that all of them have something to do leave it a hundredth of a CPU otherwise
+        command = self.command("nice", "-n", "-10", program("sharedstack-helper"), "--stack", self.stack, *link)
+        self.serving = Serving(command, self.log)
 
     def came(self) -> bool:
         """Is there a helper? One that could not start is begun again by `storm`."""
@@ -188,8 +188,6 @@ def two_hosts(log: Path) -> Iterator[list[Place]]:
                 log / f"helper-wire-{host.number}.log",
                 INTERFACE,
                 4000,
-                # the others pour as fast as they can: who waits for a helper's answer is not to wait for all of them each time
-                10,
             )
             for host in pair
         ]

@@ -27,11 +27,11 @@ HELPER = ("--cool-every", "60")
 IMPOSSIBLE = {
     "none": "it stands for the local path",
     "other_uid": "an arena belongs to one uid until the helper pairs those of two (a system helper)",
-    "lowered_rule": "there is no policy yet",
     "next_hop": "the kernel has just sent packets of the same connection to that neighbour, and knows it",
     "counts_differ": "the kernel's counts agree on every kernel that is to be had here",
 }
 # Those of connections with other hosts: tests/wire/test_reasons.py has a test of each.
+OF_THE_POLICY = {"lowered_rule", "unjudged", "lo_rules"}  # tests/compat/test_policy.py and test_lo.py have a test of each
 OF_THE_WIRE = {"wire_young", "wire_busy", "wire_bulk", "wire_idle", "wire_slower", "no_route", "shared_port"}
 
 
@@ -503,7 +503,7 @@ def test_words_and_status(lab: Lab) -> None:
 def test_every_reason_is_here() -> None:
     """A new reason needs a test of its name, or a line that says why it cannot come to be."""
     tests: dict[str, Callable[..., None]] = {name.removeprefix("test_"): it for name, it in globals().items() if name.startswith("test_")}
-    assert {r.name for r in REASONS} == ({r.name for r in REASONS} & tests.keys()) | IMPOSSIBLE.keys() | OF_THE_WIRE
+    assert {r.name for r in REASONS} == ({r.name for r in REASONS} & tests.keys()) | IMPOSSIBLE.keys() | OF_THE_WIRE | OF_THE_POLICY
 
 
 def test_nothing_is_left(lab: Lab) -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from unit.fix_stack import copy
 
-from sharedstack.declare import binary, layout, nic, wire
+from sharedstack.declare import binary, layout, nic, policy, wire
 from sharedstack.declare.layout import CONSTANTS as C
 from sharedstack.declare.model import Struct, scalar_size
 from sharedstack.inspection.snapshot import Snapshot
 
-# An engine's area is in no snapshot yet: shs_engine_check looks at it, in tests/sim; nor is a lent interface, see tests/wire.
-SNAPSHOT = [s for s in layout.STRUCTS if s not in (*wire.STRUCTS, *nic.STRUCTS)]
+# An engine's area is in no snapshot yet: shs_engine_check looks at it, in tests/sim; nor is a lent interface, see tests/wire. Rules are
+# what somebody wrote into a file: any will do.
+SNAPSHOT = [s for s in layout.STRUCTS if s not in (*policy.STRUCTS, *wire.STRUCTS, *nic.STRUCTS)]
 FIELDS = frozenset(f"{s.name}.{p.field.name}" for s in SNAPSHOT for p in s.placed() if scalar_size(p.field.type))
 
 # Fields whose flipped value nobody can know to be wrong.
@@ -36,7 +37,7 @@ NEIGHBOURS_AS_GOOD = {
     "times: any that has passed will do": {
         "slot.awaits_ns",
         "slot.start_ns", "endpoint.created_ns", "pair.made_ns", "direction.pub_ns", "pair.empty_ns", "pair.mark_ns", "pair.recall_ns",
-        "link.wanted_ns", "link.allowed_ns",
+        "link.wanted_ns", "link.allowed_ns", "link.denied_ns",
     },
     "identity that only the kernel knows": {"slot.pid", "slot.robust", "slot.pidns", "slot.comm", "endpoint.inode", "stack.n_cpus"},
     "stream positions that only the kernel knows": {
@@ -47,9 +48,10 @@ NEIGHBOURS_AS_GOOD = {
     "hints, heuristics, informative": {
         "stack.endpoint_hint", "arena.pair_hint", "direction.wcpu", "direction.rcpu", "direction.rthread", "direction.wslot",
         "endpoint.why_tx", "endpoint.why_rx", "endpoint.wire_why", "endpoint.slot", "endpoint.flags", "slot.flags", "direction.opener",
+        "endpoint.denied", "endpoint.denied_peer",
     },
     "settings of which both values are lawful": {
-        "arena.cooling", "arena.adrift", "endpoint.error", "endpoint.wire", "stack.pair_ok", "stack.n_nics", "stack.options",
+        "arena.cooling", "arena.adrift", "endpoint.error", "endpoint.wire", "stack.pair_ok", "stack.n_nics", "stack.options", "stack.kept",
         "direction.tx_on", "direction.rx_on",
     },
     "another thread may be meant, asleep or not": {"bell.armed", "direction.bell"},

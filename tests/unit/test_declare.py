@@ -34,7 +34,6 @@ FIELDS = [pytest.param(s, p, id=f"{s.name}.{p.field.name}") for s in STRUCTS for
 RESERVED_COUNTERS = {
     "attach_failed": "a process that could not attach has no slot to count in",
 }
-RESERVED_REASONS = {"lowered_rule": "there is no policy yet"}
 # Reasons that only `inspect` finds, from outside, or only the helper gives.
 OUTSIDE_REASONS = {"short_lived", "other_uid", "disabled", "wire_young", "wire_idle", "next_hop", "shared_port"}
 RESERVED_CONSTANTS = {"EPF_SNDTIMEO": "time-outs of sends are the kernel's"}
@@ -234,9 +233,9 @@ def test_every_counter_is_counted_or_reserved() -> None:
     assert idle == set(RESERVED_COUNTERS)
 
 
-def test_every_reason_is_given_or_reserved() -> None:
+def test_every_reason_is_given() -> None:
     idle = {r.name for r in REASONS if not _used("REASON", r.name)}
-    assert idle == set(RESERVED_REASONS) | OUTSIDE_REASONS
+    assert idle == OUTSIDE_REASONS
     for name in OUTSIDE_REASONS:
         assert f'"{name}"' in USERS
 

@@ -103,7 +103,9 @@ def test_wrong_packet_gets_its_error(shared: Daemon, code: str, raw: bytes) -> N
 
 
 def test_every_code_is_tested() -> None:
-    assert {code for code, _ in WRONG} | {"uid", "draining", "name", "limit"} == set(ERROR_CODES)  # the last two: test_fdstore.py
+    assert {code for code, _ in WRONG} | {"uid", "draining", "policy", "name", "limit"} == set(
+        ERROR_CODES
+    )  # test_policy.py, test_fdstore.py
 
 
 def test_layout_error_has_both_hashes(shared: Daemon) -> None:

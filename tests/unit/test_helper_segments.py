@@ -50,7 +50,7 @@ def test_units_are_always_whole_words_of_the_bitmap() -> None:
 
 
 def test_segments_are_sparse(daemon: Daemon) -> None:
-    assert sum(daemon.path(part).stat().st_blocks * 512 for part in ("stack", "arena", "bulk")) < 100 << 10
+    assert sum(daemon.path(part).stat().st_blocks * 512 for part in ("stack", "arena", "bulk")) < 128 << 10
 
 
 def test_options_are_the_declared_defaults(daemon: Daemon) -> None:

@@ -25,6 +25,7 @@ from ..environment import HelperError
 from ..nic.steering import Address
 from ..segments import Segments
 from .engine import Engine
+from .judged import Denied
 
 IDLE_LOOKS = 5
 PORTS_EVERY = 5  # looks
@@ -68,7 +69,7 @@ class Datagrams:
     def __bool__(self) -> bool:
         return bool(self._flows)
 
-    def steer(self, endpoint: int, cookie: int, fd: int, local: str, remote: str, port: int) -> Steered:
+    def steer(self, endpoint: int, cookie: int, fd: int, local: str, remote: str, port: int, denied: Denied) -> Steered:
         """Carry what this socket sends to a peer and gets from there by an engine. The descriptor stays the caller's."""
         try:
             here, there = ipaddress.ip_address(local), ipaddress.ip_address(remote)
@@ -80,6 +81,8 @@ class Datagrams:
         own, connected = _socket(fd, cookie)
         if record["cookie"] != cookie or own != record["lport"] or int(record["wire"]) & _STATE not in (_LIFTING, _ON):
             return Steered("not_established")
+        if denied(record, (here, own), (there, port)):
+            return Steered("lowered_rule")
         known = self._flows.get((endpoint, there, port))
         if known and known.cookie == cookie:
             return Steered("none", known.engine, known.handle)
@@ -127,6 +130,11 @@ class Datagrams:
     def lower_all(self, why: str) -> None:
         """All flows are the kernel's again."""
         self._end(list(self._flows.values()), why)
+
+    def obey(self, denied: Denied) -> None:
+        """End what the policy denies."""
+        view = self._segments.stack_view
+        self._end([f for f in self._flows.values() if denied(binary.endpoint(view, f.endpoint), f.local, f.remote)], "lowered_rule")
 
     def routes_changed(self, number: int, gone: set[Address], own: set[Address]) -> None:
         """Peers to whom another way goes now are the kernel's; from an address that is not the host's any more nothing is sent."""

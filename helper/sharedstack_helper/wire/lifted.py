@@ -11,6 +11,7 @@ from sharedstack.declare import binary
 from sharedstack.declare.layout import CONSTANTS
 
 from ..nic.steering import Address, unmapped
+from ..segments import Segments
 from ..store.backup import KeeperOf
 from .engine import CONNECTIONS, Engine, Figures, Tender
 
@@ -52,6 +53,20 @@ def flow_of(record: binary.View) -> Flow:
 def is_of(record: binary.View, lifted: Lifted) -> bool:
     """Is the record that connection's still? Else its holder has closed it when no helper answered, and the engine ends it by itself."""
     return bool(record["state"] == CONSTANTS["EP_LIVE"] and record["cookie"] == lifted.cookie)
+
+
+def unknown(segments: Segments, endpoint: int, cookie: int) -> bool:
+    """Is it an engine's by its record, though the helper does not know it? Who asks must not take it for lowered."""
+    if endpoint >= segments.endpoints_top:
+        return False
+    record = binary.endpoint(segments.stack_view, endpoint)
+    return bool(record["cookie"] == cookie and int(record["wire"]) & CONSTANTS["WIRE_STATE_MASK"] == CONSTANTS["WIRE_ON"])
+
+
+def cookie_of(fd: int) -> int:
+    """SO_COOKIE of a socket."""
+    with socket.socket(fileno=os.dup(fd)) as s:
+        return int.from_bytes(s.getsockopt(socket.SOL_SOCKET, 57, 8), "little")
 
 
 def reuses(fd: int) -> int:

@@ -36,7 +36,8 @@ from ..store.backup import KeeperOf
 from . import adopt, segment_of_peer
 from .datagrams import IDLE_LOOKS, Datagrams, Steered
 from .engine import QUEUE, Engine, KeptLink, Taken, Tender
-from .lifted import Flow, Lifted, Link, flow_of, hold, is_of, let, reuses
+from .judged import Judge
+from .lifted import Flow, Lifted, Link, cookie_of, flow_of, hold, is_of, let, reuses, unknown
 from .repair import BusyError, Repair
 
 EVERY = 1.0
@@ -68,6 +69,7 @@ class Links:
         self._due = self._looking = False
         self._participants: Participants = list
         self._closed: Callable[[], None] = lambda: None
+        self.judge = Judge()
         self._closing: list[Lifted] = []
         self._datagrams = Datagrams(segments, [])
         kept = adopt.links(keeper, segments.adopted)
@@ -116,6 +118,13 @@ class Links:
         """Where to learn the slots and pids of the living; and who frees the records of what is closed for the dead."""
         self._participants, self._closed = participants, closed
 
+    def obey(self) -> None:
+        """The policy may have become another one: what it denies is the kernel's."""
+        self._datagrams.obey(self.judge.denied)
+        for lifted in list(self._lifted.values()):
+            if self.judge.denied(binary.endpoint(self._segments.stack_view, lifted.endpoint), *lifted.flow):
+                self.lower(lifted.endpoint, lifted.cookie, "lowered_rule")
+
     def describe(self) -> str:
         """The links and how their programs are attached, for people."""
         return ", ".join(f"{link.engine.interface.name} ({link.engine.interface.mode})" for link in self._links)
@@ -139,9 +148,11 @@ class Links:
             return "not_established", False
         record = binary.endpoint(self._segments.stack_view, endpoint)
         word = int(record["wire"])
-        if word & CONSTANTS["WIRE_STATE_MASK"] != _LIFTING or record["cookie"] != cookie or _cookie(fd) != cookie:
+        if word & CONSTANTS["WIRE_STATE_MASK"] != _LIFTING or record["cookie"] != cookie or cookie_of(fd) != cookie:
             return "not_established", False
         flow = flow_of(record)
+        if self.judge.denied(record, *flow):
+            return "lowered_rule", False
         for number, link in enumerate(self._links):
             try:
                 known = link.engine.interface.hops.want(flow[1][0])
@@ -217,7 +228,7 @@ class Links:
 
     def steer(self, endpoint: int, cookie: int, fd: int, local: str, remote: str, port: int) -> tuple[int, int, int]:
         """Carry datagrams of a socket from and to a peer by an engine: 0 or a REASON_*, link, handle. The descriptor stays the caller's."""
-        got = self._datagrams.steer(endpoint, cookie, fd, local, remote, port) if self._links else Steered("no_route")
+        got = self._datagrams.steer(endpoint, cookie, fd, local, remote, port, self.judge.denied) if self._links else Steered("no_route")
         if got.why == "none":
             self._links[got.link].tender.kick()
             self._request()
@@ -228,7 +239,7 @@ class Links:
         self._datagrams.lower(endpoint, cookie, why)
         lifted = self._lifted.get(endpoint)
         if lifted is None or lifted.cookie != cookie:
-            return _REASON["not_established" if self._unknown(endpoint, cookie) else "none"]
+            return _REASON["not_established" if unknown(self._segments, endpoint, cookie) else "none"]
         link = self._links[lifted.engine]
         if not link.engine.interface.hops.reaches(*(end[0] for end in reversed(lifted.flow))):
             return _REASON["no_route"]  # the kernel takes no connection that it has no route for
@@ -246,13 +257,6 @@ class Links:
         link.places.append(lifted.place)
         os.close(lifted.fd)
         return _REASON["none"]
-
-    def _unknown(self, endpoint: int, cookie: int) -> bool:
-        """Is it an engine's by its record, and by nothing that this helper knows? Who asked must not take it for lowered."""
-        if endpoint >= self._segments.endpoints_top:
-            return False
-        record = binary.endpoint(self._segments.stack_view, endpoint)
-        return bool(record["cookie"] == cookie and int(record["wire"]) & CONSTANTS["WIRE_STATE_MASK"] == _ON)
 
     def has(self, endpoint: int, cookie: int) -> bool:
         """Is that connection, or any peer of that datagram socket, an engine's?"""
@@ -397,8 +401,3 @@ class Links:
             return ""  # who holds it has to hear why from the engine
         lifted.idle = lifted.idle + 1 if (figures.sent, figures.received) == (before.sent, before.received) else 0
         return "wire_idle" if lifted.idle >= IDLE_LOOKS and time.monotonic_ns() - figures.last_ns > EVERY * 1e9 else ""
-
-
-def _cookie(fd: int) -> int:
-    with socket.socket(fileno=os.dup(fd)) as s:
-        return int.from_bytes(s.getsockopt(socket.SOL_SOCKET, 57, 8), "little")  # SO_COOKIE

@@ -49,16 +49,10 @@ bool shs_take_address(const struct sockaddr_storage *sa, uint8_t addr[16], uint1
     return false;
 }
 
-static bool is_v4(const uint8_t addr[16])
-{
-    static const uint8_t prefix[12] = {[10] = 0xff, [11] = 0xff};
-    return !memcmp(addr, prefix, sizeof prefix);
-}
-
 bool shs_is_own_host(const struct shs_flow *flow)
 {
     static const uint8_t six[16] = {[15] = 1};
-    return !memcmp(flow->laddr, flow->raddr, 16) || !memcmp(flow->raddr, six, 16) || (is_v4(flow->raddr) && flow->raddr[12] == 127);
+    return !memcmp(flow->laddr, flow->raddr, 16) || !memcmp(flow->raddr, six, 16) || (shs_is_four(flow->raddr) && flow->raddr[12] == 127);
 }
 
 /* SO_BUF_LOCK (Linux 5.14): the program set SO_SNDBUF (1) or SO_RCVBUF (2), on this socket or on the listener that it came from. */
@@ -114,7 +108,7 @@ static int take_flow(int fd, struct shs_anchor *anchor)
         !shs_take_address(&there, anchor->flow.raddr, &anchor->flow.rport))
         return SHS_REASON_NOT_INET;
     /* a v4-mapped IPv6 socket speaks IPv4: it has to meet the AF_INET socket at its other end */
-    anchor->flow.family = is_v4(anchor->flow.laddr) ? AF_INET : AF_INET6;
+    anchor->flow.family = shs_is_four(anchor->flow.laddr) ? AF_INET : AF_INET6;
     return 0;
 }
 
@@ -148,7 +142,7 @@ int shs_anchor_datagram(struct shs_env *env, int fd, struct shs_anchor *anchor)
         return SHS_REASON_NOT_INET;
     if (SHS_SYS(getpeername(fd, (struct sockaddr *)&there, &there_len)) == 0)
         shs_take_address(&there, anchor->flow.raddr, &anchor->flow.rport);
-    anchor->flow.family = (uint16_t)((is_v4(anchor->flow.laddr) ? AF_INET : AF_INET6) + SHS_FAMILY_DATAGRAM);
+    anchor->flow.family = (uint16_t)((shs_is_four(anchor->flow.laddr) ? AF_INET : AF_INET6) + SHS_FAMILY_DATAGRAM);
     return anchor->flow.lport ? 0 : SHS_REASON_NOT_ESTABLISHED;
 }
 

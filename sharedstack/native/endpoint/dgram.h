@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 
 #include "endpoint/end.h"
+#include "shm/flow.h"
 #include "shm/link.h"
 
 /* A socket address of the internet families. */
@@ -78,13 +79,6 @@ static inline bool shs_is_datagram(const struct shs_endpoint *ep)
 static inline bool shs_dgram_wired(const struct shs_endpoint *ep)
 {
     return shs_load32(&ep->wire) & SHS_WIRE_STATE_MASK;
-}
-
-/* An address of IPv4, as records have it. */
-static inline bool shs_is_four(const uint8_t addr[16])
-{
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    return !memcmp(addr, mapped, sizeof mapped);
 }
 
 static inline bool shs_any_address(const uint8_t addr[16])

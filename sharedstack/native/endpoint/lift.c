@@ -11,7 +11,9 @@
 #include "endpoint/anchor.h"
 #include "endpoint/bell.h"
 #include "endpoint/dgram.h"
+#include "endpoint/policy.h"
 #include "shm/lock.h"
+#include "shm/policy.h"
 #include "shm/sys.h"
 #include "shm/units.h"
 
@@ -105,7 +107,8 @@ static void make_pair(struct shs_env *env, uint32_t first, uint32_t second)
 }
 
 /* What makes a pair useless, or what an end could not be brought under count again with. */
-#define NEVER_AGAIN (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_RDSHUT | SHS_EPF_WRSHUT | SHS_EPF_SEALED | SHS_EPF_PINNED)
+#define NEVER_AGAIN \
+    (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_RDSHUT | SHS_EPF_WRSHUT | SHS_EPF_SEALED | SHS_EPF_PINNED | SHS_EPF_DENIED)
 
 /* Its process may also have left the stack, and kept the socket. */
 static bool may_pair(const struct shs_endpoint *ep)
@@ -118,14 +121,15 @@ bool shs_pair_again(struct shs_env *env, const struct shs_who *who, uint32_t ep1
     struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
     if (!shs_load32(&env->stack->pair_ok))
         env->nudge |= SHS_NUDGE_OVER;
-    if (!ep || (shs_load32(&ep->flags) & NEVER_AGAIN) || !shs_load32(&env->stack->pair_ok) || !shs_tables_lock(env, who))
+    if (!ep || (shs_load32(&ep->flags) & NEVER_AGAIN) || !shs_load32(&env->stack->pair_ok) ||
+        shs_policy_kept(env->stack, shs_is_four(ep->laddr)) || !shs_tables_lock(env, who))
         return false;
     if (shs_load32(&ep->state) == SHS_EP_LIVE && !ep->pair) {
         struct shs_flow flow;
         uint32_t stale;
         shs_flow_of(ep, &flow);
         uint32_t mate = shs_endpoint_mate(env->stack, &flow, ep->cookie, &stale);
-        if (mate && may_pair(shs_endpoint_at(env->stack, mate))) {
+        if (mate && may_pair(shs_endpoint_at(env->stack, mate)) && shs_policy_pairs(env, ep1, mate)) {
             bool again = ep->pairings;
             make_pair(env, mate, ep1);
             if (again && ep->pair)
@@ -157,13 +161,15 @@ void shs_endpoint_free(struct shs_env *env, const struct shs_who *who, uint32_t 
 }
 
 /* Somebody had it before us, and may have it still. */
-static void share(struct shs_env *env, struct shs_endpoint *ep)
+static void share(struct shs_env *env, uint32_t ep1)
 {
+    struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
     if (!ep)
         return;
     shs_endpoint_flag(ep, SHS_EPF_SHARED);
     __atomic_add_fetch(&ep->holders, 1, __ATOMIC_RELAXED);
     env->nudge |= SHS_NUDGE_MET;
+    shs_policy_joined(env, ep1, env->slot1);
 }
 
 static int enter(struct shs_env *env, const struct shs_who *who, int fd, bool shared)
@@ -198,9 +204,10 @@ static int enter(struct shs_env *env, const struct shs_who *who, int fd, bool sh
             }
             shs_store32(&ep->state, SHS_EP_LIVE);
             shs_count(env, SHS_CTR_REGISTERED, 1);
-            if (mate && shs_endpoint_at(env->stack, mate)->slot)
+            shs_policy_settle(env, ep1);
+            if (mate && shs_endpoint_at(env->stack, mate)->slot && shs_policy_pairs(env, ep1, mate))
                 make_pair(env, mate, ep1);
-            if (shared)
+            if (shared && !(shs_load32(&ep->flags) & SHS_EPF_DENIED))
                 ep->why_tx = ep->why_rx = SHS_REASON_FORKED;
         } else {
             shs_count(env, SHS_CTR_EXHAUSTED, 1);
@@ -208,9 +215,9 @@ static int enter(struct shs_env *env, const struct shs_who *who, int fd, bool sh
     } else {
         struct shs_endpoint *ep = shs_endpoint_at(env->stack, ep1);
         if (ep && !ep->slot && !shared && !(shs_load32(&ep->flags) & SHS_EPF_SHARED))
-            ep->slot = env->slot1; /* its only holder left, and is here again */
+            ep->slot = env->slot1, shs_policy_settle(env, ep1); /* its only holder left, and is here again */
         else
-            share(env, ep);
+            share(env, ep1);
     }
     shs_tables_unlock(env);
     return ep1 ? (int)ep1 : -SHS_REASON_EXHAUSTED;
@@ -238,7 +245,7 @@ int shs_register_find(struct shs_env *env, const struct shs_who *who, int fd)
     bool locked = shs_tables_lock(env, who);
     uint32_t ep1 =
         locked && !why ? shs_endpoint_find(env->stack, &anchor.flow, anchor.cookie) : shs_endpoint_seek(env->stack, anchor.cookie);
-    share(env, shs_endpoint_at(env->stack, ep1));
+    share(env, ep1);
     if (locked)
         shs_tables_unlock(env);
     return (int)ep1;

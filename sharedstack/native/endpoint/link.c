@@ -12,6 +12,7 @@
 #include "endpoint/anchor.h"
 #include "endpoint/dgram.h"
 #include "endpoint/lift.h"
+#include "endpoint/policy.h"
 #include "shm/lock.h"
 #include "shm/sys.h"
 
@@ -140,7 +141,7 @@ bool shs_link_meet(struct shs_env *env, const struct shs_who *who, const struct 
     /* without the lock: is there one that could be allowed? */
     struct shs_link *hope = shs_link_at(stack, same_way(stack, shs_load32(shs_link_bucket_at(stack, ep->lport)), from, daddr, ep->lport));
     if (!hope || shs_link_state(shs_load64(&hope->word)) != SHS_LINK_WANTED || shs_load64(&hope->wanted_ns) >= fresh_ns ||
-        !lock_ctl(env, who))
+        !shs_policy_links(env, hope, ep) || !lock_ctl(env, who))
         return false;
     uint32_t first = same_way(stack, *shs_link_bucket_at(stack, ep->lport), from, daddr, ep->lport);
     struct shs_link *found = shs_link_at(stack, first);
@@ -156,6 +157,10 @@ bool shs_link_meet(struct shs_env *env, const struct shs_who *who, const struct 
         found->allowed_ns = shs_now();
         /* not a store: whoever doubts it just now makes the wish younger first, and the word another one then */
         allow = shs_cas64(&found->word, word, shs_link_next(word, SHS_LINK_ALLOWED));
+        if (allow && !shs_policy_links(env, found, ep)) { /* denied since we looked: who made it so doubts what is allowed, then we do */
+            shs_link_doubt(found, shs_load64(&found->word));
+            allow = false;
+        }
         shs_count(env, SHS_CTR_LINKS_ALLOWED, allow);
     }
     shs_unlock(&stack->ctl);

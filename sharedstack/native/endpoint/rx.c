@@ -12,10 +12,13 @@
 #include <stdlib.h>
 
 #include "endpoint/anchor.h"
+#include "endpoint/dgram.h"
 #include "endpoint/end.h"
 #include "endpoint/lift.h"
+#include "endpoint/policy.h"
 #include "endpoint/residue.h"
 #include "shm/lock.h"
+#include "shm/policy.h"
 #include "shm/slot.h"
 #include "shm/sys.h"
 #include "shm/units.h"
@@ -166,6 +169,10 @@ bool shs_may_open(struct shs_env *env, const struct shs_end *end)
         why = shs_peek32(&end->ep->why_rx) ? shs_peek32(&end->ep->why_rx) : SHS_REASON_OPTION;
     else if (flags & SHS_EPF_RDSHUT)
         why = SHS_REASON_SHUT_DOWN;
+    else if (flags & SHS_EPF_DENIED)
+        why = shs_policy_reason(end->ep);
+    else if (!shs_is_datagram(end->ep) && shs_policy_kept(env->stack, shs_is_four(end->ep->laddr)))
+        why = SHS_REASON_LO_RULES;
     if (why != SHS_REASON_NONE)
         shs_set32(&end->ep->why_rx, why);
     return why == SHS_REASON_NONE;
@@ -225,7 +232,8 @@ void shs_ring_open(struct shs_env *env, const struct shs_who *who, struct shs_en
         how->done(how->set, opened);
     if (!opened)
         return;
-    if (SHS_UNLIKELY(shs_load32(&end->ep->flags) & SHS_EPF_KERNEL_ONLY)) { /* flagged since we looked: who sets it shuts, then we do */
+    if (SHS_UNLIKELY((shs_load32(&end->ep->flags) & (SHS_EPF_KERNEL_ONLY | SHS_EPF_DENIED)) || shs_load32(&env->stack->kept)) &&
+        !shs_may_open(env, end)) { /* so since we looked: who made it so shuts, then we do */
         shs_ring_close(dir);
         return;
     }

@@ -15,6 +15,7 @@
 
 #include "endpoint/admin.h"
 #include "endpoint/dgram.h"
+#include "endpoint/policy.h"
 #include "shm/slot.h"
 
 #define TRIES 50
@@ -93,6 +94,8 @@ int shs_native_sole(void *stack, void *arena, uint32_t index, uint64_t cookie, u
             shs_set32(&ep->why_tx, why);
             shs_set32(&ep->why_rx, why);
         }
+        if (done)
+            shs_policy_settle(&env, index + 1);
         shs_count(&env, SHS_CTR_SOLE_AGAIN, (uint64_t)done);
     }
     shs_admin_drop_tables(&env);

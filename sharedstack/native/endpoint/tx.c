@@ -117,7 +117,7 @@ static void let_go(int fd)
 static int kernel_because(const struct shs_end *end, const struct shs_direction *dir)
 {
     uint64_t word = shs_load64(&dir->word);
-    if ((shs_peek32(&end->ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY)) || (word & SHS_WORD_STICKY))
+    if ((shs_peek32(&end->ep->flags) & (SHS_EPF_WRSHUT | SHS_EPF_KERNEL_ONLY | SHS_EPF_DENIED)) || (word & SHS_WORD_STICKY))
         return SHS_CTR_TX_KERNEL_LOWERED;
     if (word & SHS_WORD_OPEN && !shs_word_takers(word))
         return SHS_CTR_TX_KERNEL_FULL;

@@ -3,9 +3,12 @@
 #include <fcntl.h>
 #include <time.h>
 
+#include "endpoint/dgram.h"
 #include "endpoint/lift.h"
+#include "endpoint/policy.h"
 #include "preload/restart.h"
 #include "preload/signals.h"
+#include "shm/policy.h"
 #include "shm/sys.h"
 
 #define NAP_NS 50000
@@ -48,12 +51,20 @@ void shs_eager_meet(int fd)
     } while (f->state == SHS_FD_TCP && f->ops && !f->why && shs_now() < until && !nap());
 }
 
+/* Is it kept in the kernel, so that nobody need wait for its ring? The helper's verdict comes within milliseconds. */
+static bool denied(const struct shs_fd *f)
+{
+    const struct shs_endpoint *ep = shs_fd_record(f);
+    return ((shs_load32(&ep->flags) & SHS_EPF_DENIED) && shs_policy_reason(ep) != SHS_REASON_UNJUDGED) ||
+           shs_policy_kept(shs_proc.env.stack, shs_is_four(ep->laddr));
+}
+
 void shs_eager_accepted(int fd)
 {
     uint64_t until = shs_now() + COMES_NONBLOCKING_NS;
     shs_eager_meet(fd);
     const struct shs_fd *f = shs_fd_look(fd);
-    while (f && f->state == SHS_FD_REG && !f->why && !shs_proc.quiet && shs_now() < until && !nap())
+    while (f && f->state == SHS_FD_REG && !f->why && !denied(f) && !shs_proc.quiet && shs_now() < until && !nap())
         pass(fd, SHS_RECEIVE);
     if (f && f->state == SHS_FD_PAIRED)
         pass(fd, SHS_SEND);
@@ -84,7 +95,7 @@ static bool may_come(const struct shs_gate *g)
         return false;
     if (f->state < SHS_FD_REG) /* being registered, or its table was locked */
         return f->ops > 0;
-    if (shs_load32(&shs_fd_record(f)->flags) & (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_WRSHUT | SHS_EPF_SEALED))
+    if (denied(f) || (shs_load32(&shs_fd_record(f)->flags) & (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_WRSHUT | SHS_EPF_SEALED)))
         return false;
     return !g->ring;
 }

@@ -19,7 +19,6 @@
 #define NAP_NS 50000 /* while another thread, or the helper, moves the connection */
 #define ASK_EVERY 100 /* naps */
 #define PATIENCE 200 /* asks, some 10 ms apart, for a helper that was killed a moment ago and is followed by another one */
-#define NONE_NS 5000000000ull /* so long after one waited in vain others ask once */
 
 static void nap(void)
 {
@@ -77,7 +76,8 @@ static bool may_lift(const struct shs_fd *f, int fd)
 {
     uint32_t flags = shs_load32(&f->registered->flags);
     return shs_proc.env.opt.wire && fd > 2 && !f->why && !f->kept && !shs_proc.uring && waiters_known(f) &&
-           !(flags & (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_RDSHUT | SHS_EPF_WRSHUT | SHS_EPF_SEALED | SHS_EPF_PINNED));
+           !(flags &
+             (SHS_EPF_SHARED | SHS_EPF_KERNEL_ONLY | SHS_EPF_RDSHUT | SHS_EPF_WRSHUT | SHS_EPF_SEALED | SHS_EPF_PINNED | SHS_EPF_DENIED));
 }
 
 /* 0: nothing is queued, or not acknowledged (else the helper would only find out the same), and nothing is at an end; or why not. */
@@ -197,9 +197,6 @@ static long ask_to_lift(struct shs_fd *f, int fd, struct lifting *lifting)
  */
 static void down(struct shs_fd *f, int fd, uint32_t asks)
 {
-    static uint64_t in_vain_ns;
-    uint64_t in_vain = shs_load64(&in_vain_ns);
-    asks = in_vain && shs_now() - in_vain < NONE_NS ? 1 : asks;
     while (f->state == SHS_FD_WIRE) {
         uint32_t word = shs_load32(&f->end.ep->wire), state = word & SHS_WIRE_STATE_MASK;
         if (state == SHS_WIRE_NONE || (state == SHS_WIRE_ON && (word ^ f->wire) >> SHS_WIRE_GEN_SHIFT)) {
@@ -207,11 +204,8 @@ static void down(struct shs_fd *f, int fd, uint32_t asks)
         } else if (state == SHS_WIRE_ON) {
             shs_count(&shs_proc.env, SHS_CTR_WIRE_LOWERS, 1);
             long why = ask(SHS_MSG_LOWER, f, -1, NULL);
-            if (why != 0 && shs_load32(&f->end.ep->wire) == word && (why > 0 || --asks == 0)) { /* no route, or no helper */
-                if (why < 0)
-                    shs_store64(&in_vain_ns, shs_now());
-                return;
-            }
+            if (why != 0 && shs_load32(&f->end.ep->wire) == word && (why > 0 || --asks == 0))
+                return; /* no helper, or no route */
             for (int i = 0; why != 0 && i < ASK_EVERY; i++)
                 nap();
         } else {

@@ -12,6 +12,13 @@ struct shs_flow {
     uint16_t lport, rport, family;
 };
 
+/* An address of IPv4, as records have it. */
+static inline bool shs_is_four(const uint8_t addr[16])
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    return !memcmp(addr, mapped, sizeof mapped);
+}
+
 /* The bucket of a connection: the same for both of its ends (FNV-1a over the family and the ordered halves). */
 uint32_t shs_flow_bucket(const struct shs_flow *flow);
 /* The flow of a record. */

@@ -41,6 +41,7 @@ uint32_t shs_link_take(struct shs_stack *stack, uint32_t sender, const struct sh
         link->sport = from->port;
         link->dport = to->port;
         link->wanted_ns = shs_now();
+        link->denied_ns = 0;
         shs_store64(&link->word, shs_link_next(word, SHS_LINK_WANTED));
         chain(stack, link1);
         stack->links_used++;

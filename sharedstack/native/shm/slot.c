@@ -115,6 +115,8 @@ int shs_slot_claim(struct shs_stack *stack, uint32_t pid, uint32_t flags)
         slot->told_at = 0;
         slot->awaits = 0;
         slot->awaits_ns = 0;
+        slot->rules = 0;
+        slot->rules_gen = 0; /* the helper says which rules concern us */
         shs_slot_enrol(slot);
         shs_store32(&slot->state, SHS_SLOT_LIVE);
         return (int)i;
