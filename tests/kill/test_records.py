@@ -57,11 +57,14 @@ def test_closed_while_a_table_is_locked(own_lab: Lab, make: Callable[[Lab], Acto
 
 
 def test_of_the_dead_whose_slot_is_taken(own_lab: Lab) -> None:
-    """The socket outlives its process, which has sent more than its peer takes, and the slot is somebody else's by then."""
+    """The socket outlives its process, since somebody outside holds it, and the slot is somebody else's by then."""
     server, client = own_lab.actor("kernel"), own_lab.actor("eager")
     port = server.do("l = socket.create_server(('127.0.0.1', 0)); l.getsockname()[1]")
     client.do(f"s = socket.create_connection(('127.0.0.1', {port}))\n{FILL}")
-    server.do("c, _ = l.accept()")
+    name = f"\\0records-{client.pid}"
+    server.do(f"c, _ = l.accept(); u = socket.socket(socket.AF_UNIX); u.bind('{name}'); u.listen()")
+    client.do(f"w = socket.socket(socket.AF_UNIX); w.connect('{name}'); socket.send_fds(w, [b'x'], [s.fileno()])")
+    server.do("v, _ = u.accept(); (held,) = socket.recv_fds(v, 1, 1)[1]")
     (record,) = own_lab.state().endpoints
     client.process.kill()
     client.process.wait()
@@ -69,5 +72,5 @@ def test_of_the_dead_whose_slot_is_taken(own_lab: Lab) -> None:
     assert [e.slot for e in own_lab.state().endpoints] == [-1]  # it is still there, and nobody's
     successor = datagrams(own_lab)
     assert [p.slot for p in own_lab.state().participants if p.own_pid == successor.pid] == [record.slot]
-    server.do("c.close()")
+    server.do("c.close(); os.close(held)")
     wait_until(lambda: record.local not in [e.local for e in own_lab.state().endpoints], 3)
