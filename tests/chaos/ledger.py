@@ -46,7 +46,8 @@ class Process(ctypes.Structure):
         ("group", _U32),
         ("targets", _U32),
         ("address", _U32),
-        ("doing", ctypes.c_char * 88),
+        ("emptied", _U64),
+        ("doing", ctypes.c_char * 80),
     ]
 
 

@@ -19,8 +19,9 @@ struct datagram {
 struct flow {
     uint32_t id, target, generation; /* of the target's socket */
     uint64_t next, pause_ns;
-    struct {
+    struct wait {
         uint64_t number, sent_ns; /* 0: free */
+        uint64_t there, here;     /* `emptied` of the target when it was sent; of ours when the target had surely sent it back, or 0 */
     } waits[UNDER_WAY];
 };
 
@@ -103,8 +104,10 @@ static void receive_datagrams(void)
     for (int i = 0; i < 32; i++) {
         ssize_t r = recv(self.fd[DATAGRAMS], buffer, sizeof buffer, MSG_DONTWAIT);
         struct datagram d;
-        if (r < 0)
+        if (r < 0) {
+            atomic_fetch_add(&me->emptied, 1);
             return;
+        }
         memcpy(&d, buffer, sizeof d);
         size_t n = (size_t)r;
         if (n < sizeof d || d.magic != MAGIC || d.kind > ECHO || n != datagram_bytes(&d) ||
@@ -133,15 +136,25 @@ static void begin_flow(struct flow *f, uint32_t target)
     *f = (struct flow){.target = target, .generation = ledger->process[target].generation, .id = 1 + atomic_fetch_add(&ledger->flows, 1)};
 }
 
-/* One that is not answered, though both sockets are still the same, was lost. */
+/*
+ * One that is not answered, though both sockets are still the same, was lost. On one host that is known when its receiver has found nothing
+ * more to receive since, and then we: the second time, since the first look may have begun before. Between hosts it is supposed after a while.
+ */
 static void look_for_losses(struct flow *f)
 {
-    uint64_t now = now_ns();
-    for (int i = 0; i < UNDER_WAY; i++)
-        if (f->waits[i].sent_ns && now - f->waits[i].sent_ns > ledger->patience_ns / 2) {
+    uint64_t now = now_ns(), there = atomic_load(&ledger->process[f->target].emptied), here = atomic_load(&me->emptied);
+    int near = me->group == me->targets;
+    if (f->generation != ledger->process[f->target].generation)
+        return;
+    for (int i = 0; i < UNDER_WAY; i++) {
+        struct wait *w = &f->waits[i];
+        if (near && w->sent_ns && !w->here && there >= w->there + 2)
+            w->here = here;
+        else if (w->sent_ns && (near ? w->here && here >= w->here + 2 : now - w->sent_ns > ledger->patience_ns / 2)) {
             count(losses(), 1);
-            f->waits[i].sent_ns = 0;
+            w->sent_ns = 0;
         }
+    }
 }
 
 static void ask_some(struct flow *f)
@@ -155,8 +168,7 @@ static void ask_some(struct flow *f)
             struct datagram d = {MAGIC, f->id, ASK, self.number * FLOWS_MOST + (uint32_t)(f - flow), f->next};
             if (!send_datagram(&d))
                 return;
-            f->waits[i].number = f->next++;
-            f->waits[i].sent_ns = now_ns();
+            f->waits[i] = (struct wait){f->next++, now_ns(), atomic_load(&ledger->process[f->target].emptied), 0};
             if (roll(&self.dice, 4) == 0)
                 f->pause_ns = now_ns() + roll(&self.dice, 200000000);
         }

@@ -59,7 +59,8 @@ struct process {
     uint32_t group;              /* where it is */
     uint32_t targets;            /* whom it connects to */
     uint32_t address;            /* in network order */
-    char doing[88];
+    _Atomic uint64_t emptied; /* how often it found its datagram socket empty */
+    char doing[80];
 };
 
 struct direction {

@@ -91,7 +91,7 @@ class KeeperOf:
             self._send(["hold", name, about], fds)
 
     def let(self, name: str) -> None:
-        """Not these any more. What was moving is moved."""
+        """Not these any more."""
         if self.parts.pop(name, None):
             self._send(["let", name])
 

@@ -8,8 +8,8 @@ Packets are msgpack arrays: ["keep", number, name, pid, since, until] with the d
 and ["dropped", number]. Parts of links have a name: ["hold", name, what is known of it] with descriptors, ["let", name]; they are told in
 the answers to `all`, too.
 
-["moving", command] says that a connection is on its way between the kernel and an engine; an empty command, or "let", that it is there. Its
-program waits meanwhile: if the helper dies over it, the keeper starts another one at once, by that command, whoever else may do so too.
+["moving", command] says that a connection is on its way between the kernel and an engine; an empty command, that it is there. Its program
+waits meanwhile: if the helper dies over it, the keeper starts another one at once, by that command, whoever else may do so too.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class Keeper:
         if packet[0] == "hold":
             self._parts[packet[1]] = (packet, fds)
             self._began = True
-        else:
-            self._moving = packet[1] if packet[0] == "moving" else []
+        elif packet[0] == "moving":
+            self._moving = packet[1]
 
     def _replace(self) -> None:
         """The helper has gone: another one, if a program waits for what it was about."""

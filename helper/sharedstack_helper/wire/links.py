@@ -163,7 +163,10 @@ class Links:
             if not link.places:
                 return "exhausted", False
             with link.engine.held():
-                return self._lift_to(number, endpoint, record, word, fd, flow)
+                try:
+                    return self._lift_to(number, endpoint, record, word, fd, flow)
+                finally:
+                    self._keeper.moving(())
         return "no_route", False
 
     def _lift_to(
@@ -206,7 +209,6 @@ class Links:
             lifts = int(record["wire_lifts"])
             record["wire_lifts"] = lifts + 1
             if link.engine.open(endpoint + 1, image, word, on) == 0:
-                self._keeper.moving(())
                 link.places.pop()
                 lifted.word = on
                 self._lifted[endpoint] = lifted
@@ -253,6 +255,7 @@ class Links:
         binary.endpoint(self._segments.stack_view, endpoint)["wire_why"] = _REASON[why]
         let(self._keeper, lifted)
         link.engine.finish(endpoint + 1, (lifted.word >> _GEN << _GEN) | _NONE)
+        self._keeper.moving(())  # not before: its program waits for that word
         del self._lifted[endpoint]
         link.places.append(lifted.place)
         os.close(lifted.fd)
